@@ -1,0 +1,153 @@
+package quota
+
+import (
+	"cmp"
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"math/bits"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Sorted returns migrations sorted by UID, each UID once: of several with the same UID
+// the one that counts, as [Policy.Decide] says. The result shares no memory with
+// migrations; it is nil if there are none.
+func Sorted(migrations []Migration) []Migration {
+	var sorted []Migration
+	for _, m := range distinct(migrations) {
+		sorted = append(sorted, m.DeepCopy())
+	}
+	slices.SortFunc(sorted, func(a, b Migration) int { return cmp.Compare(a.UID, b.UID) })
+	return sorted
+}
+
+// distinct returns migrations with each UID once: the most advanced one of those
+// that share it. Where no UID repeats, which is the rule, it returns migrations
+// itself and costs a look at each UID.
+func distinct(migrations []Migration) []Migration {
+	if ascending(migrations) || !repeats(migrations) {
+		return migrations
+	}
+	kept := make([]Migration, 0, len(migrations))
+	index := make(map[types.UID]int, len(migrations))
+	for i := range migrations {
+		m := &migrations[i]
+		j, seen := index[m.UID]
+		switch {
+		case !seen:
+			index[m.UID] = len(kept)
+			kept = append(kept, *m)
+		case outranks(m, &kept[j]):
+			kept[j] = *m
+		}
+	}
+	return kept
+}
+
+// ascending reports whether the UIDs are in strictly ascending order, as a ledger
+// returns them. Then none repeats.
+func ascending(migrations []Migration) bool {
+	for i := 1; i < len(migrations); i++ {
+		if migrations[i-1].UID >= migrations[i].UID {
+			return false
+		}
+	}
+	return true
+}
+
+var seed = maphash.MakeSeed()
+
+// repeats reports whether any UID is there twice. It is a set of open addressing
+// in one piece of memory, whatever the number of migrations: the slots hold indexes
+// plus one, and a part of the hash that spares most comparisons.
+func repeats(migrations []Migration) bool {
+	size := 1 << bits.Len(uint(2*len(migrations)))
+	type slot struct{ hash, index uint32 }
+	slots := make([]slot, size)
+	for i := range migrations {
+		hash := maphash.String(seed, string(migrations[i].UID))
+		at := int(hash) & (size - 1)
+		for ; slots[at].index != 0; at = (at + 1) & (size - 1) {
+			s := slots[at]
+			if s.hash == uint32(hash>>32) && migrations[s.index-1].UID == migrations[i].UID {
+				return true
+			}
+		}
+		slots[at] = slot{hash: uint32(hash >> 32), index: uint32(i + 1)}
+	}
+	return false
+}
+
+// outranks reports whether a counts rather than b, which has the same UID. It looks at
+// all that a migration says, so that the order in which they are listed never decides.
+func outranks(a, b *Migration) bool {
+	return cmp.Or(
+		cmp.Compare(a.State, b.State),
+		compareLists(a.Surge, b.Surge),
+		compareHeld(a.Held, b.Held),
+		cmp.Compare(a.Priority, b.Priority),
+		b.Created.Compare(a.Created.Time),
+		cmp.Compare(a.VMI, b.VMI),
+		compareBool(a.Shares == nil, b.Shares == nil),
+		slices.CompareFunc(a.Shares, b.Shares, compareShares),
+		compareSpelled(a.Surge, b.Surge),
+		compareSpelled(a.Held, b.Held),
+	) > 0
+}
+
+func compareShares(a, b Share) int {
+	return cmp.Or(
+		cmp.Compare(fmt.Sprintf("%+v", a.Traits), fmt.Sprintf("%+v", b.Traits)),
+		compareLists(a.Surge, b.Surge),
+		compareHeld(a.Held, b.Held),
+	)
+}
+
+// compareHeld puts nil, which is all of the surge of a charged migration, above any
+// list.
+func compareHeld(a, b corev1.ResourceList) int {
+	return cmp.Or(compareBool(a == nil, b == nil), compareLists(a, b))
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	default:
+		return -1
+	}
+}
+
+// compareLists compares by the first resource, in the order of names, on which a and
+// b differ as the rule reads them: absent and negative amounts are zero.
+func compareLists(a, b corev1.ResourceList) int {
+	return firstDifference(a, b, func(name corev1.ResourceName) int {
+		return amountOf(a[name]).cmp(amountOf(b[name]))
+	})
+}
+
+// compareSpelled compares what compareLists does not tell apart; a list without a
+// resource is less.
+func compareSpelled(a, b corev1.ResourceList) int {
+	return firstDifference(a, b, func(name corev1.ResourceName) int {
+		p, inA := a[name]
+		q, inB := b[name]
+		return cmp.Or(compareBool(inA, inB), p.Cmp(q))
+	})
+}
+
+func firstDifference(a, b corev1.ResourceList, compare func(corev1.ResourceName) int) int {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(a)), maps.Keys(b))
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if c := compare(name); c != 0 {
+			return c
+		}
+	}
+	return 0
+}

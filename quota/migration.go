@@ -1,0 +1,95 @@
+package quota
+
+import (
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// A Migration is one live migration's claim on its namespace's quota.
+//
+// While a virtual machine live-migrates, two pods run for it: the source and
+// the target. What the second one costs is the claim.
+type Migration struct {
+	// UID is that of the VirtualMachineInstanceMigration. The functions of this
+	// package count a UID once, however often it is listed; see [Policy.Decide].
+	UID types.UID
+	// VMI names the virtual machine instance that moves. It is for people only.
+	VMI string
+	// State is how far the migration has come.
+	State State
+	// Surge is what the migration charges twice in all, in ResourceQuota names
+	// (limits.memory, requests.cpu, pods, ...) and in the units that a quota
+	// uses for them: cores, bytes, objects. Negative amounts count as zero, and
+	// a resource that the quota does not limit is ignored.
+	Surge corev1.ResourceList
+	// Held is the part of Surge that status.used already contains. Nil means
+	// none of it, or all of it if State is Charged; an empty list that is not
+	// nil means none. Amounts above Surge count as Surge, negative ones as zero.
+	// Held counts only if State is Charged.
+	Held corev1.ResourceList
+	// Priority orders the migrations that wait for the budget: higher is granted
+	// first.
+	Priority int32
+	// Created breaks ties of Priority: the older is granted first. Those without
+	// a time (the zero value) are older than all others.
+	Created metav1.Time
+	// Shares divide Surge and Held among pods that the scopes of a ResourceQuota
+	// tell apart; their sums are Surge and Held. Nil means that all of it falls
+	// to one pod with the zero Traits. Only [Migration.Under] reads them.
+	Shares []Share
+}
+
+// A Share is the part of a migration's claim that has the same [Traits], so that
+// the scopes of any one ResourceQuota select all of it or none of it.
+type Share struct {
+	Traits Traits
+	Surge  corev1.ResourceList // as in Migration
+	Held   corev1.ResourceList // as in Migration
+}
+
+// State is how far a migration has come. A greater one is more advanced.
+type State int
+
+const (
+	// Queued migrations exist, but KubeVirt has not tried to create their target
+	// pod yet, or waits for its own parallel limits. They need no headroom yet.
+	Queued State = iota
+	// Blocked migrations had their target pod refused by quota. They need
+	// headroom now.
+	Blocked
+	// Charged migrations have some of their surge in the quota's usage. They stay
+	// so until the losing pod (the source after success, the target after failure
+	// or abort) no longer counts.
+	Charged
+)
+
+// String returns "Queued", "Blocked", "Charged", or "State(n)" for any other n.
+func (s State) String() string {
+	switch s {
+	case Queued:
+		return "Queued"
+	case Blocked:
+		return "Blocked"
+	case Charged:
+		return "Charged"
+	default:
+		return "State(" + strconv.Itoa(int(s)) + ")"
+	}
+}
+
+// DeepCopy returns a copy of m that shares no memory with it.
+func (m Migration) DeepCopy() Migration {
+	m.Surge, m.Held = copyList(m.Surge), copyList(m.Held)
+	if m.Shares == nil {
+		return m
+	}
+	shares := make([]Share, len(m.Shares))
+	for i, share := range m.Shares {
+		shares[i] = Share{Traits: share.Traits, Surge: copyList(share.Surge), Held: copyList(share.Held)}
+	}
+	m.Shares = shares
+	return m
+}

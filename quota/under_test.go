@@ -1,0 +1,182 @@
+package quota_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
+
+	"github.com/vmquota/headroom/quota"
+)
+
+// requireMigrations compares quantities as exactly does. A list that is nil is not
+// one that is empty: of Held it says something else.
+func requireMigrations(t *testing.T, want, got []quota.Migration) {
+	t.Helper()
+	require.Empty(t, gocmp.Diff(want, got, gocmp.Transformer("spelling", spellingOf), cmpopts.EquateEmpty()))
+	for i := range want {
+		require.Equal(t, want[i].Held == nil, got[i].Held == nil, "whether what %q holds is nil", want[i].UID)
+	}
+}
+
+// sameMigration is what requireMigrations asks, without the cost of a report.
+func sameMigration(a, b quota.Migration) bool {
+	return a.UID == b.UID && a.VMI == b.VMI && a.State == b.State && a.Priority == b.Priority && a.Created == b.Created &&
+		sameList(a.Surge, b.Surge) && sameList(a.Held, b.Held) &&
+		slices.EqualFunc(a.Shares, b.Shares, func(a, b quota.Share) bool {
+			return a.Traits == b.Traits && sameList(a.Surge, b.Surge) && sameList(a.Held, b.Held)
+		})
+}
+
+func selectorQuota(requirements ...corev1.ScopedResourceSelectorRequirement) *corev1.ResourceQuota {
+	return &corev1.ResourceQuota{Spec: corev1.ResourceQuotaSpec{
+		ScopeSelector: &corev1.ScopeSelector{MatchExpressions: requirements},
+	}}
+}
+
+var (
+	goldQuota = selectorQuota(corev1.ScopedResourceSelectorRequirement{
+		ScopeName: corev1.ResourceQuotaScopePriorityClass, Operator: corev1.ScopeSelectorOpIn, Values: []string{"gold"},
+	})
+	anyClassQuota = selectorQuota(corev1.ScopedResourceSelectorRequirement{
+		ScopeName: corev1.ResourceQuotaScopePriorityClass, Operator: corev1.ScopeSelectorOpExists,
+	})
+	fastVolumesQuota = selectorQuota(corev1.ScopedResourceSelectorRequirement{
+		ScopeName: corev1.ResourceQuotaScopeVolumeAttributesClass, Operator: corev1.ScopeSelectorOpIn, Values: []string{"fast"},
+	})
+)
+
+func TestUnder(t *testing.T) {
+	const storage = corev1.ResourceRequestsStorage
+	// A virt-launcher pod, an attachment pod of no class, and a backend-storage claim.
+	shared := quota.Migration{
+		UID:      "shared",
+		VMI:      "vm",
+		State:    quota.Charged,
+		Surge:    listOf(cpu, "2", memory, "3Gi", storage, "10Gi"),
+		Held:     listOf(cpu, "1", memory, "1Gi", storage, "10Gi"),
+		Priority: 7,
+		Created:  metav1.NewTime(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)),
+		Shares: []quota.Share{
+			{Traits: quota.Traits{PriorityClass: "gold"}, Surge: listOf(cpu, "1500m", memory, "2Gi"), Held: listOf(cpu, "1", memory, "1Gi")},
+			{Surge: listOf(cpu, "500m", memory, "1Gi"), Held: corev1.ResourceList{}},
+			{Traits: quota.Traits{Claim: true, VolumeAttributesClass: "fast"}, Surge: listOf(storage, "10Gi"), Held: listOf(storage, "10Gi")},
+		},
+	}
+	cut := func(surge, held corev1.ResourceList, shares ...int) quota.Migration {
+		m := shared
+		m.Surge, m.Held, m.Shares = surge, held, nil
+		for _, i := range shares {
+			m.Shares = append(m.Shares, shared.Shares[i])
+		}
+		return m
+	}
+	plain := blocked("plain", cpu, "1.500", memory, "1Gi")
+	for _, row := range []struct {
+		name string
+		rq   *corev1.ResourceQuota
+		want []quota.Migration
+	}{
+		{"no quota", nil, nil},
+		{"no scopes: all of it", scopedQuota(), []quota.Migration{shared, plain}},
+		{"a selector that asks nothing: all of it", selectorQuota(), []quota.Migration{shared, plain}},
+		{"terminating", scopedQuota(corev1.ResourceQuotaScopeTerminating), nil},
+		{"best effort", scopedQuota(corev1.ResourceQuotaScopeBestEffort), nil},
+		{
+			"not terminating, not best effort: the pods",
+			scopedQuota(corev1.ResourceQuotaScopeNotTerminating, corev1.ResourceQuotaScopeNotBestEffort),
+			[]quota.Migration{cut(listOf(cpu, "2", memory, "3Gi"), listOf(cpu, "1", memory, "1Gi"), 0, 1), plain},
+		},
+		{"a class: its pod", goldQuota, []quota.Migration{cut(listOf(cpu, "1500m", memory, "2Gi"), listOf(cpu, "1", memory, "1Gi"), 0)}},
+		{"any class: its pod", anyClassQuota, []quota.Migration{cut(listOf(cpu, "1500m", memory, "2Gi"), listOf(cpu, "1", memory, "1Gi"), 0)}},
+		{"a class of volumes: the claim", fastVolumesQuota, []quota.Migration{cut(listOf(storage, "10Gi"), listOf(storage, "10Gi"), 2)}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			requireMigrations(t, row.want, quota.Under(row.rq, []quota.Migration{shared, plain}))
+		})
+	}
+}
+
+// Empty shares are none: nothing for the scopes to select.
+func TestUnderNoShares(t *testing.T) {
+	empty := blocked("a", cpu, "1")
+	empty.Shares = []quota.Share{}
+	require.Empty(t, quota.Under(scopedQuota(corev1.ResourceQuotaScopeNotTerminating), []quota.Migration{empty}))
+	require.Len(t, quota.Under(scopedQuota(), []quota.Migration{empty}), 1)
+	require.Empty(t, quota.Under(scopedQuota(), nil))
+}
+
+// A share that says nothing of what it holds says what a migration would say.
+func TestUnderHeldOfShares(t *testing.T) {
+	pod := scopedQuota(corev1.ResourceQuotaScopeNotTerminating)
+	share := func(surge string, held corev1.ResourceList) quota.Share {
+		return quota.Share{Surge: listOf(cpu, surge), Held: held}
+	}
+	for _, row := range []struct {
+		name      string
+		state     quota.State
+		shares    []quota.Share
+		temporary string
+	}{
+		{"none says: all of it", quota.Charged, []quota.Share{share("1", nil), share("2", nil)}, "3"},
+		{"all say", quota.Charged, []quota.Share{share("1", listOf(cpu, "1")), share("2", listOf(cpu, "500m"))}, "1500m"},
+		{"all say nothing", quota.Charged, []quota.Share{share("1", corev1.ResourceList{}), share("2", corev1.ResourceList{})}, "0"},
+		{"one says", quota.Charged, []quota.Share{share("1", nil), share("2", corev1.ResourceList{})}, "1"},
+		{"blocked", quota.Blocked, []quota.Share{share("1", nil), share("2", nil)}, "0"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			m := quota.Migration{UID: "a", State: row.state, Surge: listOf(cpu, "3"), Shares: row.shares}
+			seen := quota.Under(pod, []quota.Migration{m})
+			d := quota.Policy{}.Decide(listOf(cpu, "10"), seen, listOf(cpu, "5"))
+			require.Equal(t, "13", textOf(d.Hard[cpu]))
+			require.Equal(t, row.temporary, textOf(d.Temporary[cpu]))
+		})
+	}
+}
+
+// Of two quotas whose scopes are opposites, each pod is in one.
+func TestUnderDivides(t *testing.T) {
+	yes, no := scopedQuota(corev1.ResourceQuotaScopeTerminating), scopedQuota(corev1.ResourceQuotaScopeNotTerminating)
+	rapid.Check(t, func(t *rapid.T) {
+		s := scenarios.Draw(t, "scenario").distinct()
+		want := rats{}
+		for _, m := range s.migrations {
+			if m.Shares == nil {
+				for name, q := range m.Surge {
+					want[name] = plus(want.at(name), positive(ratOf(q)))
+				}
+			}
+			for _, share := range m.Shares {
+				for name, q := range share.Surge {
+					if !share.Traits.Claim {
+						want[name] = plus(want.at(name), positive(ratOf(q)))
+					}
+				}
+			}
+		}
+		got := rats{}
+		for _, rq := range []*corev1.ResourceQuota{yes, no} {
+			seen := quota.Under(rq, s.migrations)
+			for _, m := range seen {
+				for name, q := range m.Surge {
+					got[name] = plus(got.at(name), positive(ratOf(q)))
+				}
+			}
+			again := quota.Under(rq, seen)
+			if !slices.EqualFunc(seen, again, sameMigration) {
+				t.Fatalf("what it sees looks different to it (-first +second): %s\nof\n%s", gocmp.Diff(seen, again, exactly), s)
+			}
+		}
+		for _, name := range s.names {
+			if want.at(name).Cmp(got.at(name)) != 0 {
+				t.Fatalf("of %s %s, both together see %s:\n%s", want.at(name).FloatString(9), name, got.at(name).FloatString(9), s)
+			}
+		}
+	})
+}
