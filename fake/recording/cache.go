@@ -1,0 +1,101 @@
+package recording
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/migration"
+)
+
+// A Cache holds what an informer's cache would hold after the events that it was
+// given. The zero value is empty and ready. It is not safe for concurrent use.
+type Cache struct {
+	namespaces map[string]map[key]metav1.Object
+}
+
+// A key is as in an informer's cache: without the UID, so that a recreated object
+// takes the place of the old one, also if the deletion was missed.
+type key struct{ kind, name string }
+
+func keyOf(o metav1.Object) key { return key{kind: kindOf(o), name: o.GetName()} }
+
+func kindOf(o metav1.Object) string {
+	switch o.(type) {
+	case *corev1.ResourceQuota:
+		return "ResourceQuota"
+	case *corev1.LimitRange:
+		return "LimitRange"
+	case *corev1.Pod:
+		return "Pod"
+	case *corev1.PersistentVolumeClaim:
+		return "PersistentVolumeClaim"
+	case *kubevirtv1.VirtualMachineInstance:
+		return "VirtualMachineInstance"
+	case *kubevirtv1.VirtualMachineInstanceMigration:
+		return "VirtualMachineInstanceMigration"
+	default:
+		return ""
+	}
+}
+
+// Apply takes in one event.
+func (c *Cache) Apply(e Event) {
+	namespace := e.Object.GetNamespace()
+	objects := c.namespaces[namespace]
+	k := keyOf(e.Object)
+	if e.Type == watch.Deleted {
+		delete(objects, k)
+		if len(objects) == 0 {
+			delete(c.namespaces, namespace)
+		}
+		return
+	}
+	if objects == nil {
+		if c.namespaces == nil {
+			c.namespaces = map[string]map[key]metav1.Object{}
+		}
+		objects = map[key]metav1.Object{}
+		c.namespaces[namespace] = objects
+	}
+	objects[k] = e.Object
+}
+
+// Namespaces returns those that the cache has objects in, sorted.
+func (c *Cache) Namespaces() []string {
+	return slices.Sorted(maps.Keys(c.namespaces))
+}
+
+// Quotas returns the ResourceQuotas of namespace, sorted by name.
+func (c *Cache) Quotas(namespace string) []*corev1.ResourceQuota {
+	return list[*corev1.ResourceQuota](c, namespace)
+}
+
+// Snapshot returns the other objects of namespace, each kind sorted by name.
+func (c *Cache) Snapshot(namespace string) migration.Snapshot {
+	return migration.Snapshot{
+		Migrations:  list[*kubevirtv1.VirtualMachineInstanceMigration](c, namespace),
+		VMIs:        list[*kubevirtv1.VirtualMachineInstance](c, namespace),
+		Pods:        list[*corev1.Pod](c, namespace),
+		LimitRanges: list[*corev1.LimitRange](c, namespace),
+		PVCs:        list[*corev1.PersistentVolumeClaim](c, namespace),
+	}
+}
+
+func list[T metav1.Object](c *Cache, namespace string) []T {
+	var objects []T
+	for _, o := range c.namespaces[namespace] {
+		if t, ok := o.(T); ok {
+			objects = append(objects, t)
+		}
+	}
+	slices.SortFunc(objects, func(a, b T) int {
+		return cmp.Compare(a.GetName(), b.GetName())
+	})
+	return objects
+}
