@@ -1,0 +1,89 @@
+package ledgertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vmquota/headroom/ledger"
+	"github.com/vmquota/headroom/quota"
+)
+
+const (
+	writers = 16
+	rounds  = 8
+)
+
+// concurrentWriters has writers that share a namespace, and each of which has another
+// one to itself. Whatever anybody reads must be what somebody wrote, whole. A data
+// race beside that is for the race detector to find.
+func concurrentWriters(open opener) error {
+	l := open()
+	errs := make([]error, writers)
+	var group sync.WaitGroup
+	for w := range writers {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			errs[w] = write(l, w)
+		}()
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for w := range writers {
+		if err := expect(l, own(w), teamOf(w, rounds-1), byAmount); err != nil {
+			return err
+		}
+	}
+	return expectWhole(l)
+}
+
+// write replaces the shared namespace and w's own, round after round.
+func write(l ledger.Ledger, w int) error {
+	for round := range rounds {
+		team := teamOf(w, round)
+		if err := errors.Join(replace(l, tenant, copies(team)...), replace(l, own(w), copies(team)...)); err != nil {
+			return err
+		}
+		if err := errors.Join(expect(l, own(w), team, byAmount), expectWhole(l)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func own(w int) string { return fmt.Sprintf("tenant-%d", w) }
+
+// teamOf returns the migrations that w writes in a round. They say so in the VMI.
+// The UIDs are partly those of other writers' teams.
+func teamOf(w, round int) []quota.Migration {
+	team := []quota.Migration{full(first), full(second), blocked(types.UID(fmt.Sprint("of-", w%4))), blocked("z")}
+	for i := range team {
+		team[i].VMI = fmt.Sprintf("%d/%d", w, round)
+	}
+	return team
+}
+
+// expectWhole reads the shared namespace and expects one team.
+func expectWhole(l ledger.Ledger) error {
+	got, err := l.Migrations(context.Background(), tenant)
+	if err != nil {
+		return err
+	}
+	if len(got) == 0 {
+		return errors.New("no migrations, where every writer wrote some")
+	}
+	var w, round int
+	if _, err := fmt.Sscanf(got[0].VMI, "%d/%d", &w, &round); err != nil {
+		return fmt.Errorf("VMI %q, which nobody wrote: %w", got[0].VMI, err)
+	}
+	if diff := difference(teamOf(w, round), got, byAmount); diff != "" {
+		return fmt.Errorf("a record that nobody wrote as a whole (-written by %d in round %d +read):\n%s", w, round, diff)
+	}
+	return nil
+}

@@ -1,0 +1,87 @@
+// Package ledgertest is the conformance suite for implementations of ledger.Ledger.
+// A backend passes it in a test of a few lines:
+//
+//	func TestLedger(t *testing.T) {
+//		ledgertest.Run(t, func(t *testing.T) ledger.Ledger { return memory.New() })
+//	}
+package ledgertest
+
+import (
+	"errors"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/vmquota/headroom/ledger"
+)
+
+// A Counter is a Ledger that tells how many writes to its store it has tried so far,
+// those that failed included. It is how the suite sees that nothing was written where
+// nothing changed. A backend that has no use for such a method is wrapped in the test:
+//
+//	type counted struct {
+//		*mybackend.Ledger
+//		store *fakeStore
+//	}
+//
+//	func (c counted) Writes() int { return c.store.writes }
+type Counter interface {
+	Writes() int
+}
+
+// Run checks every sentence of the contract of ledger.Ledger on ledgers that open
+// returns. Each of them must be empty and apart from the others; open is called some
+// hundred times, and cleans up with t.Cleanup. Whatever the suite cannot see on a
+// ledger that is not a [Counter] is skipped.
+//
+// The state machine is a rapid test: its flags, such as -rapid.checks, apply. Run it
+// under -race, too.
+func Run(t *testing.T, open func(t *testing.T) ledger.Ledger) {
+	for _, c := range checks {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.run(func() ledger.Ledger { return open(t) })
+			if errors.Is(err, errNotCounter) {
+				t.Skip(err)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("StateMachine", func(t *testing.T) {
+		rapid.Check(t, func(rt *rapid.T) {
+			if err := play(open(t), schedules().Draw(rt, "schedule")); err != nil {
+				rt.Fatal(err)
+			}
+		})
+	})
+}
+
+// A check is a part of the contract. It returns an error instead of failing a test,
+// so that the suite itself can be tested on ledgers that break the contract.
+type check struct {
+	name string
+	run  func(open opener) error
+}
+
+// An opener returns a new, empty ledger.
+type opener func() ledger.Ledger
+
+var checks = []check{
+	{"EmptyIsNoError", emptyIsNoError},
+	{"ReplacesTheWhole", replacesTheWhole},
+	{"Sorted", sorted},
+	{"FieldsSurvive", fieldsSurvive},
+	{"AnyUID", anyUID},
+	{"DuplicateOnce", duplicateOnce},
+	{"ChangesAreSeen", changesAreSeen},
+	{"WritesNothingWhenEqual", writesNothingWhenEqual},
+	{"SharesNothingWithInputs", sharesNothingWithInputs},
+	{"SharesNothingWithOutputs", sharesNothingWithOutputs},
+	{"NamespacesIsolated", namespacesIsolated},
+	{"EmptyNamespaceIsRefused", emptyNamespaceIsRefused},
+	{"DoneContext", doneContext},
+	{"ConcurrentWriters", concurrentWriters},
+}
+
+var errNotCounter = errors.New("the ledger does not tell how many writes it made: it is not a ledgertest.Counter")
