@@ -1,0 +1,117 @@
+package migration
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/cache"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+)
+
+// A List returns the objects of one kind that a cache holds in namespace. They are
+// read only. Any cache fits in one line: for a client-go indexer there is
+// [FromIndexer]; of wrangler's caches it is
+//
+//	func(_ context.Context, namespace string) ([]*corev1.Pod, error) {
+//		return pods.Cache().List(namespace, labels.Everything())
+//	}
+type List[T any] func(ctx context.Context, namespace string) ([]*T, error)
+
+// Caches are those that the embedding controller has anyway. Nothing is watched a
+// second time.
+type Caches struct {
+	Migrations List[kubevirtv1.VirtualMachineInstanceMigration]
+	VMIs       List[kubevirtv1.VirtualMachineInstance]
+	Pods       List[corev1.Pod]
+
+	// Without LimitRanges (nil), the defaults that they give to target pods are not
+	// known before those exist. Without PVCs, a second backend-storage claim is not
+	// counted.
+	LimitRanges List[corev1.LimitRange]
+	PVCs        List[corev1.PersistentVolumeClaim]
+}
+
+// Snapshot reads all caches for one namespace. Its error names the kind that could
+// not be listed.
+func (c Caches) Snapshot(ctx context.Context, namespace string) (Snapshot, error) {
+	var s Snapshot
+	var err error
+	if s.Migrations, err = list(ctx, c.Migrations, namespace, "VirtualMachineInstanceMigrations"); err != nil {
+		return Snapshot{}, err
+	}
+	if s.VMIs, err = list(ctx, c.VMIs, namespace, "VirtualMachineInstances"); err != nil {
+		return Snapshot{}, err
+	}
+	if s.Pods, err = list(ctx, c.Pods, namespace, "Pods"); err != nil {
+		return Snapshot{}, err
+	}
+	if s.LimitRanges, err = list(ctx, c.LimitRanges, namespace, "LimitRanges"); err != nil {
+		return Snapshot{}, err
+	}
+	if s.PVCs, err = list(ctx, c.PVCs, namespace, "PersistentVolumeClaims"); err != nil {
+		return Snapshot{}, err
+	}
+	return s, nil
+}
+
+func list[T any](ctx context.Context, from List[T], namespace, kind string) ([]*T, error) {
+	if from == nil {
+		return nil, nil
+	}
+	objects, err := from(ctx, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("namespace %q: list %s: %w", namespace, kind, err)
+	}
+	return objects, nil
+}
+
+// FromIndexer lists from an indexer of client-go that has cache.NamespaceIndex, as
+// those of shared informers have. Objects of another type than *T are an error; see
+// [Typed] for dynamic informers.
+func FromIndexer[T any](indexer cache.Indexer) List[T] {
+	return func(_ context.Context, namespace string) ([]*T, error) {
+		objects, err := indexer.ByIndex(cache.NamespaceIndex, namespace)
+		if err != nil {
+			return nil, err
+		}
+		typed := make([]*T, 0, len(objects))
+		for _, object := range objects {
+			t, ok := object.(*T)
+			if !ok {
+				return nil, fmt.Errorf("the cache holds a %T, not a %T", object, t)
+			}
+			typed = append(typed, t)
+		}
+		return typed, nil
+	}
+}
+
+var _ cache.TransformFunc = Typed
+
+// Typed makes KubeVirt's typed objects of what a dynamic informer receives, so that
+// its cache fits [FromIndexer]; set it with SetTransform. It drops the managed
+// fields. Whatever is neither a VMI nor a VMIM passes unchanged, and so do typed
+// objects. A malformed object is an error that names it.
+func Typed(object any) (any, error) {
+	u, ok := object.(*unstructured.Unstructured)
+	if !ok {
+		return object, nil
+	}
+	var typed runtime.Object
+	switch u.GetKind() {
+	case "VirtualMachineInstance":
+		typed = &kubevirtv1.VirtualMachineInstance{}
+	case "VirtualMachineInstanceMigration":
+		typed = &kubevirtv1.VirtualMachineInstanceMigration{}
+	default:
+		return object, nil
+	}
+	u.SetManagedFields(nil)
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, typed); err != nil {
+		return nil, fmt.Errorf("%s %s/%s: %w", u.GetKind(), u.GetNamespace(), u.GetName(), err)
+	}
+	return typed, nil
+}

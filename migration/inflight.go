@@ -1,0 +1,153 @@
+package migration
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/quota"
+)
+
+// inFlight returns the migrations of m that are in flight.
+func (m *machine) inFlight() []quota.Migration {
+	current, extras := m.pairs()
+	var inFlight []quota.Migration
+	for _, vmim := range m.migrations {
+		x, doubled := extras[vmim.UID]
+		switch {
+		case vmim.IsDecentralized():
+			if !m.over(vmim) {
+				inFlight = append(inFlight, m.describe(vmim, quota.Queued, claim{}))
+			}
+		case doubled:
+			inFlight = append(inFlight, m.describe(vmim, quota.Charged, m.chargedClaim(vmim, current, x)))
+		case m.comes(vmim, current):
+			inFlight = append(inFlight, m.waiting(vmim, current))
+		}
+	}
+	for uid, x := range extras {
+		if m.vmim(uid) == nil {
+			inFlight = append(inFlight, m.orphan(uid, current, x))
+		}
+	}
+	takeTurns(inFlight)
+	return inFlight
+}
+
+// takeTurns leaves at most one of the migrations of a VMI Blocked, the oldest, and
+// none beside a Charged one: KubeVirt creates a target pod only while the VMI has a
+// single pod. See handleTargetPodCreation in its
+// pkg/virt-controller/watch/migration/migration.go.
+func takeTurns(migrations []quota.Migration) {
+	taken := slices.ContainsFunc(migrations, func(m quota.Migration) bool { return m.State == quota.Charged })
+	for i := range migrations {
+		if migrations[i].State == quota.Blocked {
+			if taken {
+				migrations[i].State = quota.Queued
+			}
+			taken = true
+		}
+	}
+}
+
+// over reports whether KubeVirt has ended vmim, or will, because it or its VMI ends.
+func (m *machine) over(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
+	return vmim.IsFinal() || vmim.DeletionTimestamp != nil || m.vmi.IsFinal() || m.vmi.DeletionTimestamp != nil
+}
+
+// comes reports whether KubeVirt will still create a target pod for vmim, or has and
+// our caches have not seen it. See sync and updateStatus in KubeVirt's
+// pkg/virt-controller/watch/migration/migration.go.
+func (m *machine) comes(vmim *kubevirtv1.VirtualMachineInstanceMigration, current *corev1.Pod) bool {
+	if m.over(vmim) || m.won(vmim.UID) {
+		return false
+	}
+	for _, pod := range m.launchers {
+		// Its target pod is terminal, or all that is left of the pair.
+		if jobOf(pod) == vmim.UID {
+			return false
+		}
+	}
+	// Without a source pod there is nothing to double, unless our caches lag.
+	return current != nil || len(m.launchers) == 0
+}
+
+// waiting describes a migration whose target pod is not there.
+func (m *machine) waiting(vmim *kubevirtv1.VirtualMachineInstanceMigration, current *corev1.Pod) quota.Migration {
+	c := m.expectedClaim(vmim, current)
+	state := quota.Queued
+	switch {
+	case created(vmim):
+		// The pod was created, and is not in our caches yet; its usage came first.
+		c.holdAll()
+		state = quota.Charged
+	case c.holdsAny():
+		state = quota.Charged
+	case refused(vmim):
+		state = quota.Blocked
+	}
+	return m.describe(vmim, state, c)
+}
+
+// orphan describes a migration whose VMIM is gone.
+func (m *machine) orphan(uid types.UID, current *corev1.Pod, x extra) quota.Migration {
+	vmim := &kubevirtv1.VirtualMachineInstanceMigration{ObjectMeta: metav1.ObjectMeta{UID: uid, DeletionTimestamp: &metav1.Time{}}}
+	if !x.lost {
+		vmim.CreationTimestamp = x.pod.CreationTimestamp
+	}
+	return m.describe(vmim, quota.Charged, m.chargedClaim(vmim, current, x))
+}
+
+func (m *machine) describe(vmim *kubevirtv1.VirtualMachineInstanceMigration, state quota.State, c claim) quota.Migration {
+	described := quota.Migration{
+		UID:      vmim.UID,
+		VMI:      m.vmi.Name,
+		State:    state,
+		Priority: priority(vmim),
+		Created:  vmim.CreationTimestamp,
+	}
+	c.fill(&described)
+	return described
+}
+
+// created reports whether the target pod of vmim was created: that is what makes the
+// phase Scheduling.
+func created(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
+	switch vmim.Status.Phase {
+	case kubevirtv1.MigrationScheduling, kubevirtv1.MigrationScheduled, kubevirtv1.MigrationPreparingTarget,
+		kubevirtv1.MigrationTargetReady, kubevirtv1.MigrationRunning:
+		return true
+	default:
+		return false
+	}
+}
+
+// refused reports whether quota refuses the target pod of vmim. The condition stays
+// on a VMIM that failed, so it says something in Pending only.
+func refused(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
+	return vmim.Status.Phase == kubevirtv1.MigrationPending &&
+		slices.ContainsFunc(vmim.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool {
+			return c.Type == kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota && c.Status == corev1.ConditionTrue
+		})
+}
+
+// priority is that of KubeVirt's queue: PriorityFromMigration in its
+// pkg/util/migrations.
+func priority(vmim *kubevirtv1.VirtualMachineInstanceMigration) int32 {
+	if vmim.Spec.Priority == nil {
+		return 0
+	}
+	switch *vmim.Spec.Priority {
+	case kubevirtv1.PrioritySystemCritical:
+		return 100
+	case kubevirtv1.PriorityUserTriggered:
+		return 50
+	case kubevirtv1.PrioritySystemMaintenance:
+		return 20
+	default:
+		return 0
+	}
+}

@@ -1,0 +1,165 @@
+package migration
+
+import (
+	"cmp"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/quota"
+)
+
+// A machine is one VMI with all that belongs to it.
+type machine struct {
+	*objects
+	vmi         *kubevirtv1.VirtualMachineInstance
+	migrations  []*kubevirtv1.VirtualMachineInstanceMigration // oldest first
+	launchers   []*corev1.Pod                                 // virt-launcher pods, oldest first
+	attachments map[types.UID][]*corev1.Pod                   // hot-plug attachment pods by launcher, oldest first
+}
+
+// objects are what the machines of a snapshot share.
+type objects struct {
+	*Snapshot
+	vmims    map[types.UID]*kubevirtv1.VirtualMachineInstanceMigration
+	defaults corev1.ResourceRequirements // of the LimitRanges
+	backend  backendClaims
+}
+
+// machines returns those of s that have a migration, or more than one pod.
+func machines(s *Snapshot) []*machine {
+	migrations, pods := oldestFirst(s.Migrations), oldestFirst(s.Pods)
+	shared := &objects{
+		Snapshot: s,
+		vmims:    make(map[types.UID]*kubevirtv1.VirtualMachineInstanceMigration, len(migrations)),
+		defaults: defaultsOf(s.LimitRanges),
+		backend:  backendClaimsOf(oldestFirst(s.PVCs)),
+	}
+	byUID := make(map[types.UID]*machine, len(s.VMIs))
+	byName := make(map[string]*machine, len(s.VMIs))
+	for _, vmi := range oldestFirst(s.VMIs) {
+		if byUID[vmi.UID] == nil {
+			m := &machine{objects: shared, vmi: vmi}
+			byUID[vmi.UID], byName[vmi.Name] = m, m
+		}
+	}
+	for _, vmim := range migrations {
+		if shared.vmims[vmim.UID] != nil {
+			continue // a UID is unique
+		}
+		shared.vmims[vmim.UID] = vmim
+		if m := byName[vmim.Spec.VMIName]; m != nil {
+			m.migrations = append(m.migrations, vmim)
+		}
+	}
+	launchers := make(map[types.UID]*machine, len(s.VMIs))
+	for _, pod := range pods {
+		if m := byUID[launchedFor(pod)]; m != nil && pod.Labels[kubevirtv1.AppLabel] == "virt-launcher" {
+			m.launchers = append(m.launchers, pod)
+			launchers[pod.UID] = m
+		}
+	}
+	for _, pod := range pods {
+		if owner := ownerPod(pod); owner != "" && launchers[owner] != nil && pod.Labels[kubevirtv1.AppLabel] == "hotplug-disk" {
+			launchers[owner].attach(owner, pod)
+		}
+	}
+	var busy []*machine
+	for _, m := range byUID {
+		if len(m.migrations) > 0 || len(m.launchers) > 1 {
+			busy = append(busy, m)
+		}
+	}
+	return busy
+}
+
+// A pointer is one to an API object.
+type pointer[E any] interface {
+	*E
+	metav1.Object
+}
+
+// oldestFirst returns a sorted copy of list without the nil objects. Its order does
+// not depend on that of list.
+func oldestFirst[E any, T pointer[E]](list []T) []T {
+	sorted := make([]T, 0, len(list))
+	for _, object := range list {
+		if object != nil {
+			sorted = append(sorted, object)
+		}
+	}
+	slices.SortFunc(sorted, older[T])
+	return sorted
+}
+
+// launchedFor returns the UID of the VMI that the virt-launcher pod is for, "" if
+// it is none.
+func launchedFor(pod *corev1.Pod) types.UID {
+	uid := types.UID(pod.Labels[kubevirtv1.CreatedByLabel])
+	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil && owner.UID != uid {
+		return ""
+	}
+	return uid
+}
+
+// ownerPod returns the UID of the pod that controls pod, "" if none does.
+func ownerPod(pod *corev1.Pod) types.UID {
+	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil && owner.Kind == "Pod" {
+		return owner.UID
+	}
+	return ""
+}
+
+func (m *machine) attach(launcher types.UID, pod *corev1.Pod) {
+	if m.attachments == nil {
+		m.attachments = map[types.UID][]*corev1.Pod{}
+	}
+	m.attachments[launcher] = append(m.attachments[launcher], pod)
+}
+
+func older[T metav1.Object](a, b T) int {
+	return cmp.Or(
+		a.GetCreationTimestamp().Compare(b.GetCreationTimestamp().Time),
+		cmp.Compare(a.GetUID(), b.GetUID()),
+		cmp.Compare(a.GetName(), b.GetName()),
+	)
+}
+
+// charged reports whether quota charges pod for more than its object.
+func (m *machine) charged(pod *corev1.Pod) bool { return !quota.Ended(pod, m.Now) }
+
+// chargedLaunchers returns the virt-launcher pods that quota charges.
+func (m *machine) chargedLaunchers() []*corev1.Pod {
+	var charged []*corev1.Pod
+	for _, pod := range m.launchers {
+		if m.charged(pod) {
+			charged = append(charged, pod)
+		}
+	}
+	return charged
+}
+
+// vmim returns the VMIM of this machine with that UID, nil if there is none.
+func (m *machine) vmim(uid types.UID) *kubevirtv1.VirtualMachineInstanceMigration {
+	if vmim := m.vmims[uid]; vmim != nil && vmim.Spec.VMIName == m.vmi.Name {
+		return vmim
+	}
+	return nil
+}
+
+// jobOf returns the UID of the migration that pod was created for as the target.
+func jobOf(pod *corev1.Pod) types.UID {
+	return types.UID(pod.Labels[kubevirtv1.MigrationJobLabel])
+}
+
+func named(pods []*corev1.Pod, name string) *corev1.Pod {
+	for _, pod := range pods {
+		if name != "" && pod.Name == name {
+			return pod
+		}
+	}
+	return nil
+}

@@ -1,0 +1,192 @@
+package migration
+
+import (
+	"cmp"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+)
+
+// An extra is a charged virt-launcher pod that is one too many: the one that a
+// migration has doubled its VMI by.
+type extra struct {
+	pod *corev1.Pod
+	// lost: the migration succeeded, and the pod is its former source. Otherwise it
+	// is its target.
+	lost bool
+}
+
+// pairs finds the pod that the VMI runs in, and by migration the pods besides it.
+// Where there are no two charged pods there is nothing besides.
+func (m *machine) pairs() (current *corev1.Pod, extras map[types.UID]extra) {
+	charged := m.chargedLaunchers()
+	current = m.current(charged)
+	for _, pod := range charged {
+		if pod == current {
+			continue
+		}
+		uid, lost := m.doubledBy(pod, current)
+		if uid == "" || m.forged(uid, pod) {
+			continue
+		}
+		// One pod a migration. KubeVirt makes no second target where there is one; of
+		// several former sources the youngest is that of the latest migration.
+		if _, ok := extras[uid]; ok && !lost {
+			continue
+		}
+		if extras == nil {
+			extras = map[types.UID]extra{}
+		}
+		extras[uid] = extra{pod: pod, lost: lost}
+	}
+	if len(extras) > 1 {
+		// KubeVirt creates no target pod while there are two, so a pod of which only
+		// its labels tell is forged if there are others.
+		maps.DeleteFunc(extras, func(uid types.UID, _ extra) bool { return !m.knows(uid) })
+	}
+	return current, extras
+}
+
+// current returns which of the charged pods the VMI runs in.
+func (m *machine) current(charged []*corev1.Pod) *corev1.Pod {
+	if len(charged) < 2 {
+		return first(charged)
+	}
+	if state := m.vmi.Status.MigrationState; state != nil {
+		if m.won(state.MigrationUID) {
+			if pod := named(charged, state.TargetPod); pod != nil {
+				return pod
+			}
+		} else if pod := named(charged, state.SourcePod); pod != nil {
+			return pod
+		}
+	}
+	// The VMI says nothing of these pods: the migration is not handed over yet, or
+	// the VMI is older than the other objects.
+	var winner *corev1.Pod
+	for _, pod := range charged {
+		if m.won(jobOf(pod)) {
+			winner = pod
+		}
+	}
+	if winner != nil {
+		return winner
+	}
+	for _, vmim := range m.migrations {
+		if state := vmim.Status.MigrationState; state != nil && !vmim.IsFinal() {
+			if pod := named(charged, state.SourcePod); pod != nil {
+				return pod
+			}
+		}
+	}
+	for _, pod := range charged {
+		if m.vmim(jobOf(pod)) == nil {
+			return pod
+		}
+	}
+	return first(charged)
+}
+
+// won reports whether the migration succeeded: its target is what the VMI runs in.
+func (m *machine) won(uid types.UID) bool {
+	if vmim := m.vmim(uid); vmim != nil && vmim.Status.Phase == kubevirtv1.MigrationSucceeded {
+		return true
+	}
+	state := m.vmi.Status.MigrationState
+	return uid != "" && state != nil && state.MigrationUID == uid && state.Completed && !state.Failed
+}
+
+// doubledBy returns the migration because of which pod is there besides current, ""
+// if it is none.
+func (m *machine) doubledBy(pod, current *corev1.Pod) (uid types.UID, lost bool) {
+	if !pod.CreationTimestamp.After(current.CreationTimestamp.Time) {
+		if uid := m.wonFrom(pod, current); uid != "" {
+			return uid, true
+		}
+	}
+	// If it is a target, then of another migration than current was, and by the name
+	// that a status gives, if one does.
+	job := jobOf(pod)
+	if _, target := m.podsOf(job); job == jobOf(current) || target != "" && target != pod.Name {
+		return "", false
+	}
+	return job, false
+}
+
+// wonFrom returns the successful migration whose source was pod, which is not younger
+// than current; "" if there is none. It is one of which a status tells that, or the one
+// that made current, if none tells what its source was.
+func (m *machine) wonFrom(pod, current *corev1.Pod) types.UID {
+	job := jobOf(pod)
+	if job != "" && !m.won(job) && m.knows(job) {
+		return ""
+	}
+	was := func(uid types.UID) bool {
+		source, _ := m.podsOf(uid)
+		return source != "" && source == pod.Name && m.won(uid)
+	}
+	for _, vmim := range m.migrations {
+		if was(vmim.UID) {
+			return vmim.UID
+		}
+	}
+	if state := m.vmi.Status.MigrationState; state != nil && was(state.MigrationUID) {
+		return state.MigrationUID
+	}
+	if winner := jobOf(current); winner != job {
+		if source, _ := m.podsOf(winner); source == "" {
+			return winner
+		}
+	}
+	return ""
+}
+
+// podsOf returns the names of the source and the target pod of a migration; "" where
+// neither the VMI nor the VMIM tells.
+func (m *machine) podsOf(uid types.UID) (source, target string) {
+	if state := m.vmi.Status.MigrationState; state != nil && state.MigrationUID == uid {
+		source, target = state.SourcePod, state.TargetPod
+	}
+	if vmim := m.vmim(uid); vmim != nil && vmim.Status.MigrationState != nil {
+		source = cmp.Or(source, vmim.Status.MigrationState.SourcePod)
+		target = cmp.Or(target, vmim.Status.MigrationState.TargetPod)
+	}
+	return source, target
+}
+
+// knows reports whether a VMIM of this machine, or its VMI's status, tells of a
+// migration.
+func (m *machine) knows(uid types.UID) bool { return m.vmim(uid) != nil || m.handed(uid) }
+
+// handed reports whether the VMI's state is about that migration.
+func (m *machine) handed(uid types.UID) bool {
+	state := m.vmi.Status.MigrationState
+	return state != nil && state.MigrationUID == uid
+}
+
+// forged reports whether only the labels of pod say that it belongs to a migration,
+// of which neither a VMIM nor the VMI's status knows: anybody who may create pods in
+// the namespace could claim room for them by such labels.
+func (m *machine) forged(uid types.UID, pod *corev1.Pod) bool {
+	if m.knows(uid) {
+		return false
+	}
+	if m.vmims[uid] != nil {
+		return true // of another VMI
+	}
+	status := m.vmi.Status
+	if len(status.ActivePods) == 0 && status.MigrationState == nil {
+		return false
+	}
+	_, active := status.ActivePods[pod.UID]
+	return !active
+}
+
+func first(pods []*corev1.Pod) *corev1.Pod {
+	if len(pods) == 0 {
+		return nil
+	}
+	return pods[0]
+}

@@ -1,0 +1,68 @@
+package migration
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/quota"
+)
+
+// A Snapshot is what informers hold about one namespace. The objects are read only.
+// Nil objects and nil lists are allowed, the order does not matter, and objects that
+// have nothing to do with virtual machines are ignored.
+type Snapshot struct {
+	Migrations  []*kubevirtv1.VirtualMachineInstanceMigration
+	VMIs        []*kubevirtv1.VirtualMachineInstance
+	Pods        []*corev1.Pod
+	LimitRanges []*corev1.LimitRange
+	PVCs        []*corev1.PersistentVolumeClaim
+
+	// Namespace is the namespace itself. It is read for one thing, its label
+	// alpha.kubevirt.io/auto-memory-limits-ratio. Nil: KubeVirt's default ratio.
+	Namespace *corev1.Namespace
+	// Now is the time of the snapshot. It is used for one thing: a pod that is
+	// deleted and past its grace period is no longer charged. Zero: pods are
+	// charged until they are terminal or gone.
+	Now time.Time
+}
+
+// InFlight returns the migrations in flight, sorted by UID; none is nil. It never
+// fails: what it cannot make sense of is not in flight. The result shares no memory
+// with s.
+//
+// A migration is in flight
+//
+//   - as Charged, while two pods of its VMI are charged because of it: until the
+//     losing one (the source after success, the target after failure or abort) is
+//     terminal or gone, whatever the VMIM says, and also when it is gone;
+//   - as Blocked, while quota refuses its target pod (VMIM in Pending with the
+//     condition migrationRejectedByResourceQuota);
+//   - as Queued, from its creation until KubeVirt tries to create the target pod.
+//
+// It is not, without a VMI, or when nothing is charged and nothing will be: the VMIM
+// is final or being deleted, or the VMI is.
+//
+// Surge is what quota charges for the target pod, its hot-plug attachment pod and
+// its backend-storage claim, less the growth of a guest that this migration carries
+// out. Pods that exist are the truth; before there is a target pod, it is the source
+// pod with what KubeVirt and the API server would render into it anew (see
+// LimitRange, automatic limits, memory overhead). Once the migration has succeeded
+// it is what the source still charges. A decentralized migration (spec.sendTo or
+// spec.receive) doubles nothing in its namespace: it has no surge.
+//
+// Held is nil where all or nothing is held.
+func InFlight(s Snapshot) []quota.Migration {
+	var inFlight []quota.Migration
+	for _, m := range machines(&s) {
+		inFlight = append(inFlight, m.inFlight()...)
+	}
+	slices.SortFunc(inFlight, func(a, b quota.Migration) int {
+		return cmp.Or(cmp.Compare(a.UID, b.UID), cmp.Compare(a.VMI, b.VMI))
+	})
+	// Nobody but a forger labels pods of two VMIs with one migration.
+	return slices.CompactFunc(inFlight, func(a, b quota.Migration) bool { return a.UID == b.UID })
+}

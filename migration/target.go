@@ -1,0 +1,216 @@
+package migration
+
+import (
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+)
+
+// compute is the name of the container that runs the virtual machine.
+const compute = "compute"
+
+// defaultMemoryLimitRatio is KubeVirt's DefaultMemoryLimitOverheadRatio.
+const defaultMemoryLimitRatio = 2.0
+
+// expectedTarget returns the target pod that KubeVirt would create now, as far as
+// quota is concerned, but for the growth of the guest: the source pod with what may
+// have changed since it was rendered. The growth must fit the static quota, so it is
+// left out.
+func (m *machine) expectedTarget(source *corev1.Pod) *corev1.Pod {
+	target := &corev1.Pod{}
+	if source == nil {
+		target.Spec.Containers = []corev1.Container{{Name: compute, Resources: m.guestResources()}}
+	} else {
+		target.Spec = *source.Spec.DeepCopy()
+		target.Annotations = source.Annotations
+	}
+	for i := range target.Spec.Containers {
+		c := &target.Spec.Containers[i]
+		if c.Name == compute {
+			own(&c.Resources)
+			m.addOverhead(c, source)
+			m.addAutoLimits(c)
+		}
+	}
+	applyDefaults(m.defaults, target)
+	return target
+}
+
+// own gives r maps that can be written to.
+func own(r *corev1.ResourceRequirements) {
+	if r.Requests == nil {
+		r.Requests = corev1.ResourceList{}
+	}
+	if r.Limits == nil {
+		r.Limits = corev1.ResourceList{}
+	}
+}
+
+// guestResources estimates the compute container from the VMI, for the moments in
+// which no pod is in our caches: WithoutDedicatedCPU and WithMemoryRequests in
+// KubeVirt's pkg/virt-controller/services/renderresources.go.
+func (m *machine) guestResources() corev1.ResourceRequirements {
+	domain := m.vmi.Spec.Domain
+	r := corev1.ResourceRequirements{Requests: domain.Resources.Requests.DeepCopy(), Limits: domain.Resources.Limits.DeepCopy()}
+	own(&r)
+	if _, ok := r.Requests[corev1.ResourceMemory]; !ok && domain.Memory != nil && domain.Memory.Guest != nil {
+		r.Requests[corev1.ResourceMemory] = domain.Memory.Guest.DeepCopy()
+	}
+	if _, ok := r.Requests[corev1.ResourceCPU]; !ok {
+		// KubeVirt's default allocation ratio is ten virtual CPUs to one.
+		r.Requests[corev1.ResourceCPU] = *resource.NewMilliQuantity(m.vCPUs()*100, resource.DecimalSI)
+	}
+	return r
+}
+
+// addOverhead adds to c the memory overhead that KubeVirt reports for the VMI beyond
+// the one that the source pod was rendered with.
+func (m *machine) addOverhead(c *corev1.Container, source *corev1.Pod) {
+	if m.vmi.Status.Memory == nil || m.vmi.Status.Memory.MemoryOverhead == nil {
+		return
+	}
+	more := m.vmi.Status.Memory.MemoryOverhead.DeepCopy()
+	if source != nil {
+		rendered, ok := overhead(source)
+		if !ok {
+			return
+		}
+		more = less(more, rendered)
+	}
+	lists := []corev1.ResourceList{c.Resources.Limits, c.Resources.Requests}
+	if m.vmi.Spec.Domain.Resources.OvercommitGuestOverhead {
+		lists = lists[:1]
+	}
+	for _, list := range lists {
+		if q, ok := list[corev1.ResourceMemory]; ok {
+			q.Add(more)
+			list[corev1.ResourceMemory] = q
+		}
+	}
+}
+
+// addAutoLimits gives c the limits that KubeVirt sets when a quota demands them and
+// the VMI has none: doesVMIRequireAutoResourceLimits in its
+// pkg/virt-controller/services/template.go. Where no quota demands them they are not
+// there, and no quota counts them. Those that the source has may be older, and those
+// of a LimitRange.
+func (m *machine) addAutoLimits(c *corev1.Container) {
+	asked := m.vmi.Spec.Domain.Resources.Limits
+	auto := func(name corev1.ResourceName) bool {
+		return missing(asked, name) && (missing(c.Resources.Limits, name) || !m.vmi.IsCPUDedicated())
+	}
+	if auto(corev1.ResourceCPU) {
+		c.Resources.Limits[corev1.ResourceCPU] = m.cpuLimit(c.Resources.Limits[corev1.ResourceCPU])
+	}
+	request, ok := c.Resources.Requests[corev1.ResourceMemory]
+	if ok && auto(corev1.ResourceMemory) {
+		if limit, ok := integer(request.AsApproximateFloat64() * m.memoryLimitRatio()); ok {
+			c.Resources.Limits[corev1.ResourceMemory] = *resource.NewQuantity(limit, request.Format)
+		}
+	}
+}
+
+// cpuLimit returns the limit that KubeVirt sets for the virtual CPUs that the guest
+// has now, source being that of the source pod: if it is greater, that was rendered for
+// a hot-plug that failed, and the target will be as large.
+func (m *machine) cpuLimit(source resource.Quantity) resource.Quantity {
+	if vCPUs := *resource.NewQuantity(m.vCPUs(), resource.DecimalSI); vCPUs.Cmp(source) > 0 {
+		return vCPUs
+	}
+	return source
+}
+
+func missing(list corev1.ResourceList, name corev1.ResourceName) bool {
+	_, ok := list[name]
+	return !ok
+}
+
+// vCPUs returns how many virtual CPUs the guest has now, and the threads that count
+// as such.
+func (m *machine) vCPUs() int64 {
+	n := int64(1)
+	if topology := m.vmi.Status.CurrentCPUTopology; topology != nil {
+		n = product(topology.Sockets, topology.Cores, topology.Threads)
+	} else if cpu := m.vmi.Spec.Domain.CPU; cpu != nil {
+		n = product(cpu.Sockets, cpu.Cores, cpu.Threads)
+	}
+	if threads := m.vmi.Spec.Domain.IOThreads; threads != nil && threads.SupplementalPoolThreadCount != nil {
+		n += int64(*threads.SupplementalPoolThreadCount)
+	}
+	return n
+}
+
+func product(factors ...uint32) int64 {
+	n := int64(1)
+	for _, f := range factors {
+		if f > 0 {
+			n *= int64(f)
+		}
+	}
+	return n
+}
+
+// memoryLimitRatio is what KubeVirt multiplies a memory request by to get a limit.
+func (m *machine) memoryLimitRatio() float64 {
+	if m.Namespace == nil {
+		return defaultMemoryLimitRatio
+	}
+	return ratio(m.Namespace.Labels[kubevirtv1.AutoMemoryLimitsRatioLabel])
+}
+
+// defaultsOf returns the defaults for containers of limitRanges. Where these disagree
+// Kubernetes takes any: here it is the largest, so that the target pod fits.
+func defaultsOf(limitRanges []*corev1.LimitRange) corev1.ResourceRequirements {
+	var largest corev1.ResourceRequirements
+	own(&largest)
+	for _, limitRange := range limitRanges {
+		if limitRange == nil {
+			continue
+		}
+		var one corev1.ResourceRequirements
+		own(&one)
+		for _, item := range limitRange.Spec.Limits {
+			if item.Type == corev1.LimitTypeContainer {
+				maps.Copy(one.Requests, item.DefaultRequest)
+				maps.Copy(one.Limits, item.Default)
+			}
+		}
+		enlarge(largest.Requests, one.Requests)
+		enlarge(largest.Limits, one.Limits)
+	}
+	return largest
+}
+
+// applyDefaults adds defaults to the containers of pod that lack them, as the
+// LimitRanger admission plugin does.
+func applyDefaults(defaults corev1.ResourceRequirements, pod *corev1.Pod) {
+	if len(defaults.Requests)+len(defaults.Limits) == 0 {
+		return
+	}
+	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers {
+			r := &containers[i].Resources
+			own(r)
+			complete(r.Limits, defaults.Limits)
+			complete(r.Requests, defaults.Requests)
+		}
+	}
+}
+
+func enlarge(a, b corev1.ResourceList) {
+	for name, q := range b {
+		if missing(a, name) || q.Cmp(a[name]) > 0 {
+			a[name] = q
+		}
+	}
+}
+
+func complete(a, b corev1.ResourceList) {
+	for name, q := range b {
+		if missing(a, name) {
+			a[name] = q.DeepCopy()
+		}
+	}
+}
