@@ -1,0 +1,83 @@
+// Package configmap is a ledger in ConfigMaps: one for each tenant namespace that has
+// migrations in flight, all of them in one system namespace. A tenant may edit the
+// ConfigMaps of his own namespace, and would mint quota there.
+//
+// # What is stored
+//
+// The ConfigMap is called headroom-<tenant namespace> and has that namespace in the
+// label [Label], by which all of them are listed:
+//
+//	$ kubectl -n headroom get configmap -L headroom.vmquota.io/namespace \
+//	    -l headroom.vmquota.io/namespace
+//
+// It has one data key for each migration, its UID, with a value that a person reads:
+//
+//	$ kubectl -n headroom get configmap headroom-tenant -o yaml
+//	data:
+//	  0d4aa6d4-5c7e-4f5d-9d4e-61a1d2f0a001: |-
+//	    {
+//	      "version": 1,
+//	      "uid": "0d4aa6d4-5c7e-4f5d-9d4e-61a1d2f0a001",
+//	      "vmi": "database",
+//	      "state": "Blocked",
+//	      "since": "2026-08-03T14:05:06Z",
+//	      "surge": {
+//	        "limits.cpu": "1015m"
+//	      },
+//	      "writer": "virt"
+//	    }
+//
+// Where "held" is absent, none of the surge is in the usage of the quota, or all of it
+// if the state is Charged; {} means none. A namespace without migrations has no
+// ConfigMap.
+//
+// # Writing
+//
+// A change is one write: create, update, or delete. It carries the resourceVersion of
+// what it was computed from, and is computed anew from fresh data if that is outdated.
+// An entry that does not change keeps its bytes, and with them its writer. Nothing is
+// written if nothing changes.
+//
+// A record of more than 1 MiB, which is as much as a ConfigMap takes, is refused with
+// [ErrTooLarge], and the former one stays. It is reached with some 2,000 migrations in
+// one namespace. Leave out the queued ones where quota.Policy.Eager is not set: the rule
+// does not look at them.
+//
+// # Reading
+//
+// With [WithInformer] nothing is read from the API server as long as the informer's cache
+// is good enough: it is synced, and not older than what this Ledger has read or written.
+// Where it is older, what was written goes before it. So a Replace is never taken for
+// superfluous because of a cache that has not seen the one before it.
+//
+// The cache may still be behind another process. Then Replace may find the record equal
+// although that process has changed it since. The change comes with the cache: whoever
+// writes should look at a namespace again when [Ledger.OnChange] names it.
+//
+// # What cannot be read
+//
+// An entry that is corrupt or of another version, and a key that is not of the ledger,
+// are never dropped and never overwritten. Each is an [Error] that names the key, inside
+// of a ledger.ErrPartial; beside it, Migrations returns all that it could read, and
+// Replace records all migrations but those whose entry it would have to overwrite. As
+// long as one is there, its ConfigMap stays. A person repairs or removes it:
+//
+//	$ kubectl -n headroom edit configmap headroom-tenant
+//
+// # What it needs
+//
+// A namespace, and this Role in it. Without an informer, list and watch are not used.
+//
+//	apiVersion: rbac.authorization.k8s.io/v1
+//	kind: Role
+//	metadata:
+//	  name: headroom-ledger
+//	  namespace: headroom
+//	rules:
+//	- apiGroups: [""]
+//	  resources: [configmaps]
+//	  verbs: [get, list, watch, create, update, delete]
+//
+// Who only reads needs get, list and watch. Nobody else should have more than that: who
+// can write here can raise quotas.
+package configmap

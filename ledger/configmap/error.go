@@ -1,0 +1,48 @@
+package configmap
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vmquota/headroom/ledger"
+)
+
+// ErrTooLarge is inside of the [Error] for migrations that do not fit into a ConfigMap.
+// What was recorded before is still there.
+var ErrTooLarge = errors.New("more than a ConfigMap takes (1 MiB)")
+
+// An Error says what is wrong with the record of one namespace, and where a person
+// finds it. It wraps the API server's error, if there is one, so that the functions of
+// k8s.io/apimachinery/pkg/api/errors, such as IsForbidden, work on it.
+type Error struct {
+	// Namespace is the tenant namespace.
+	Namespace string
+	// ConfigMap is where its record is: the system namespace, a slash, and the name.
+	ConfigMap string
+	// Key is the data key of the entry that is not understood. It is empty if the
+	// error is about the ConfigMap as a whole.
+	Key string
+	Err error
+}
+
+func (e *Error) Error() string {
+	if e.Key == "" {
+		return fmt.Sprintf("ledger of namespace %q in configmap %s: %v", e.Namespace, e.ConfigMap, e.Err)
+	}
+	return fmt.Sprintf("ledger of namespace %q in configmap %s: key %q: %v", e.Namespace, e.ConfigMap, e.Key, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// partial returns what is wrong with unread as one error, or nil if there are none.
+func partial(unread []*Error) error {
+	if len(unread) == 0 {
+		return nil
+	}
+	errs := make([]error, len(unread))
+	for i, e := range unread {
+		errs[i] = e
+	}
+	return fmt.Errorf("%w: %w", ledger.ErrPartial, errors.Join(errs...))
+}
