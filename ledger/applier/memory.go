@@ -1,0 +1,115 @@
+package applier
+
+import (
+	"strconv"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// A memory is what an Applier remembers about one quota. Nothing depends on it but
+// patience: without it the right limits are written, only sooner or more often.
+type memory struct {
+	latest   *corev1.ResourceQuota // the answer to our last write
+	settling settling
+	resets   resets
+	refusals refusals
+
+	// What has been told in events already.
+	unreadable, deferred string
+}
+
+// newest returns the later of rq, which may come from a cache, and the answer to our
+// last write.
+func (m *memory) newest(rq *corev1.ResourceQuota) *corev1.ResourceQuota {
+	if m == nil || m.latest == nil {
+		return rq
+	}
+	theirs, err := strconv.ParseUint(rq.ResourceVersion, 10, 64)
+	ours, oursErr := strconv.ParseUint(m.latest.ResourceVersion, 10, 64)
+	if err == nil && oursErr == nil && theirs < ours {
+		return m.latest
+	}
+	m.latest = nil
+	return rq
+}
+
+// idle reports whether there is nothing to remember about a quota that is not raised.
+func (m *memory) idle(now time.Time) bool {
+	return m.latest == nil && m.unreadable == "" && m.refusals.count == 0 && m.resets.quiet(now)
+}
+
+// memories are by namespace. Whoever has those of a namespace has it to himself.
+type memories struct {
+	mu          sync.Mutex
+	byNamespace map[string]*memoriesOf
+}
+
+// memoriesOf one namespace are by UID, so that a quota that is recreated is another one.
+type memoriesOf struct {
+	mu     sync.Mutex
+	users  int // who has it or waits for it
+	quotas map[types.UID]*memory
+}
+
+// take waits until nobody else has namespace. The caller calls done.
+func (m *memories) take(namespace string) (mine *memoriesOf, done func()) {
+	m.mu.Lock()
+	if m.byNamespace == nil {
+		m.byNamespace = map[string]*memoriesOf{}
+	}
+	mine = m.byNamespace[namespace]
+	if mine == nil {
+		mine = &memoriesOf{}
+		m.byNamespace[namespace] = mine
+	}
+	mine.users++
+	m.mu.Unlock()
+
+	mine.mu.Lock()
+	return mine, func() {
+		empty := len(mine.quotas) == 0
+		mine.mu.Unlock()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		mine.users--
+		if mine.users == 0 && empty {
+			delete(m.byNamespace, namespace)
+		}
+	}
+}
+
+// of returns the memory of rq; a new one if there is none.
+func (m *memoriesOf) of(rq *corev1.ResourceQuota) *memory {
+	remembered := m.quotas[rq.UID]
+	if remembered == nil {
+		remembered = &memory{}
+		if m.quotas == nil {
+			m.quotas = map[types.UID]*memory{}
+		}
+		m.quotas[rq.UID] = remembered
+	}
+	return remembered
+}
+
+// forget drops what is about quotas that are gone, and about those with nothing to
+// remember. In use are those that are in flight or raised.
+func (m *memoriesOf) forget(quotas []*corev1.ResourceQuota, inUse []*view, now time.Time) {
+	if len(m.quotas) == 0 {
+		return
+	}
+	kept := map[types.UID]*memory{}
+	for _, rq := range quotas {
+		if remembered := m.quotas[rq.UID]; remembered != nil && !remembered.idle(now) {
+			kept[rq.UID] = remembered
+		}
+	}
+	for _, v := range inUse {
+		if remembered := m.quotas[v.rq.UID]; remembered != nil {
+			kept[v.rq.UID] = remembered
+		}
+	}
+	m.quotas = kept
+}

@@ -1,0 +1,43 @@
+package applier_test
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/vmquota/headroom/ledger/applier"
+)
+
+// The ClusterRole of the package comment allows what is called (the server of these tests
+// refuses anything else) and nothing besides, but for the watch of the cache.
+func TestRole(t *testing.T) {
+	s := full(t)
+	require.Len(t, s.allowed.Rules, 1)
+	require.Equal(t, []string{"resourcequotas"}, s.allowed.Rules[0].Resources)
+	require.Equal(t, []string{""}, s.allowed.Rules[0].APIGroups)
+
+	s.conflict(1, func(rq *corev1.ResourceQuota) { rq.Labels = map[string]string{"a": "b"} })
+	s.apply()
+	s.inFlight()
+	s.apply()
+	used := append(slices.Collect(maps.Keys(s.used)), "watch")
+	require.ElementsMatch(t, used, s.allowed.Rules[0].Verbs)
+}
+
+// With a cache, nothing is read from the API server but after a conflict.
+func TestCallsWithACache(t *testing.T) {
+	s := full(t)
+	s.config.List = func(_ context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
+		return s.list(namespace), nil
+	}
+	s.restart()
+	require.Equal(t, applier.Raised, s.only().Action)
+	require.Equal(t, applier.Unchanged, s.only().Action)
+	s.inFlight()
+	require.Equal(t, applier.Restored, s.only().Action)
+	require.Equal(t, []string{"update", "update"}, s.calls())
+}
