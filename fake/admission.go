@@ -1,0 +1,115 @@
+package fake
+
+import (
+	"errors"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+)
+
+// RancherLabel marks the quotas that Rancher manages, and that its webhook locks.
+const RancherLabel = "resourcequota.management.cattle.io/default-resource-quota"
+
+// errLocked is what Rancher's webhook says (2.14.6, 2.15.2).
+var errLocked = errors.New("users are forbidden from changing resources managed by Rancher")
+
+// mayWrite is Rancher's write lock: nobody but the user that Config.Lock names may
+// create, change or delete a quota that Rancher manages. Its status is open.
+func (c *Cluster) mayWrite(user string, o object) error {
+	if c.config.Lock == "" || user == c.config.Lock || kindOf(o) != ResourceQuotas || o.GetLabels()[RancherLabel] != "true" {
+		return nil
+	}
+	return apierrors.NewForbidden(ResourceQuotas.groupResource(), o.GetName(), errLocked)
+}
+
+// admit is admission on creation: the lock, the defaults of LimitRanges, quota.
+func (c *Cluster) admit(user string, o object) error {
+	if err := c.mayWrite(user, o); err != nil {
+		return err
+	}
+	switch o := o.(type) {
+	case *corev1.Pod:
+		for _, limits := range all[*corev1.LimitRange](&c.store, o.Namespace) {
+			applyDefaults(limits, o)
+		}
+		return c.admission.charge(user, o)
+	case *corev1.PersistentVolumeClaim:
+		return c.admission.charge(user, o)
+	}
+	return nil
+}
+
+// setDefaults does what the API server does to a new object before admission.
+func (c *Cluster) setDefaults(o object) {
+	switch o := o.(type) {
+	case *corev1.Namespace:
+		o.Status.Phase = corev1.NamespaceActive
+	case *corev1.ResourceQuota:
+		o.Status = corev1.ResourceQuotaStatus{}
+	case *corev1.PersistentVolumeClaim:
+		o.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}
+	case *kubevirtv1.VirtualMachineInstanceMigration:
+		o.Status = kubevirtv1.VirtualMachineInstanceMigrationStatus{}
+	case *corev1.LimitRange:
+		for i := range o.Spec.Limits {
+			if o.Spec.Limits[i].Type == corev1.LimitTypeContainer {
+				setLimitDefaults(&o.Spec.Limits[i])
+			}
+		}
+	case *corev1.Pod:
+		o.Status = corev1.PodStatus{Phase: corev1.PodPending}
+		if o.Spec.TerminationGracePeriodSeconds == nil {
+			o.Spec.TerminationGracePeriodSeconds = pointer(int64(corev1.DefaultTerminationGracePeriodSeconds))
+		}
+		for _, containers := range [][]corev1.Container{o.Spec.InitContainers, o.Spec.Containers} {
+			for i := range containers {
+				if r := &containers[i].Resources; len(r.Limits) > 0 {
+					r.Requests = complete(r.Requests, r.Limits)
+				}
+			}
+		}
+	}
+}
+
+// setLimitDefaults completes a container item of a LimitRange: a maximum is the
+// default limit, a default limit the default request, and then the minimum is
+// (SetDefaults_LimitRangeItem in k8s.io/kubernetes/pkg/apis/core/v1).
+func setLimitDefaults(item *corev1.LimitRangeItem) {
+	item.Default = complete(item.Default, item.Max)
+	item.DefaultRequest = complete(item.DefaultRequest, item.Default)
+	item.DefaultRequest = complete(item.DefaultRequest, item.Min)
+}
+
+// applyDefaults gives the containers of pod the requests and limits that they lack, as
+// the LimitRanger plugin does. Its minima, maxima and ratios are not checked.
+func applyDefaults(limits *corev1.LimitRange, pod *corev1.Pod) {
+	for _, item := range limits.Spec.Limits {
+		if item.Type != corev1.LimitTypeContainer {
+			continue
+		}
+		for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+			for i := range containers {
+				r := &containers[i].Resources
+				r.Limits = complete(r.Limits, item.Default)
+				r.Requests = complete(r.Requests, item.DefaultRequest)
+			}
+		}
+	}
+}
+
+// complete adds to list what it lacks of defaults, and returns it.
+func complete(list, defaults corev1.ResourceList) corev1.ResourceList {
+	for name, q := range defaults {
+		if _, ok := list[name]; ok {
+			continue
+		}
+		if list == nil {
+			list = corev1.ResourceList{}
+		}
+		list[name] = q.DeepCopy()
+	}
+	return list
+}
+
+func pointer[T any](value T) *T { return &value }

@@ -1,0 +1,190 @@
+package fake
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/migration"
+)
+
+// Caches are what the informers of a [Process] hold: each kind on its own a little older
+// than the store, and never older than before. The objects are read only. All have
+// cache.NamespaceIndex, so that the listers of client-go can be made from them.
+type Caches struct {
+	Namespaces     cache.Indexer // of *corev1.Namespace
+	ResourceQuotas cache.Indexer // of *corev1.ResourceQuota
+	LimitRanges    cache.Indexer // of *corev1.LimitRange
+	Pods           cache.Indexer // of *corev1.Pod
+	Claims         cache.Indexer // of *corev1.PersistentVolumeClaim
+	ConfigMaps     cache.Indexer // of *corev1.ConfigMap
+	VMIs           cache.Indexer // of *kubevirtv1.VirtualMachineInstance
+	Migrations     cache.Indexer // of *kubevirtv1.VirtualMachineInstanceMigration
+}
+
+// cachedKinds are in the order in which informers hear of a change.
+var cachedKinds = []Kind{Namespaces, ResourceQuotas, LimitRanges, Pods, Claims, ConfigMaps, VMIs, Migrations}
+
+// Lag makes the cache of kind as old as lag says, from now on and over crashes. It is
+// how a cache goes stale. The zero Span is the default of Config.Timing again.
+func (p *Process) Lag(kind Kind, lag Span) {
+	p.lags[kind] = lag
+	p.cluster.note("%s sees %s %v to %v late", p.name, kind, lag.Min, lag.Max)
+}
+
+// DropWatch loses what happens to objects of kind for d. Then the cache lists them
+// anew: what was deleted meanwhile is told as a tombstone, what came and went never.
+func (p *Process) DropWatch(kind Kind, d time.Duration) {
+	i := p.informers[kind]
+	if i == nil {
+		return
+	}
+	p.cluster.note("%s loses its watch of %s for %v", p.name, kind, d)
+	i.deaf++
+	i.epoch++
+	p.cluster.clock.after(d, func() {
+		i.deaf--
+		if i.deaf == 0 && !i.stopped {
+			i.relist()
+		}
+	})
+}
+
+func (p *Process) openCaches() {
+	p.informers = map[Kind]*informer{}
+	for _, kind := range cachedKinds {
+		i := &informer{process: p, kind: kind, indexer: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{
+			cache.NamespaceIndex: cache.MetaNamespaceIndexFunc,
+		})}
+		for _, o := range p.cluster.store.list(kind, "") {
+			i.must(i.indexer.Add(o))
+		}
+		p.informers[kind] = i
+	}
+	p.Caches = Caches{
+		Namespaces:     p.informers[Namespaces].indexer,
+		ResourceQuotas: p.informers[ResourceQuotas].indexer,
+		LimitRanges:    p.informers[LimitRanges].indexer,
+		Pods:           p.informers[Pods].indexer,
+		Claims:         p.informers[Claims].indexer,
+		ConfigMaps:     p.informers[ConfigMaps].indexer,
+		VMIs:           p.informers[VMIs].indexer,
+		Migrations:     p.informers[Migrations].indexer,
+	}
+}
+
+// An informer keeps the cache of one kind.
+type informer struct {
+	process *Process
+	kind    Kind
+	indexer cache.Indexer
+	last    time.Time // when the latest event arrives
+	epoch   int       // counts the watches; events of an older one never arrive
+	deaf    int       // how many times over the watch is dropped
+	stopped bool
+}
+
+// observe sends a change on its way.
+func (i *informer) observe(c change) {
+	if i.deaf > 0 || i.stopped {
+		return
+	}
+	cluster := i.process.cluster
+	lag := i.process.lags[i.kind]
+	if lag == (Span{}) {
+		lag = cluster.config.Timing.Cache
+	}
+	arrives := cluster.clock.now.Add(cluster.draw(lag))
+	if arrives.Before(i.last) {
+		arrives = i.last
+	}
+	i.last = arrives
+	epoch := i.epoch
+	cluster.clock.after(arrives.Sub(cluster.clock.now), func() {
+		if i.epoch == epoch && !i.stopped {
+			i.deliver(c)
+		}
+	})
+}
+
+func (i *informer) deliver(c change) {
+	if c.after == nil {
+		i.must(i.indexer.Delete(c.before))
+	} else {
+		i.must(i.indexer.Update(c.after))
+	}
+	i.tell(c.object())
+}
+
+func (i *informer) relist() {
+	listed := map[string]bool{}
+	for _, o := range i.process.cluster.store.list(i.kind, "") {
+		listed[cache.MetaObjectToName(o).String()] = true
+		old, known, err := i.indexer.Get(o)
+		i.must(err)
+		if was, ok := old.(object); known && ok && was.GetResourceVersion() == o.GetResourceVersion() {
+			continue
+		}
+		i.must(i.indexer.Update(o))
+		i.tell(o)
+	}
+	for _, name := range slices.Sorted(slices.Values(i.indexer.ListKeys())) {
+		if listed[name] {
+			continue
+		}
+		gone, _, err := i.indexer.GetByKey(name)
+		i.must(err)
+		i.must(i.indexer.Delete(gone))
+		i.tell(cache.DeletedFinalStateUnknown{Key: name, Obj: gone})
+	}
+}
+
+// tell wakes the program because of o.
+func (i *informer) tell(o any) {
+	namespace := i.process.program.Namespace
+	if namespace == nil {
+		namespace = defaultNamespace
+	}
+	if ns := namespace(o); ns != "" {
+		i.process.Enqueue(ns)
+	}
+}
+
+func (i *informer) stop() { i.stopped = true }
+
+// must is for errors of the key function, which names every object of the store.
+func (i *informer) must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// Snapshot returns what the caches hold about namespace, for migration.InFlight.
+func (c Caches) Snapshot(namespace string) migration.Snapshot {
+	return migration.Snapshot{
+		Migrations:  held[*kubevirtv1.VirtualMachineInstanceMigration](c.Migrations, namespace),
+		VMIs:        held[*kubevirtv1.VirtualMachineInstance](c.VMIs, namespace),
+		Pods:        held[*corev1.Pod](c.Pods, namespace),
+		LimitRanges: held[*corev1.LimitRange](c.LimitRanges, namespace),
+		PVCs:        held[*corev1.PersistentVolumeClaim](c.Claims, namespace),
+	}
+}
+
+func held[T object](indexer cache.Indexer, namespace string) []T {
+	objects, err := indexer.ByIndex(cache.NamespaceIndex, namespace)
+	if err != nil {
+		return nil // the index is there
+	}
+	typed := make([]T, 0, len(objects))
+	for _, o := range objects {
+		if t, ok := o.(T); ok {
+			typed = append(typed, t)
+		}
+	}
+	slices.SortFunc(typed, func(a, b T) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return typed
+}

@@ -1,0 +1,199 @@
+package fake
+
+import (
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/migration"
+	"github.com/vmquota/headroom/quota"
+)
+
+// A Config says what kind of cluster [New] makes. Zero values are the defaults.
+type Config struct {
+	// Seed decides all that is left to chance. The same seed and the same test make
+	// the same run, to the byte.
+	Seed uint64
+	// Nodes is how many there are; 0: three. They are called node01, node02, ...
+	Nodes int
+	// Timing is how long things take; nil: [DefaultTiming].
+	Timing *Timing
+	// Outcome says how a migration goes that is not told so by [Cluster.Migrate]: of a
+	// drain, a hot-plug. Nil: they succeed.
+	Outcome func(*kubevirtv1.VirtualMachineInstanceMigration) Outcome
+	// Lock is the only user who may write quotas that have [RancherLabel], as since
+	// Rancher 2.14.6 and 2.15.2. Empty: there is no lock.
+	Lock string
+	// Policy is the rule that [Cluster.Violations] judges by.
+	Policy quota.Policy
+	// Patience is for how long a granted target pod may be refused, without interruption;
+	// 0: 20 minutes, which is a little more than KubeVirt's longest back-off.
+	Patience time.Duration
+	// Slack is for how long headroom may stay after the migration that it was for, and
+	// be taken by regular workloads; 0: 10 seconds. Injected faults may need more.
+	Slack time.Duration
+}
+
+// A Timing is how long things take. Zero Spans take no time.
+type Timing struct {
+	Call      Span // one way of a call of a process to the API server or back
+	Cache     Span // until a change is in a cache of a process
+	Admission Span // until a change of a quota is in the cache of quota admission
+	Quota     Span // until the quota controller updates status
+	Wake      Span // until a controller of KubeVirt acts on an event
+	Node      Span // a step of the scheduler, kubelet or virt-handler
+	Copy      Span // from Running to the end of a migration
+	Linger    Span // from the success of a migration to the end of its source pod
+	Restart   Span // from a crash to the next start of a process
+}
+
+// DefaultTiming has the orders of magnitude that were measured on a real API server and
+// the real virt-controller. With it, KubeVirt's try after a raise comes before quota
+// admission sees the raise, and is refused, in one or two of a hundred cases.
+func DefaultTiming() Timing {
+	const ms = time.Millisecond
+	return Timing{
+		Call:      Span{1 * ms, 3 * ms},
+		Cache:     Span{1 * ms, 20 * ms},
+		Admission: Span{0, 10 * ms},
+		Quota:     Span{2 * ms, 14 * ms},
+		Wake:      Span{5 * ms, 20 * ms},
+		Node:      Span{100 * ms, 250 * ms},
+		Copy:      Span{2 * time.Second, 10 * time.Second},
+		Linger:    Span{1 * time.Second, 5 * time.Second},
+		Restart:   Span{1 * time.Second, 5 * time.Second},
+	}
+}
+
+// A Cluster is a simulated Kubernetes with KubeVirt. It is not safe for concurrent use,
+// and starts no goroutines.
+type Cluster struct {
+	config    Config
+	clock     clock
+	random    *rand.Rand
+	store     store
+	history   history
+	admission *quotaAdmission
+	quotas    *quotaController
+	virt      *virtController
+	nodes     *nodes
+	judge     *judge
+	rancher   *Rancher
+	processes []*Process
+	inject    func(Call) Fault
+	writes    map[writeOf]int
+}
+
+type writeOf struct {
+	user string
+	kind Kind
+}
+
+// New returns a cluster with nodes, and nothing else.
+func New(config Config) *Cluster {
+	if config.Nodes == 0 {
+		config.Nodes = 3
+	}
+	if config.Timing == nil {
+		timing := DefaultTiming()
+		config.Timing = &timing
+	}
+	if config.Patience == 0 {
+		config.Patience = 20 * time.Minute
+	}
+	if config.Slack == 0 {
+		config.Slack = 10 * time.Second
+	}
+	c := &Cluster{
+		config: config,
+		random: rand.New(rand.NewPCG(config.Seed, 0)),
+		store:  newStore(),
+		writes: map[writeOf]int{},
+	}
+	c.judge = newJudge(c)
+	c.clock = clock{now: epoch, moving: c.judge.timePasses}
+	c.admission = newQuotaAdmission(c)
+	c.quotas = newQuotaController(c)
+	c.virt = newVirtController(c)
+	c.nodes = newNodes(c)
+	c.store.tell = []func(change){
+		c.remember, c.judge.observe, c.admission.observe, c.quotas.observe, c.virt.observe, c.nodes.observe, c.informRancher, c.informProcesses,
+	}
+	return c
+}
+
+func (c *Cluster) informProcesses(happened change) {
+	for _, p := range c.processes {
+		if i := p.informers[happened.kind]; i != nil {
+			i.observe(happened)
+		}
+	}
+}
+
+// Now is the simulated time.
+func (c *Cluster) Now() time.Time { return c.clock.now }
+
+// Step lets happen what is next, however far off that is, and reports whether there was
+// anything.
+func (c *Cluster) Step() bool { return c.clock.step() }
+
+// Advance lets d pass, with all that happens meanwhile.
+func (c *Cluster) Advance(d time.Duration) { c.clock.sleep(d) }
+
+// Until lets time pass until done, but no more than d, and reports whether it is done.
+func (c *Cluster) Until(d time.Duration, done func() bool) bool {
+	end := c.clock.now.Add(d)
+	for !done() {
+		if len(c.clock.timers) == 0 || c.clock.timers[0].at.After(end) {
+			c.clock.sleep(end.Sub(c.clock.now))
+			return done()
+		}
+		c.clock.step()
+	}
+	return true
+}
+
+// Snapshot returns what the API server holds about namespace, without any lag. Now is
+// set. The objects are read only.
+func (c *Cluster) Snapshot(namespace string) migration.Snapshot {
+	s := migration.Snapshot{
+		Migrations:  all[*kubevirtv1.VirtualMachineInstanceMigration](&c.store, namespace),
+		VMIs:        all[*kubevirtv1.VirtualMachineInstance](&c.store, namespace),
+		Pods:        all[*corev1.Pod](&c.store, namespace),
+		LimitRanges: all[*corev1.LimitRange](&c.store, namespace),
+		PVCs:        all[*corev1.PersistentVolumeClaim](&c.store, namespace),
+		Now:         c.clock.now,
+	}
+	s.Namespace, _ = find[*corev1.Namespace](&c.store, "", namespace)
+	return s
+}
+
+// Writes returns how many writes to objects of kind the processes of user have made
+// that the API server carried out, also those that changed nothing.
+func (c *Cluster) Writes(user string, kind Kind) int { return c.writes[writeOf{user, kind}] }
+
+// History returns what happened last, one action a line.
+func (c *Cluster) History() []string { return c.history.last() }
+
+// sleep lets pass what one way of a call takes.
+func (c *Cluster) sleep() { c.clock.sleep(c.draw(c.config.Timing.Call)) }
+
+func (c *Cluster) draw(s Span) time.Duration {
+	if s.Max <= s.Min {
+		return s.Min
+	}
+	return s.Min + time.Duration(c.random.Int64N(int64(s.Max-s.Min)+1))
+}
+
+func namespaceOf(key string) string {
+	namespace, _, _ := strings.Cut(key, "/")
+	return namespace
+}
+
+func nameOf(key string) string {
+	_, name, _ := strings.Cut(key, "/")
+	return name
+}

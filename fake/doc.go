@@ -1,0 +1,40 @@
+// Package fake is a simulated cluster, for the tests of whoever embeds the library: a
+// Kubernetes with its quota admission and quota controller, a KubeVirt that migrates
+// virtual machines, a Rancher, tenants, and a clock that the test owns.
+//
+// It behaves as a real control plane does where quota and migrations are concerned. The
+// order of events, phases and amounts is that of recordings of a real API server and the
+// real virt-controller, and a test holds it to them.
+//
+// # Time
+//
+// A [Cluster] is a queue of events, worked off by one goroutine in the order of simulated
+// time. Nothing happens between two calls of its methods. What is left to chance is drawn
+// from one seed, so that the same test with the same [Config] is the same run. A
+// [Violation] names the seed and the last actions.
+//
+// # The code under test
+//
+// [Cluster.Start] runs it as a [Process], which has an ordinary client-go client, and
+// caches that are a little older than the API server. It is called when events of the
+// caches concern a namespace. While it waits for an answer of the API server, the world
+// goes on: between its read and its write anybody may write. It suffers the faults that
+// [Cluster.Inject] decides on, and can crash between any two calls.
+//
+// # What is simulated
+//
+//   - The API server: resourceVersion conflicts, status apart from spec, finalizers and
+//     grace periods; no watches, no server-side apply, no RBAC, and no validation. A
+//     namespace need not exist to have objects.
+//   - Quota admission of pods and PersistentVolumeClaims on creation, with Kubernetes'
+//     own words, and the defaults of LimitRanges; not their minima and maxima, and not
+//     quota on other objects, whose usage is always zero.
+//   - The quota controller, kubelets, scheduler and garbage collector, as far as pods
+//     come and go.
+//   - KubeVirt's virt-controller and virt-handler: VMIs, migrations with all their phases,
+//     parallel limits, retries and their back-off, hot-plug of CPU and memory, attachment
+//     pods, backend storage, node drains. Migrations between clusters wait for ever, and
+//     no events (the core/v1 kind) are written.
+//   - Rancher's controller of the quotas of namespaces, and the lock that its webhook
+//     puts on them; see [Cluster.StartRancher] and Config.Lock.
+package fake

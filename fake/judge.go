@@ -1,0 +1,325 @@
+package fake
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/migration"
+	"github.com/vmquota/headroom/quota"
+)
+
+// A judge watches a cluster from outside, with no lag, and tells which invariants the
+// processes under test break. What it knows and they do not is the truth about static:
+// the limits that others than they wrote.
+type judge struct {
+	*Cluster
+	accounts  []*account // in the order of creation
+	unseen    map[string]bool
+	inFlight  map[string]int // by namespace
+	starving  map[types.UID]starved
+	leftovers map[string]bool // objects that processes have created
+	exposure  map[corev1.ResourceName]float64
+	broken    []Violation
+}
+
+// A starved migration waits for its target pod, and should not.
+type starved struct {
+	namespace string
+	since     time.Time
+}
+
+// An account is what the judge knows of one quota.
+type account struct {
+	namespace, name string
+	uid             types.UID
+	static          corev1.ResourceList
+	annotations     map[string]string // that others than the processes wrote
+	ideal           []sample          // what the limits should have been of late
+	exposed         map[corev1.ResourceName]float64
+}
+
+// A sample holds until the next one.
+type sample struct {
+	at   time.Time
+	hard corev1.ResourceList
+}
+
+func newJudge(c *Cluster) *judge {
+	return &judge{
+		Cluster:   c,
+		unseen:    map[string]bool{},
+		inFlight:  map[string]int{},
+		starving:  map[types.UID]starved{},
+		leftovers: map[string]bool{},
+		exposure:  map[corev1.ResourceName]float64{},
+	}
+}
+
+// observe is told of every change.
+func (j *judge) observe(c change) {
+	o := c.object()
+	switch c.kind {
+	case ResourceQuotas:
+		j.auditQuota(c)
+	case ConfigMaps:
+		name := string(c.kind) + " " + key(o)
+		if c.after == nil {
+			delete(j.leftovers, name)
+		} else if c.before == nil && c.tested {
+			j.leftovers[name] = true
+		}
+		return
+	case Pods:
+		if !mattersToQuota(c) {
+			return
+		}
+	case Namespaces:
+		return
+	default:
+	}
+	j.unseen[o.GetNamespace()] = true
+	for _, s := range j.starving {
+		j.unseen[s.namespace] = true // KubeVirt's limits are those of the whole cluster
+	}
+}
+
+// mattersToQuota leaves out what happens to pods on their nodes.
+func mattersToQuota(c change) bool {
+	before, existed := c.before.(*corev1.Pod)
+	after, exists := c.after.(*corev1.Pod)
+	return !existed || !exists || ended(before) != ended(after)
+}
+
+func (j *judge) account(rq *corev1.ResourceQuota) *account {
+	for _, a := range j.accounts {
+		if a.uid == rq.UID {
+			return a
+		}
+	}
+	a := &account{
+		namespace: rq.Namespace, name: rq.Name, uid: rq.UID,
+		static: rq.Spec.Hard.DeepCopy(), annotations: maps.Clone(rq.Annotations),
+	}
+	j.accounts = append(j.accounts, a)
+	return a
+}
+
+// auditQuota learns static from what others write, and checks what the processes write.
+func (j *judge) auditQuota(c change) {
+	before, _ := c.before.(*corev1.ResourceQuota)
+	after, _ := c.after.(*corev1.ResourceQuota)
+	if after == nil {
+		j.accounts = slices.DeleteFunc(j.accounts, func(a *account) bool { return a.uid == before.UID })
+		return
+	}
+	a := j.account(after)
+	switch {
+	case before == nil || c.user == apiServer || c.user == quotaControllerUser:
+	case c.tested:
+		for _, name := range names(a.static) {
+			limit, ok := after.Spec.Hard[name]
+			if static := a.static[name]; !ok || limit.Cmp(static) < 0 {
+				j.breaks(BelowStatic, "%s lowers %s of quota %s to %s, static is %s", c.user, name, key(after), spell(limit), spell(static))
+			}
+		}
+	case c.user != RancherUser: // Rancher declares what it meant
+		a.static = quota.Rebase(a.static, before.Spec.Hard, after.Spec.Hard)
+	}
+	if !c.tested {
+		a.learnAnnotations(before, after)
+	}
+}
+
+// learnAnnotations takes over what somebody changed who is no process under test.
+func (a *account) learnAnnotations(before, after *corev1.ResourceQuota) {
+	if before == nil {
+		return
+	}
+	for name, value := range after.Annotations {
+		if before.Annotations[name] != value {
+			if a.annotations == nil {
+				a.annotations = map[string]string{}
+			}
+			a.annotations[name] = value
+		}
+	}
+	for name := range before.Annotations {
+		if _, ok := after.Annotations[name]; !ok {
+			delete(a.annotations, name)
+		}
+	}
+}
+
+// declare is how Rancher says what it meant to write, whatever was made of it.
+func (j *judge) declare(rq *corev1.ResourceQuota, static corev1.ResourceList) {
+	j.account(rq).static = static.DeepCopy()
+	j.unseen[rq.Namespace] = true
+}
+
+// timePasses is told before the clock moves.
+func (j *judge) timePasses(to time.Time) {
+	if len(j.unseen) > 0 {
+		for _, namespace := range slices.Sorted(maps.Keys(j.unseen)) {
+			j.look(namespace)
+		}
+	}
+	for _, a := range j.accounts {
+		for _, name := range slices.Sorted(maps.Keys(a.exposed)) {
+			j.exposure[name] += a.exposed[name] * to.Sub(j.clock.now).Seconds()
+		}
+	}
+	for _, uid := range slices.Sorted(maps.Keys(j.starving)) {
+		since := j.starving[uid].since
+		if end := since.Add(j.config.Patience); j.clock.now.Before(end) && !to.Before(end) {
+			j.breaks(Starved, "the target pod of migration %s is refused since %v, although there should be headroom for it", uid, since.Sub(epoch))
+		}
+	}
+}
+
+// look finds out how things should be in namespace now.
+func (j *judge) look(namespace string) {
+	if !j.unseen[namespace] {
+		return
+	}
+	delete(j.unseen, namespace)
+	s := j.Snapshot(namespace)
+	inFlight := migration.InFlight(s)
+	j.inFlight[namespace] = len(inFlight)
+	granted := map[types.UID]bool{}
+	for i := range inFlight {
+		granted[inFlight[i].UID] = true
+	}
+	for _, a := range j.accounts {
+		rq, ok := find[*corev1.ResourceQuota](&j.store, a.namespace, a.name)
+		if a.namespace != namespace || !ok {
+			continue
+		}
+		seen := quota.Under(rq, inFlight)
+		d := j.config.Policy.Decide(a.static, seen, rq.Status.Used)
+		a.learnIdeal(j.clock.now, j.clock.now.Add(-j.config.Slack), d.Hard)
+		a.expose(rq, seen, d.Regular)
+		for i := range seen {
+			if !slices.Contains(d.Granted, seen[i].UID) {
+				delete(granted, seen[i].UID)
+			}
+		}
+	}
+	j.findStarving(namespace, s, granted)
+}
+
+func (a *account) learnIdeal(now, since time.Time, hard corev1.ResourceList) {
+	if n := len(a.ideal); n == 0 || !quota.Equal(a.ideal[n-1].hard, hard) {
+		a.ideal = append(a.ideal, sample{at: now, hard: hard})
+	}
+	for len(a.ideal) > 1 && a.ideal[1].at.Before(since) {
+		a.ideal = a.ideal[1:]
+	}
+}
+
+// expose finds the room that regular workloads could take and should not have: what is
+// enforced, less static or regular usage, less what migrations are charged for.
+func (a *account) expose(rq *corev1.ResourceQuota, migrations []quota.Migration, regular corev1.ResourceList) {
+	a.exposed = map[corev1.ResourceName]float64{}
+	for name, static := range a.static {
+		enforced, used := rq.Status.Hard[name], regular[name]
+		room := enforced.AsApproximateFloat64() - max(static.AsApproximateFloat64(), used.AsApproximateFloat64())
+		for i := range migrations {
+			if surge := migrations[i].Surge[name]; migrations[i].State >= quota.Charged {
+				room -= surge.AsApproximateFloat64()
+			}
+		}
+		if room > 0 {
+			a.exposed[name] = room
+		}
+	}
+}
+
+// findStarving notes whose target pod is refused although it is granted and KubeVirt
+// would create it.
+func (j *judge) findStarving(namespace string, s migration.Snapshot, granted map[types.UID]bool) {
+	exists := map[types.UID]bool{}
+	for _, m := range s.Migrations {
+		exists[m.UID] = true
+		vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&j.store, m.Namespace, m.Spec.VMIName)
+		starves := ok && granted[m.UID] && refused(m) && m.DeletionTimestamp == nil && vmi.DeletionTimestamp == nil &&
+			j.virt.target(m, vmi) == nil && j.virt.mustWait(m, vmi) == 0 && j.fits(m, vmi)
+		if _, known := j.starving[m.UID]; !starves {
+			delete(j.starving, m.UID)
+		} else if !known {
+			j.starving[m.UID] = starved{namespace: m.Namespace, since: j.clock.now}
+		}
+	}
+	maps.DeleteFunc(j.starving, func(uid types.UID, s starved) bool { return s.namespace == namespace && !exists[uid] })
+}
+
+// fits reports whether the target pod of m fits where it should: the growth of a guest
+// may not.
+func (j *judge) fits(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) bool {
+	pod := j.virt.launcher(vmi)
+	j.setDefaults(pod)
+	load := loadOf(pod, j.clock.now)
+	for _, a := range j.accounts {
+		rq, ok := find[*corev1.ResourceQuota](&j.store, a.namespace, a.name)
+		if !ok || a.namespace != m.Namespace || !load.traits.SelectedBy(rq) {
+			continue
+		}
+		for name, limit := range a.ideal[len(a.ideal)-1].hard {
+			need := rq.Status.Used[name].DeepCopy()
+			need.Add(load.charge[name])
+			if need.Cmp(limit) > 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// admitted is told what quota admission has charged, after look.
+func (j *judge) admitted(user string, o object) {
+	if user == virtControllerUser && (o.GetLabels()[kubevirtv1.MigrationJobLabel] != "" || o.GetLabels()[kubevirtv1.MigrationNameLabel] != "") {
+		return
+	}
+	load := loadOf(o, j.clock.now)
+	for _, a := range j.accounts {
+		rq, ok := find[*corev1.ResourceQuota](&j.store, a.namespace, a.name)
+		if !ok || a.namespace != o.GetNamespace() || !load.traits.SelectedBy(rq) {
+			continue
+		}
+		for _, name := range names(load.charge) {
+			used, limited := rq.Status.Used[name]
+			if _, known := a.static[name]; limited && known && !a.allowed(name, used, j.clock.now.Add(-j.config.Slack)) {
+				j.breaks(Gained, "%s got %s %s in: %s of quota %s is used up to %s, of late no more than %s was right",
+					user, kindOf(o), o.GetName(), name, key(rq), spell(used), spell(a.ideal[len(a.ideal)-1].hard[name]))
+			}
+		}
+	}
+}
+
+// allowed reports whether used was within what was right at any time since.
+func (a *account) allowed(name corev1.ResourceName, used resource.Quantity, since time.Time) bool {
+	for i, s := range a.ideal {
+		over := i+1 < len(a.ideal) && a.ideal[i+1].at.Before(since)
+		if limit := s.hard[name]; !over && used.Cmp(limit) <= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (j *judge) breaks(which Invariant, format string, args ...any) {
+	if len(j.broken) == maxViolations {
+		return
+	}
+	j.broken = append(j.broken, Violation{
+		Invariant: which, At: j.elapsed(), Detail: fmt.Sprintf(format, args...), Seed: j.config.Seed, History: j.history.last(),
+	})
+}
+
+func names(list corev1.ResourceList) []corev1.ResourceName { return slices.Sorted(maps.Keys(list)) }

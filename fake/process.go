@@ -1,0 +1,241 @@
+package fake
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	kubefake "k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+)
+
+// A Program is the code under test, as one life of a [Process] runs it.
+type Program struct {
+	// Reconcile looks at one namespace. It is called again when an event of the caches
+	// concerns the namespace, after again if that is positive, and after an error with
+	// client-go's back-off. Calls never overlap.
+	Reconcile func(ctx context.Context, namespace string) (again time.Duration, err error)
+	// Namespace says which namespace an event concerns, "" for none. It is given what
+	// informers hand to their handlers, tombstones included. Nil: that of quotas, limit
+	// ranges, pods, claims, VMIs and VMIMs, and a Namespace itself.
+	Namespace func(object any) string
+}
+
+// A Process is a program under test with a client and caches of its own. It can crash,
+// and then starts again with nothing in its memory.
+type Process struct {
+	// Client takes simulated time for each call, in which the rest of the world goes
+	// on, and suffers the faults that Inject says. It is for setup and Reconcile, not
+	// for the test; see [Cluster.Client]. Each life of the process has another one.
+	Client kubernetes.Interface
+	// Caches are what its informers hold. Each life has others.
+	Caches Caches
+
+	cluster   *Cluster
+	user      string
+	name      string
+	setup     func(*Process) Program
+	program   Program
+	queue     *queue
+	life      int // counts the crashes
+	calls     int
+	clientset *kubefake.Clientset
+	informers map[Kind]*informer
+	lags      map[Kind]Span
+}
+
+// Start starts a process that calls the API server as user, also after each crash:
+// setup builds the code under test from the Client and the Caches, which are synced. At
+// the start every namespace is reconciled once. Several processes with the same user
+// are replicas; the second is called user-2.
+func (c *Cluster) Start(user string, setup func(*Process) Program) *Process {
+	p := &Process{cluster: c, user: user, name: user, setup: setup, lags: map[Kind]Span{}}
+	replicas := 1
+	for _, other := range c.processes {
+		if other.user == user {
+			replicas++
+			p.name = fmt.Sprintf("%s-%d", user, replicas)
+		}
+	}
+	c.processes = append(c.processes, p)
+	p.boot()
+	return p
+}
+
+// Now is the simulated time.
+func (p *Process) Now() time.Time { return p.cluster.Now() }
+
+// Enqueue asks for a call of Reconcile.
+func (p *Process) Enqueue(namespace string) { p.queue.add(namespace, 0) }
+
+// Crash ends the process, also if it is in the middle of a call, and starts it again
+// after down.
+func (p *Process) Crash(down time.Duration) {
+	p.cluster.note("%s crashes", p.name)
+	p.life++
+	p.queue.stop()
+	for _, i := range p.informers {
+		i.stop()
+	}
+	life := p.life
+	p.cluster.clock.after(down, func() {
+		if p.life == life {
+			p.boot()
+		}
+	})
+}
+
+func (p *Process) boot() {
+	p.cluster.note("%s starts", p.name)
+	p.queue = newQueue(&p.cluster.clock, p.run)
+	p.clientset = p.cluster.clientset(p.server())
+	p.Client = p.clientset
+	p.openCaches()
+	p.program = Program{}
+	p.queue.busy = true // nothing is reconciled before setup has returned
+	if crashed := p.survive(func() { p.program = p.setup(p) }); crashed {
+		return
+	}
+	p.queue.rest()
+	for _, namespace := range all[*corev1.Namespace](&p.cluster.store, "") {
+		p.Enqueue(namespace.Name)
+	}
+}
+
+// A crash is what unwinds the stack of a process that has crashed.
+type crash struct{}
+
+func (p *Process) run(namespace string) (again time.Duration, err error) {
+	crashed := p.survive(func() { again, err = p.program.Reconcile(context.Background(), namespace) })
+	if crashed {
+		return 0, nil
+	}
+	return again, err
+}
+
+// survive runs a part of the program, and reports whether the process has crashed in it.
+func (p *Process) survive(part func()) (crashed bool) {
+	clientset := p.clientset
+	defer func() {
+		clientset.ClearActions()
+		if panicked := recover(); panicked != nil {
+			if _, crashed = panicked.(crash); !crashed {
+				panic(panicked)
+			}
+		}
+	}()
+	part()
+	return false
+}
+
+// PatchMigration sends a JSON merge patch to a VirtualMachineInstanceMigration. As with
+// Client, it takes time and suffers faults.
+func (p *Process) PatchMigration(_ context.Context, namespace, name string, patch []byte) error {
+	gvr := kubevirtv1.GroupVersion.WithResource(string(Migrations))
+	_, err := p.server()(clienttesting.NewPatchAction(gvr, namespace, name, types.MergePatchType, patch))
+	return err
+}
+
+// server returns what carries out the calls of this life of the process.
+func (p *Process) server() func(clienttesting.Action) (runtime.Object, error) {
+	life := p.life
+	travel := func() {
+		if p.life == life {
+			p.cluster.sleep()
+		}
+		if p.life != life {
+			panic(crash{})
+		}
+	}
+	return func(action clienttesting.Action) (runtime.Object, error) {
+		travel()
+		fault, call := p.nextCall(action)
+		if fault == Crash {
+			p.fall()
+		}
+		if err := fault.before(call); err != nil {
+			return nil, err
+		}
+		p.cluster.store.tested = true
+		answer, err := p.cluster.serve(p.user, action)
+		p.cluster.store.tested = false
+		if err == nil && call.writes() {
+			p.cluster.writes[writeOf{p.user, call.Kind}]++
+		}
+		if fault == CrashWritten {
+			p.fall()
+		}
+		travel()
+		if fault == TimeoutWritten {
+			return nil, errTimeout
+		}
+		return answer, err
+	}
+}
+
+// nextCall counts a call, and asks the test what goes wrong with it.
+func (p *Process) nextCall(action clienttesting.Action) (Fault, Call) {
+	p.calls++
+	call := callOf(p, action)
+	if p.cluster.inject == nil {
+		return NoFault, call
+	}
+	fault := p.cluster.inject(call)
+	if fault == Conflict && !call.writes() {
+		fault = NoFault
+	}
+	if fault != NoFault {
+		p.cluster.note("%s suffers %v at call %d: %s %s %s/%s", p.name, fault, call.Number, call.Verb, call.Kind, call.Namespace, call.Name)
+	}
+	return fault, call
+}
+
+// fall is a crash in the middle of a call.
+func (p *Process) fall() {
+	p.Crash(p.cluster.draw(p.cluster.config.Timing.Restart))
+	panic(crash{})
+}
+
+func callOf(p *Process, action clienttesting.Action) Call {
+	call := Call{
+		Process:   p.name,
+		Number:    p.calls,
+		Verb:      action.GetVerb(),
+		Kind:      Kind(action.GetResource().Resource),
+		Status:    action.GetSubresource() == "status",
+		Namespace: action.GetNamespace(),
+	}
+	switch a := action.(type) {
+	case interface{ GetName() string }:
+		call.Name = a.GetName()
+	case interface{ GetObject() runtime.Object }:
+		if o, err := meta.Accessor(a.GetObject()); err == nil {
+			call.Name = o.GetName()
+		}
+	}
+	return call
+}
+
+// defaultNamespace is what Program.Namespace is if it is nil.
+func defaultNamespace(o any) string {
+	if tombstone, ok := o.(cache.DeletedFinalStateUnknown); ok {
+		o = tombstone.Obj
+	}
+	switch o := o.(type) {
+	case *corev1.Namespace:
+		return o.Name
+	case *corev1.ConfigMap:
+		return ""
+	case object:
+		return o.GetNamespace()
+	default:
+		return ""
+	}
+}

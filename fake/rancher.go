@@ -1,0 +1,377 @@
+package fake
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vmquota/headroom/quota"
+)
+
+// RancherUser is who Rancher writes quotas as; see Config.Lock.
+const RancherUser = "system:serviceaccount:cattle-system:rancher-webhook-sudo"
+
+// What Rancher writes to a Namespace.
+const (
+	limitAnnotation  = "field.cattle.io/resourceQuota"
+	statusAnnotation = "cattle.io/status"
+)
+
+// limitFields are Rancher's names of limits. All others are in its map "extended".
+var limitFields = map[string]corev1.ResourceName{
+	"limitsCpu":              corev1.ResourceLimitsCPU,
+	"limitsMemory":           corev1.ResourceLimitsMemory,
+	"requestsCpu":            corev1.ResourceRequestsCPU,
+	"requestsMemory":         corev1.ResourceRequestsMemory,
+	"requestsStorage":        corev1.ResourceRequestsStorage,
+	"persistentVolumeClaims": corev1.ResourcePersistentVolumeClaims,
+	"configMaps":             corev1.ResourceConfigMaps,
+	"replicationControllers": corev1.ResourceReplicationControllers,
+	"servicesNodePorts":      corev1.ResourceServicesNodePorts,
+	"servicesLoadBalancers":  corev1.ResourceServicesLoadBalancers,
+	"pods":                   corev1.ResourcePods,
+	"services":               corev1.ResourceServices,
+	"secrets":                corev1.ResourceSecrets,
+}
+
+// A RancherConfig says what Rancher does; the zero value is one that is very near, without
+// project limits.
+type RancherConfig struct {
+	// Latency is how far away Rancher is: how long each event takes to it, and each of
+	// its calls. At 5 to 20 ms Rancher and another writer of a quota come to terms after
+	// a reset or two; at 600 ms they chase each other.
+	Latency Span
+	// Project is what all namespaces may be given together; an absent key is no limit.
+	Project corev1.ResourceList
+	// List and Update take the place of Rancher's cache and client of quotas, for the
+	// shim. Nil: the plain ones. See [Cluster.Client] for what Update may use.
+	List   func(namespace string) ([]*corev1.ResourceQuota, error)
+	Update func(ctx context.Context, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error)
+}
+
+// A Rancher writes the quotas that it manages anew whenever something happens to their
+// namespace (SyncController of its pkg/controllers/managementuser/resourcequota). It does
+// not look at the quotas themselves.
+type Rancher struct {
+	cluster *Cluster
+	config  RancherConfig
+	queue   *queue
+	rounds  map[string]*round // by namespace
+	cached  map[string]*corev1.ResourceQuota
+	last    time.Time // when the latest change of a quota reaches the cache
+}
+
+// A round is Rancher's work on one namespace, which takes several calls.
+type round struct {
+	busy, again bool
+	failures    int
+}
+
+// StartRancher adds a Rancher to the cluster, before there are quotas.
+func (c *Cluster) StartRancher(config RancherConfig) *Rancher {
+	r := &Rancher{cluster: c, config: config, rounds: map[string]*round{}, cached: map[string]*corev1.ResourceQuota{}}
+	r.queue = newQueue(&c.clock, r.sync)
+	if config.List == nil {
+		r.config.List = func(namespace string) ([]*corev1.ResourceQuota, error) { return r.Quotas(namespace), nil }
+	}
+	if config.Update == nil {
+		client := c.Client(RancherUser).CoreV1()
+		r.config.Update = func(ctx context.Context, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+			return client.ResourceQuotas(rq.Namespace).Update(ctx, rq, metav1.UpdateOptions{})
+		}
+	}
+	c.rancher = r
+	return r
+}
+
+// Quotas returns what Rancher's cache holds of namespace, for a List that decorates it.
+// They are read only.
+func (r *Rancher) Quotas(namespace string) []*corev1.ResourceQuota {
+	var quotas []*corev1.ResourceQuota
+	for _, name := range slices.Sorted(maps.Keys(r.cached)) {
+		if rq := r.cached[name]; rq.Namespace == namespace {
+			quotas = append(quotas, rq)
+		}
+	}
+	return quotas
+}
+
+func (c *Cluster) informRancher(happened change) {
+	if c.rancher == nil {
+		return
+	}
+	switch o := happened.object().(type) {
+	case *corev1.Namespace:
+		if happened.after != nil {
+			c.rancher.wake(o.Name)
+		}
+	case *corev1.ResourceQuota:
+		c.rancher.learn(o, happened.after == nil)
+	}
+}
+
+// learn brings a change of a quota to the cache, in order.
+func (r *Rancher) learn(rq *corev1.ResourceQuota, gone bool) {
+	arrives := r.cluster.clock.now.Add(r.latency())
+	if arrives.Before(r.last) {
+		arrives = r.last
+	}
+	r.last = arrives
+	r.cluster.clock.after(arrives.Sub(r.cluster.clock.now), func() {
+		r.cached[key(rq)] = rq
+		if gone {
+			delete(r.cached, key(rq))
+		}
+	})
+}
+
+func (r *Rancher) latency() time.Duration { return r.cluster.draw(r.config.Latency) }
+
+func (r *Rancher) wake(namespace string) { r.queue.add(namespace, r.latency()) }
+
+// SetLimit gives a namespace, which must exist, its limits, in the names of a
+// ResourceQuota. Nil takes the quota away.
+func (r *Rancher) SetLimit(namespace string, hard corev1.ResourceList) error {
+	ctx, client := context.Background(), r.cluster.Client(RancherUser).CoreV1().Namespaces()
+	ns, err := client.Get(ctx, namespace, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	delete(ns.Annotations, limitAnnotation)
+	if hard != nil {
+		annotation, err := json.Marshal(map[string]any{"limit": limitOf(hard)})
+		if err != nil {
+			return err
+		}
+		metav1.SetMetaDataAnnotation(&ns.ObjectMeta, limitAnnotation, string(annotation))
+	}
+	_, err = client.Update(ctx, ns, metav1.UpdateOptions{})
+	return err
+}
+
+// Touch is any event of the namespace.
+func (r *Rancher) Touch(namespace string) { r.wake(namespace) }
+
+// Restart drops the tunnel of the agent: all namespaces are listed anew, and looked at.
+func (r *Rancher) Restart() {
+	r.cluster.note("Rancher's agent starts")
+	for _, ns := range all[*corev1.Namespace](&r.cluster.store, "") {
+		r.wake(ns.Name)
+	}
+}
+
+// sync begins a round, unless one is going on.
+func (r *Rancher) sync(namespace string) (time.Duration, error) {
+	current := r.rounds[namespace]
+	if current == nil {
+		current = &round{}
+		r.rounds[namespace] = current
+	}
+	if current.busy {
+		current.again = true
+		return 0, nil
+	}
+	current.busy = true
+	r.begin(namespace)
+	return 0, nil
+}
+
+// end ends a round.
+func (r *Rancher) end(namespace string, err error) {
+	current := r.rounds[namespace]
+	current.busy = false
+	if err != nil {
+		r.queue.add(namespace, backoff(current.failures))
+		current.failures++
+	} else {
+		current.failures = 0
+	}
+	if current.again {
+		current.again = false
+		r.queue.add(namespace, 0)
+	}
+}
+
+// begin finds out what to do, in the cache.
+func (r *Rancher) begin(namespace string) {
+	ns, ok := find[*corev1.Namespace](&r.cluster.store, "", namespace)
+	if !ok {
+		r.end(namespace, nil)
+		return
+	}
+	wanted, err := readLimit(ns)
+	if err != nil {
+		r.end(namespace, err)
+		return
+	}
+	quotas, err := r.config.List(namespace)
+	if err != nil {
+		r.end(namespace, err)
+		return
+	}
+	quotas = slices.DeleteFunc(slices.Clone(quotas), func(rq *corev1.ResourceQuota) bool { return rq.Labels[RancherLabel] != "true" })
+	switch {
+	case len(quotas) == 0 && wanted == nil:
+		r.end(namespace, nil)
+	case len(quotas) == 0:
+		r.afterStatus(ns, func([]corev1.ResourceName) error { return r.createQuota(namespace, wanted) })
+	case wanted == nil:
+		r.end(namespace, r.cluster.remove(RancherUser, ResourceQuotas, namespace, quotas[0].Name, metav1.DeleteOptions{}))
+	case quota.Equal(quotas[0].Spec.Hard, wanted):
+		r.end(namespace, nil)
+	default:
+		r.afterStatus(ns, func(excess []corev1.ResourceName) error {
+			if len(excess) > 0 {
+				return nil // the quota keeps what it has
+			}
+			return r.updateQuota(quotas[0], wanted)
+		})
+	}
+}
+
+// afterStatus writes the annotation and the conditions of the namespace, each of which
+// is a call, and then the quota. The conditions have a timestamp: they are another event
+// of the namespace.
+func (r *Rancher) afterStatus(ns *corev1.Namespace, then func(excess []corev1.ResourceName) error) {
+	excess := r.excess()
+	r.cluster.clock.after(r.latency()+r.latency(), func() {
+		r.writeStatus(ns, len(excess) == 0)
+		r.cluster.clock.after(r.latency(), func() { r.end(ns.Name, then(excess)) })
+	})
+}
+
+// updateQuota writes the cached copy back with other limits.
+func (r *Rancher) updateQuota(cached *corev1.ResourceQuota, wanted corev1.ResourceList) error {
+	updated := cached.DeepCopy()
+	updated.Spec = corev1.ResourceQuotaSpec{Hard: wanted}
+	if _, err := r.config.Update(context.Background(), updated); err != nil {
+		return err
+	}
+	r.declare(cached, wanted)
+	return nil
+}
+
+// declare tells what the static limits are now, whatever the shim made of them.
+func (r *Rancher) declare(rq *corev1.ResourceQuota, hard corev1.ResourceList) {
+	if stored, ok := find[*corev1.ResourceQuota](&r.cluster.store, rq.Namespace, rq.Name); ok {
+		r.cluster.judge.declare(stored, hard)
+	}
+}
+
+// createQuota creates a quota. What does not fit the project becomes zero. The real
+// Rancher may create a second one when its cache is slow; a test that wants two creates
+// one itself.
+func (r *Rancher) createQuota(namespace string, wanted corev1.ResourceList) error {
+	for _, rq := range all[*corev1.ResourceQuota](&r.cluster.store, namespace) {
+		if rq.Labels[RancherLabel] == "true" {
+			return nil
+		}
+	}
+	for _, name := range r.excess() {
+		if has(wanted, name) {
+			wanted[name] = resource.Quantity{Format: resource.DecimalSI}
+		}
+	}
+	_, err := r.cluster.create(RancherUser, &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "default-", Labels: map[string]string{RancherLabel: "true"}},
+		Spec:       corev1.ResourceQuotaSpec{Hard: wanted},
+	})
+	return err
+}
+
+// excess returns the limits that the annotations of all namespaces exceed the project in.
+func (r *Rancher) excess() []corev1.ResourceName {
+	sum := corev1.ResourceList{}
+	for _, ns := range all[*corev1.Namespace](&r.cluster.store, "") {
+		limit, err := readLimit(ns)
+		if err != nil {
+			continue
+		}
+		for name, q := range limit {
+			total := sum[name].DeepCopy()
+			total.Add(q)
+			sum[name] = total
+		}
+	}
+	return slices.DeleteFunc(names(r.config.Project), func(name corev1.ResourceName) bool {
+		total := sum[name]
+		return total.Cmp(r.config.Project[name]) <= 0
+	})
+}
+
+func (r *Rancher) writeStatus(ns *corev1.Namespace, valid bool) {
+	status := "True"
+	if !valid {
+		status = "False"
+	}
+	text := fmt.Sprintf(`{"Conditions":[{"Type":"ResourceQuotaValidated","Status":%q,"LastUpdateTime":%q}]}`,
+		status, r.cluster.stamp().UTC().Format(time.RFC3339))
+	write(r.cluster, RancherUser, ns, func(ns *corev1.Namespace) {
+		metav1.SetMetaDataAnnotation(&ns.ObjectMeta, statusAnnotation, text)
+	})
+}
+
+// limitOf is Rancher's form of hard.
+func limitOf(hard corev1.ResourceList) map[string]any {
+	limit, extended := map[string]any{}, map[string]string{}
+	for name, q := range hard {
+		field := string(name)
+		for f, n := range limitFields {
+			if n == name {
+				field = f
+			}
+		}
+		if limitFields[field] == name {
+			limit[field] = spell(q)
+		} else {
+			extended[string(name)] = spell(q)
+		}
+	}
+	if len(extended) > 0 {
+		limit["extended"] = extended
+	}
+	return limit
+}
+
+// readLimit returns the limits that the annotation of ns asks for; nil: none.
+func readLimit(ns *corev1.Namespace) (corev1.ResourceList, error) {
+	text := ns.Annotations[limitAnnotation]
+	if strings.TrimSpace(text) == "" {
+		return nil, nil
+	}
+	var annotation struct{ Limit map[string]any }
+	if err := json.Unmarshal([]byte(text), &annotation); err != nil {
+		return nil, fmt.Errorf("namespace %s: %s: %w", ns.Name, limitAnnotation, err)
+	}
+	asked := map[corev1.ResourceName]any{}
+	if extended, ok := annotation.Limit["extended"].(map[string]any); ok {
+		for name, amount := range extended {
+			asked[corev1.ResourceName(name)] = amount
+		}
+	}
+	for field, name := range limitFields {
+		if amount, ok := annotation.Limit[field]; ok {
+			asked[name] = amount
+		}
+	}
+	hard := corev1.ResourceList{}
+	for _, name := range slices.Sorted(maps.Keys(asked)) {
+		q, err := resource.ParseQuantity(fmt.Sprint(asked[name]))
+		if err != nil {
+			return nil, fmt.Errorf("namespace %s: %s: %s: %w", ns.Name, limitAnnotation, name, err)
+		}
+		hard[name] = q
+	}
+	if len(hard) == 0 {
+		return nil, nil
+	}
+	return hard, nil
+}

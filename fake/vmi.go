@@ -1,0 +1,242 @@
+package fake
+
+import (
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+)
+
+// syncVMI is KubeVirt's VMI controller: it creates the first pod of a VMI, keeps its
+// attachment pods, and deletes the pods with it.
+func (k *virtController) syncVMI(name string) (time.Duration, error) {
+	vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&k.store, namespaceOf(name), nameOf(name))
+	if !ok {
+		return 0, nil
+	}
+	failed := k.syncPods(vmi)
+	pod := k.current(vmi)
+	k.sleep()
+	write(k.Cluster, virtControllerUser, vmi, func(vmi *kubevirtv1.VirtualMachineInstance) {
+		k.setVMIStatus(vmi, pod, failed)
+	})
+	return 0, failed
+}
+
+func (k *virtController) syncPods(vmi *kubevirtv1.VirtualMachineInstance) error {
+	if vmi.DeletionTimestamp != nil {
+		for _, pod := range k.launchers(vmi) {
+			if pod.DeletionTimestamp != nil {
+				continue // the kubelet does the rest
+			}
+			if err := k.deletePod(pod); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := k.deleteOrphanedAttachments(vmi); err != nil || vmi.IsFinal() {
+		return err
+	}
+	pod := k.current(vmi)
+	switch {
+	case pod == nil && vmi.IsUnprocessed():
+		if err := k.createBackendClaim(vmi); err != nil {
+			return err
+		}
+		return k.createPod(k.sourceLauncher(vmi), "")
+	case ready(pod) && vmi.IsRunning() && hotplugs(vmi) && len(k.attachments(pod)) == 0:
+		return k.createPod(attachment(pod), "")
+	}
+	return nil
+}
+
+// deleteOrphanedAttachments deletes the attachment pods of launchers that have ended, or
+// all if the VMI has.
+func (k *virtController) deleteOrphanedAttachments(vmi *kubevirtv1.VirtualMachineInstance) error {
+	for _, launcher := range k.launchers(vmi) {
+		if !ended(launcher) && !vmi.IsFinal() {
+			continue
+		}
+		for _, pod := range k.attachments(launcher) {
+			if pod.DeletionTimestamp != nil {
+				continue
+			}
+			if err := k.deletePod(pod); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (k *virtController) createBackendClaim(vmi *kubevirtv1.VirtualMachineInstance) error {
+	if !persists(vmi) || k.backendClaim(vmi) != nil {
+		return nil
+	}
+	k.sleep()
+	_, err := k.create(virtControllerUser, backendClaim(vmi, map[string]string{persistentState: vmi.Name}))
+	return err
+}
+
+// backendClaim returns the claim that vmi uses, nil if there is none.
+func (k *virtController) backendClaim(vmi *kubevirtv1.VirtualMachineInstance) *corev1.PersistentVolumeClaim {
+	for _, claim := range all[*corev1.PersistentVolumeClaim](&k.store, vmi.Namespace) {
+		if claim.Labels[persistentState] == vmi.Name {
+			return claim
+		}
+	}
+	return nil
+}
+
+// setVMIStatus writes what the VMI controller knows of vmi: pod is the one that it runs
+// in, failed what went wrong with its pods.
+func (k *virtController) setVMIStatus(vmi *kubevirtv1.VirtualMachineInstance, pod *corev1.Pod, failed error) {
+	vmi.Status.ActivePods = nil
+	for _, launcher := range k.launchers(vmi) {
+		if vmi.Status.ActivePods == nil {
+			vmi.Status.ActivePods = map[types.UID]string{}
+		}
+		vmi.Status.ActivePods[launcher.UID] = launcher.Spec.NodeName
+	}
+	k.setReady(vmi, pod)
+	k.setSynchronized(vmi, failed)
+	if claim := k.backendClaim(vmi); claim != nil {
+		setBackendVolume(vmi, claim)
+	}
+	if pod != nil {
+		k.setOverhead(vmi, pod)
+	}
+	k.setPhase(vmi, pod)
+	if vmi.IsFinal() && len(k.launchers(vmi)) == 0 {
+		vmi.Finalizers = nil
+	}
+}
+
+func (k *virtController) setPhase(vmi *kubevirtv1.VirtualMachineInstance, pod *corev1.Pod) {
+	phase := vmi.Status.Phase
+	switch {
+	case vmi.IsUnprocessed() && pod != nil:
+		phase = kubevirtv1.Scheduling
+	case vmi.IsUnprocessed() && vmi.DeletionTimestamp != nil:
+		phase = kubevirtv1.Failed
+	case vmi.IsUnprocessed():
+		phase = kubevirtv1.Pending
+	case vmi.IsScheduling() && (pod == nil || ended(pod)):
+		phase = kubevirtv1.Failed
+	case vmi.IsScheduling() && ready(pod):
+		phase = kubevirtv1.Scheduled
+		vmi.Status.NodeName = pod.Spec.NodeName
+		metav1.SetMetaDataLabel(&vmi.ObjectMeta, kubevirtv1.NodeNameLabel, pod.Spec.NodeName)
+	case !vmi.IsFinal() && !vmi.IsScheduling() && (pod == nil || ended(pod)) && vmi.DeletionTimestamp == nil:
+		phase = kubevirtv1.Failed
+	}
+	k.enterPhase(vmi, phase)
+}
+
+func (c *Cluster) enterPhase(vmi *kubevirtv1.VirtualMachineInstance, phase kubevirtv1.VirtualMachineInstancePhase) {
+	if vmi.Status.Phase == phase {
+		return
+	}
+	vmi.Status.Phase = phase
+	vmi.Status.PhaseTransitionTimestamps = append(vmi.Status.PhaseTransitionTimestamps, kubevirtv1.VirtualMachineInstancePhaseTransitionTimestamp{
+		Phase: phase, PhaseTransitionTimestamp: c.stamp(),
+	})
+}
+
+func (k *virtController) setReady(vmi *kubevirtv1.VirtualMachineInstance, pod *corev1.Pod) {
+	condition := kubevirtv1.VirtualMachineInstanceCondition{
+		Type: kubevirtv1.VirtualMachineInstanceReady, Status: corev1.ConditionTrue, LastTransitionTime: k.stamp(),
+	}
+	switch {
+	case pod == nil || pod.DeletionTimestamp != nil || ended(pod):
+		condition.Status, condition.Reason = corev1.ConditionFalse, kubevirtv1.PodTerminatingReason
+	case !vmi.IsRunning():
+		condition.Status, condition.Reason = corev1.ConditionFalse, kubevirtv1.GuestNotRunningReason
+	}
+	setVMICondition(vmi, condition)
+}
+
+// setSynchronized says why vmi has no pod: quota, usually.
+func (k *virtController) setSynchronized(vmi *kubevirtv1.VirtualMachineInstance, failed error) {
+	if failed == nil {
+		dropVMICondition(vmi, kubevirtv1.VirtualMachineInstanceSynchronized)
+		return
+	}
+	setVMICondition(vmi, kubevirtv1.VirtualMachineInstanceCondition{
+		Type: kubevirtv1.VirtualMachineInstanceSynchronized, Status: corev1.ConditionFalse, Reason: "FailedCreate",
+		Message: failed.Error(), LastTransitionTime: k.stamp(),
+	})
+}
+
+// setOverhead reports the memory overhead that pod was rendered with.
+func (k *virtController) setOverhead(vmi *kubevirtv1.VirtualMachineInstance, pod *corev1.Pod) {
+	if overhead := overheadOf(pod); overhead != nil {
+		if vmi.Status.Memory == nil {
+			vmi.Status.Memory = &kubevirtv1.MemoryStatus{}
+		}
+		vmi.Status.Memory.MemoryOverhead = overhead
+	}
+}
+
+func overheadOf(pod *corev1.Pod) *resource.Quantity {
+	bytes, err := strconv.ParseInt(pod.Annotations[kubevirtv1.MemoryOverheadAnnotationBytes], 10, 64)
+	if err != nil {
+		return nil
+	}
+	return resource.NewQuantity(bytes, resource.BinarySI)
+}
+
+func setBackendVolume(vmi *kubevirtv1.VirtualMachineInstance, claim *corev1.PersistentVolumeClaim) {
+	info := &kubevirtv1.PersistentVolumeClaimInfo{ClaimName: claim.Name, AccessModes: claim.Spec.AccessModes}
+	for i := range vmi.Status.VolumeStatus {
+		if vmi.Status.VolumeStatus[i].Name == persistentState {
+			vmi.Status.VolumeStatus[i].PersistentVolumeClaimInfo = info
+			return
+		}
+	}
+	vmi.Status.VolumeStatus = append(vmi.Status.VolumeStatus, kubevirtv1.VolumeStatus{Name: persistentState, PersistentVolumeClaimInfo: info})
+}
+
+func vmiCondition(vmi *kubevirtv1.VirtualMachineInstance, t kubevirtv1.VirtualMachineInstanceConditionType) *kubevirtv1.VirtualMachineInstanceCondition {
+	for i := range vmi.Status.Conditions {
+		if vmi.Status.Conditions[i].Type == t {
+			return &vmi.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// setVMICondition sets a condition, whose times change only if its status does.
+func setVMICondition(vmi *kubevirtv1.VirtualMachineInstance, condition kubevirtv1.VirtualMachineInstanceCondition) {
+	old := vmiCondition(vmi, condition.Type)
+	if old == nil {
+		vmi.Status.Conditions = append(vmi.Status.Conditions, condition)
+		return
+	}
+	if old.Status == condition.Status {
+		condition.LastTransitionTime = old.LastTransitionTime
+	}
+	*old = condition
+}
+
+func dropVMICondition(vmi *kubevirtv1.VirtualMachineInstance, t kubevirtv1.VirtualMachineInstanceConditionType) {
+	for i := range vmi.Status.Conditions {
+		if vmi.Status.Conditions[i].Type == t {
+			vmi.Status.Conditions = append(vmi.Status.Conditions[:i:i], vmi.Status.Conditions[i+1:]...)
+			return
+		}
+	}
+}
+
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

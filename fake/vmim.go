@@ -1,0 +1,328 @@
+package fake
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+)
+
+var errBusy = errors.New("vmi is ineligible for migration because another migration job is running")
+
+// syncMigration is one round of KubeVirt's migration controller
+// (pkg/virt-controller/watch/migration, v1.9).
+func (k *virtController) syncMigration(name string) (time.Duration, error) {
+	m, ok := find[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, namespaceOf(name), nameOf(name))
+	if !ok {
+		return 0, nil
+	}
+	if m.Annotations[kubevirtv1.ControllerAPILatestVersionObservedAnnotation] == "" {
+		return 0, k.adopt(m)
+	}
+	vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&k.store, m.Namespace, m.Spec.VMIName)
+	if !ok {
+		if m.DeletionTimestamp != nil {
+			return 0, nil
+		}
+		k.sleep()
+		return 0, ignoreNotFound(k.remove(virtControllerUser, Migrations, m.Namespace, m.Name, metav1.DeleteOptions{}))
+	}
+	target := k.target(m, vmi)
+	var again time.Duration
+	var failed error
+	if k.expected[name] == 0 {
+		again, failed = k.proceed(m, vmi, target)
+	}
+	if err := k.updateMigration(m, vmi, target, failed); err != nil {
+		return 0, err
+	}
+	if failed != nil {
+		return 0, failed
+	}
+	if m.IsFinal() {
+		k.wakePending()
+		return 0, k.collectMigrations(vmi)
+	}
+	return again, nil
+}
+
+// adopt is what virt-controller does to a VMIM that it sees for the first time.
+func (k *virtController) adopt(m *kubevirtv1.VirtualMachineInstanceMigration) error {
+	m = m.DeepCopy()
+	m.Annotations = observedVersions(m.Annotations)
+	if m.Labels[kubevirtv1.MigrationSelectorLabel] == "" {
+		metav1.SetMetaDataLabel(&m.ObjectMeta, kubevirtv1.MigrationSelectorLabel, m.Spec.VMIName)
+	}
+	k.sleep()
+	_, err := k.update(virtControllerUser, m, false)
+	return err
+}
+
+// proceed does what the migration needs next; again is when to look again without an
+// event.
+func (k *virtController) proceed(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance, target *corev1.Pod) (again time.Duration, err error) {
+	state := vmi.Status.MigrationState
+	mine := state != nil && state.MigrationUID == m.UID
+	switch {
+	case vmi.DeletionTimestamp != nil, mine && state.Completed, m.IsDecentralized():
+		return 0, nil
+	case !k.eligible(m, vmi):
+		return 0, errBusy
+	}
+	switch m.Status.Phase {
+	case kubevirtv1.MigrationPending:
+		return k.proceedPending(m, vmi, target)
+	case kubevirtv1.MigrationScheduling:
+		if m.DeletionTimestamp != nil {
+			return 0, k.cancel(target)
+		}
+		return k.timeOut(target)
+	case kubevirtv1.MigrationScheduled:
+		if m.DeletionTimestamp != nil && !mine {
+			return 0, k.cancel(target)
+		}
+		if ready(target) && !mine {
+			return 0, k.handOff(m, vmi, target)
+		}
+	case kubevirtv1.MigrationPreparingTarget, kubevirtv1.MigrationTargetReady:
+		if mine && (target == nil || ended(target)) && state.StartTimestamp == nil && !state.Failed {
+			k.markFailed(vmi)
+		}
+	case kubevirtv1.MigrationFailed:
+		if mine && !state.Failed {
+			k.markFailed(vmi)
+		}
+	case kubevirtv1.MigrationRunning:
+		if m.DeletionTimestamp != nil && mine && !state.AbortRequested {
+			k.sleep()
+			write(k.Cluster, virtControllerUser, vmi, func(vmi *kubevirtv1.VirtualMachineInstance) {
+				vmi.Status.MigrationState.AbortRequested = true
+			})
+		}
+	default:
+	}
+	return 0, nil
+}
+
+func (k *virtController) proceedPending(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance, target *corev1.Pod) (time.Duration, error) {
+	if m.DeletionTimestamp != nil {
+		return 0, k.cancel(target)
+	}
+	if pause := k.evacuationPause(m, vmi); pause > 0 {
+		return pause, nil
+	}
+	switch {
+	case target == nil:
+		return k.start(m, vmi)
+	case ready(target) && hotplugs(vmi) && len(k.attachments(target)) == 0:
+		return 0, k.attach(m, target)
+	case !ready(target):
+		return k.timeOut(target)
+	default:
+		return 0, nil
+	}
+}
+
+// eligible reports whether no other migration of vmi is under way.
+func (k *virtController) eligible(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) bool {
+	state := vmi.Status.MigrationState
+	if state == nil || state.MigrationUID == "" || state.MigrationUID == m.UID {
+		return true
+	}
+	for _, other := range all[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, m.Namespace) {
+		if other.UID == state.MigrationUID {
+			return other.IsFinal()
+		}
+	}
+	return true
+}
+
+// start creates the target pod, if KubeVirt's own limits let it.
+func (k *virtController) start(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) (time.Duration, error) {
+	if k.current(vmi) == nil {
+		return 0, nil
+	}
+	if vmi.Status.RuntimeUser == 0 {
+		k.sleep()
+		write(k.Cluster, virtControllerUser, vmi, func(vmi *kubevirtv1.VirtualMachineInstance) {
+			vmi.Status.RuntimeUser = 107
+			metav1.SetMetaDataAnnotation(&vmi.ObjectMeta, kubevirtv1.DeprecatedNonRootVMIAnnotation, "true")
+		})
+		vmi, _ = find[*kubevirtv1.VirtualMachineInstance](&k.store, vmi.Namespace, vmi.Name)
+		if vmi == nil {
+			return 0, nil
+		}
+	}
+	if pause := k.mustWait(m, vmi); pause > 0 || !vmi.IsRunning() {
+		return pause, nil
+	}
+	if err := k.createTargetClaim(m, vmi); err != nil {
+		return 0, err
+	}
+	pod := k.launcher(vmi)
+	pod.Labels[kubevirtv1.MigrationJobLabel] = string(m.UID)
+	pod.Annotations[kubevirtv1.MigrationJobNameAnnotation] = m.Name
+	if err := k.createPod(pod, key(m)); err != nil {
+		return 0, fmt.Errorf("failed to create vmi migration target pod: %w", err)
+	}
+	return 0, nil
+}
+
+// mustWait returns for how long m has to wait because of other migrations, 0 if it need
+// not. It does not try meanwhile, and has no condition.
+func (k *virtController) mustWait(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) time.Duration {
+	if len(k.expected) > 0 || k.active(vmi) > 1 {
+		return time.Second
+	}
+	running, outbound := 0, 0
+	for _, other := range all[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, "") {
+		if other.IsFinal() {
+			continue
+		}
+		moving, ok := find[*kubevirtv1.VirtualMachineInstance](&k.store, other.Namespace, other.Spec.VMIName)
+		if !other.IsRunning() && (!ok || k.target(other, moving) == nil) {
+			continue
+		}
+		running++
+		if ok && (moving.Status.NodeName == vmi.Status.NodeName ||
+			moving.Status.MigrationState != nil && moving.Status.MigrationState.SourceNode == vmi.Status.NodeName) {
+			outbound++
+		}
+	}
+	if running < parallelMigrations && outbound < parallelOutbound {
+		return 0
+	}
+	switch priority(m) {
+	case kubevirtv1.PrioritySystemCritical:
+		return time.Second
+	case kubevirtv1.PriorityUserTriggered:
+		return 3 * time.Second
+	default:
+		return 5 * time.Second
+	}
+}
+
+func priority(m *kubevirtv1.VirtualMachineInstanceMigration) kubevirtv1.MigrationPriority {
+	if m.Spec.Priority == nil {
+		return ""
+	}
+	return *m.Spec.Priority
+}
+
+// createTargetClaim creates the second backend-storage claim.
+func (k *virtController) createTargetClaim(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) error {
+	if source := k.backendClaim(vmi); !persists(vmi) || k.targetClaim(m) != nil || source != nil && shared(source) {
+		return nil
+	}
+	k.sleep()
+	_, err := k.create(virtControllerUser, backendClaim(vmi, map[string]string{kubevirtv1.MigrationNameLabel: m.Name}))
+	return err
+}
+
+func shared(claim *corev1.PersistentVolumeClaim) bool {
+	return slices.Contains(claim.Status.AccessModes, corev1.ReadWriteMany)
+}
+
+func (k *virtController) targetClaim(m *kubevirtv1.VirtualMachineInstanceMigration) *corev1.PersistentVolumeClaim {
+	for _, claim := range all[*corev1.PersistentVolumeClaim](&k.store, m.Namespace) {
+		if claim.Labels[kubevirtv1.MigrationNameLabel] == m.Name {
+			return claim
+		}
+	}
+	return nil
+}
+
+// attach creates the attachment pod on the target's node. Its refusal by quota sets no
+// condition: the target pod is there.
+func (k *virtController) attach(m *kubevirtv1.VirtualMachineInstanceMigration, target *corev1.Pod) error {
+	pod := attachment(target)
+	pod.Labels[kubevirtv1.MigrationJobLabel] = string(m.UID)
+	pod.Annotations[kubevirtv1.MigrationJobNameAnnotation] = m.Name
+	if err := k.createPod(pod, key(m)); err != nil {
+		return fmt.Errorf("failed to create attachment pod: %w", err)
+	}
+	return nil
+}
+
+// cancel deletes the target pod of a migration that virt-handler does not know of yet.
+func (k *virtController) cancel(target *corev1.Pod) error {
+	if target == nil || target.DeletionTimestamp != nil {
+		return nil
+	}
+	return k.deletePod(target)
+}
+
+// How long a target pod may be pending.
+const (
+	unschedulableTimeout = 5 * time.Minute
+	pendingTimeout       = 15 * time.Minute
+)
+
+func (k *virtController) timeOut(target *corev1.Pod) (time.Duration, error) {
+	if target == nil || target.Status.Phase != corev1.PodPending || target.DeletionTimestamp != nil {
+		return 0, nil
+	}
+	timeout := pendingTimeout
+	if target.Spec.NodeName == "" && slices.ContainsFunc(target.Status.Conditions, isUnschedulable) {
+		timeout = unschedulableTimeout
+	}
+	if left := target.CreationTimestamp.Add(timeout).Sub(k.clock.now); left > 0 {
+		return left, nil
+	}
+	return 0, k.deletePod(target)
+}
+
+func isUnschedulable(c corev1.PodCondition) bool {
+	return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse
+}
+
+// handOff hands the migration over to virt-handler.
+func (k *virtController) handOff(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance, target *corev1.Pod) error {
+	vmi = vmi.DeepCopy()
+	state := &kubevirtv1.VirtualMachineInstanceMigrationState{
+		MigrationUID:         m.UID,
+		SourceNode:           vmi.Status.NodeName,
+		TargetNode:           target.Spec.NodeName,
+		TargetPod:            target.Name,
+		TargetMemoryOverhead: overheadOf(target),
+	}
+	if own := m.Status.MigrationState; own != nil {
+		state.SourcePod = own.SourcePod
+		state.SourcePersistentStatePVCName = own.SourcePersistentStatePVCName
+		state.TargetPersistentStatePVCName = own.TargetPersistentStatePVCName
+	}
+	if hotplugs(vmi) {
+		attached := k.attachments(target)
+		if len(attached) == 0 {
+			return errors.New("target attachment pod not found")
+		}
+		state.TargetAttachmentPodUID = attached[0].UID
+	}
+	if claim := k.targetClaim(m); claim != nil {
+		setBackendVolume(vmi, claim)
+	}
+	vmi.Status.MigrationState = state
+	metav1.SetMetaDataLabel(&vmi.ObjectMeta, kubevirtv1.MigrationTargetNodeNameLabel, target.Spec.NodeName)
+	k.sleep()
+	_, err := k.update(virtControllerUser, vmi, false)
+	return err
+}
+
+// markFailed says on the VMI that its migration failed because the target pod ended
+// before it began.
+func (k *virtController) markFailed(vmi *kubevirtv1.VirtualMachineInstance) {
+	k.sleep()
+	write(k.Cluster, virtControllerUser, vmi, func(vmi *kubevirtv1.VirtualMachineInstance) {
+		state := vmi.Status.MigrationState
+		state.Failed, state.Completed = true, true
+		state.FailureReason = "Target pod is down"
+		state.EndTimestamp = pointer(k.stamp())
+		if state.StartTimestamp == nil {
+			state.StartTimestamp = pointer(k.stamp())
+		}
+	})
+}
