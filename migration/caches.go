@@ -32,6 +32,9 @@ type Caches struct {
 	// counted.
 	LimitRanges List[corev1.LimitRange]
 	PVCs        List[corev1.PersistentVolumeClaim]
+	// Without Events, target pods that are larger than their source shows stay refused;
+	// see [Snapshot]. [SelectRefusals] narrows the informer down.
+	Events List[corev1.Event]
 }
 
 // Snapshot reads all caches for one namespace. Its error names the kind that could
@@ -52,6 +55,9 @@ func (c Caches) Snapshot(ctx context.Context, namespace string) (Snapshot, error
 		return Snapshot{}, err
 	}
 	if s.PVCs, err = list(ctx, c.PVCs, namespace, "PersistentVolumeClaims"); err != nil {
+		return Snapshot{}, err
+	}
+	if s.Events, err = list(ctx, c.Events, namespace, "Events"); err != nil {
 		return Snapshot{}, err
 	}
 	return s, nil

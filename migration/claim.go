@@ -43,7 +43,9 @@ func (m *machine) chargedClaim(vmim *kubevirtv1.VirtualMachineInstanceMigration,
 // expectedClaim is that of a migration whose target pod is not there yet.
 func (m *machine) expectedClaim(vmim *kubevirtv1.VirtualMachineInstanceMigration, current *corev1.Pod) claim {
 	target := m.expectedTarget(current)
-	c := claim{{traits: quota.TraitsOf(target), surge: quota.Footprint(target)}}
+	launcher := quota.Footprint(target)
+	m.correct(launcher, vmim)
+	c := claim{{traits: quota.TraitsOf(target), surge: launcher}}
 	c = append(c, m.expectedAttachment(current)...)
 	return append(c, m.storage(vmim, false, false)...)
 }

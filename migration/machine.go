@@ -27,6 +27,7 @@ type objects struct {
 	vmims    map[types.UID]*kubevirtv1.VirtualMachineInstanceMigration
 	defaults corev1.ResourceRequirements // of the LimitRanges
 	backend  backendClaims
+	refusals map[types.UID][]*corev1.Event // by VMI
 }
 
 // machines returns those of s that have a migration, or more than one pod.
@@ -37,6 +38,7 @@ func machines(s *Snapshot) []*machine {
 		vmims:    make(map[types.UID]*kubevirtv1.VirtualMachineInstanceMigration, len(migrations)),
 		defaults: defaultsOf(s.LimitRanges),
 		backend:  backendClaimsOf(oldestFirst(s.PVCs)),
+		refusals: refusalsOf(s.Events),
 	}
 	byUID := make(map[types.UID]*machine, len(s.VMIs))
 	byName := make(map[string]*machine, len(s.VMIs))

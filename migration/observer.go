@@ -79,6 +79,10 @@ func Namespace(object any) string {
 		return o.Namespace
 	case *corev1.LimitRange:
 		return o.Namespace
+	case *corev1.Event:
+		if isRefusal(o) {
+			return o.Namespace
+		}
 	case *corev1.Pod:
 		if _, ok := o.Labels[kubevirtv1.AppLabel]; ok {
 			return o.Namespace

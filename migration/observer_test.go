@@ -191,6 +191,8 @@ func TestNamespaceOfEvents(t *testing.T) {
 		"a second backend claim":  {&corev1.PersistentVolumeClaim{ObjectMeta: meta(map[string]string{"kubevirt.io/migrationName": "m"})}, "tenant"},
 		"another claim":           {&corev1.PersistentVolumeClaim{ObjectMeta: meta(nil)}, ""},
 		"a backend claim by name": {&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant", Name: "persistent-state-for-vm"}}, "tenant"},
+		"a refusal":               {refusal("", "vm", metav1.Time{}), "tenant"},
+		"another event":           {&corev1.Event{ObjectMeta: meta(nil)}, ""},
 		"something else":          {&corev1.ConfigMap{ObjectMeta: meta(nil)}, ""},
 		"nothing":                 {nil, ""},
 	} {

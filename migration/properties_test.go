@@ -82,6 +82,9 @@ func snapshot(t *rapid.T, absurd bool) migration.Snapshot {
 	for i := range number(2) {
 		s.LimitRanges = append(s.LimitRanges, maybe(next(), drawer.limitRange, "r", i))
 	}
+	for i := range number(3) {
+		s.Events = append(s.Events, maybe(next(), drawer.refusal, "e", i))
+	}
 	d := next()
 	if d.flip() {
 		s.Namespace = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{
@@ -288,6 +291,18 @@ func (d drawer) pvc(name string) *corev1.PersistentVolumeClaim {
 	return pvc
 }
 
+// refusal is one of a target pod, as KubeVirt tells it.
+func (d drawer) refusal(name string) *corev1.Event {
+	event := refusal("", string(d.vmiName()), d.time())
+	event.ObjectMeta = d.meta(name)
+	asked := d.quantity()
+	event.Message = refusalMessage("limits.memory=" + asked.String() + ",limits.cpu=" + pick(d.dice, "1", "2", "1e3", "nonsense", "-1"))
+	if d.absurd && d.rarely() {
+		event.Message = pick(d.dice, "", "requested: ", "Error creating pod: exceeded quota: , requested: ,,=,a=b, used: ")
+	}
+	return event
+}
+
 // same compares quantities by amount and format.
 var same = cmp.Comparer(func(a, b resource.Quantity) bool { return a.Cmp(b) == 0 && a.Format == b.Format })
 
@@ -298,6 +313,7 @@ func copyOf(s migration.Snapshot) migration.Snapshot {
 	s.Pods = copies(s.Pods, (*corev1.Pod).DeepCopy)
 	s.LimitRanges = copies(s.LimitRanges, (*corev1.LimitRange).DeepCopy)
 	s.PVCs = copies(s.PVCs, (*corev1.PersistentVolumeClaim).DeepCopy)
+	s.Events = copies(s.Events, (*corev1.Event).DeepCopy)
 	s.Namespace = s.Namespace.DeepCopy()
 	return s
 }
@@ -336,6 +352,7 @@ func TestOrderFree(t *testing.T) {
 		s.Pods = rapid.Permutation(s.Pods).Draw(t, "pods")
 		s.PVCs = rapid.Permutation(s.PVCs).Draw(t, "PVCs")
 		s.LimitRanges = rapid.Permutation(s.LimitRanges).Draw(t, "LimitRanges")
+		s.Events = rapid.Permutation(s.Events).Draw(t, "Events")
 		if diff := cmp.Diff(want, migration.InFlight(s), same); diff != "" {
 			t.Fatalf("another order gives another answer:\n%s", diff)
 		}
@@ -347,6 +364,7 @@ func equal(a, b migration.Snapshot) bool {
 	return equality.Semantic.DeepEqual(a.Migrations, b.Migrations) && equality.Semantic.DeepEqual(a.VMIs, b.VMIs) &&
 		equality.Semantic.DeepEqual(a.Pods, b.Pods) && equality.Semantic.DeepEqual(a.PVCs, b.PVCs) &&
 		equality.Semantic.DeepEqual(a.LimitRanges, b.LimitRanges) && equality.Semantic.DeepEqual(a.Namespace, b.Namespace) &&
+		equality.Semantic.DeepEqual(a.Events, b.Events) &&
 		a.Now.Equal(b.Now)
 }
 

@@ -21,6 +21,12 @@ type Snapshot struct {
 	LimitRanges []*corev1.LimitRange
 	PVCs        []*corev1.PersistentVolumeClaim
 
+	// Events are those that SelectRefusals selects, and may hold others. What quota
+	// was asked for when it refused a target pod stands nowhere else. Without them a
+	// target pod that needs more than the source, for reasons that neither the source nor
+	// the VMI shows (another overhead ratio, another KubeVirt), is refused for good.
+	Events []*corev1.Event
+
 	// Namespace is the namespace itself. It is read for one thing, its label
 	// alpha.kubevirt.io/auto-memory-limits-ratio. Nil: KubeVirt's default ratio.
 	Namespace *corev1.Namespace
@@ -50,7 +56,8 @@ type Snapshot struct {
 // its backend-storage claim, less the growth of a guest that this migration carries
 // out. Pods that exist are the truth; before there is a target pod, it is the source
 // pod with what KubeVirt and the API server would render into it anew (see
-// LimitRange, automatic limits, memory overhead). Once the migration has succeeded
+// LimitRange, automatic limits, memory overhead), and no less than what quota said
+// that it was asked for when it refused the target. Once the migration has succeeded
 // it is what the source still charges. A decentralized migration (spec.sendTo or
 // spec.receive) doubles nothing in its namespace: it has no surge.
 //

@@ -1,0 +1,123 @@
+package migration
+
+import (
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+)
+
+// refusalReason is FailedCreatePodReason of KubeVirt's pkg/controller.
+const refusalReason = "FailedCreate"
+
+// refusalTrust is how many times the estimate a refusal may say that the target pod
+// costs. Whoever may create events in a namespace can forge one.
+const refusalTrust = 4
+
+// longestAmount is the longest quantity that is read from a refusal.
+const longestAmount = 24
+
+// SelectRefusals makes a list or a watch one of the events that [Snapshot] has a use
+// for: failed creations of the pods of virtual machines. It is for the informer behind
+// [Caches], which then caches nothing else:
+//
+//	informers.WithTweakListOptions(migration.SelectRefusals)
+func SelectRefusals(options *metav1.ListOptions) {
+	options.FieldSelector = "reason=" + refusalReason + ",involvedObject.kind=" + kubevirtv1.VirtualMachineInstanceGroupVersionKind.Kind
+}
+
+// isRefusal reports whether event is one that SelectRefusals selects.
+func isRefusal(event *corev1.Event) bool {
+	return event.Reason == refusalReason && event.InvolvedObject.Kind == kubevirtv1.VirtualMachineInstanceGroupVersionKind.Kind
+}
+
+// refusalsOf groups the refusals by the VMI that they are about.
+func refusalsOf(events []*corev1.Event) map[types.UID][]*corev1.Event {
+	byVMI := map[types.UID][]*corev1.Event{}
+	for _, event := range oldestFirst(events) {
+		if isRefusal(event) {
+			uid := event.InvolvedObject.UID
+			byVMI[uid] = append(byVMI[uid], event)
+		}
+	}
+	return byVMI
+}
+
+// correct raises surge, the estimate of what the target pod of vmim will be charged
+// for, to what quota said that it was asked for when it refused that pod: memory
+// overhead and sidecars of another KubeVirt, or of another configuration, are seen
+// nowhere else before there is a target pod. It is no more than refusalTrust times the
+// estimate.
+//
+// While a hot-plug is carried out nothing is corrected, because what was asked for
+// includes the growth of the guest.
+func (m *machine) correct(surge corev1.ResourceList, vmim *kubevirtv1.VirtualMachineInstanceMigration) {
+	if m.changes(kubevirtv1.VirtualMachineInstanceVCPUChange) || m.changes(kubevirtv1.VirtualMachineInstanceMemoryChange) {
+		return
+	}
+	estimate := surge.DeepCopy()
+	for _, event := range m.refusals[m.vmi.UID] {
+		if lastSeen(event).Before(vmim.CreationTimestamp.Truncate(time.Second)) {
+			continue
+		}
+		for name, asked := range requested(event.Message) {
+			most, known := estimate[name]
+			if !known {
+				continue
+			}
+			most = most.DeepCopy()
+			if !most.Mul(refusalTrust) || asked.Cmp(most) > 0 || asked.Cmp(surge[name]) <= 0 {
+				continue
+			}
+			surge[name] = asked
+		}
+	}
+}
+
+// lastSeen returns when event happened last, in whole seconds.
+func lastSeen(event *corev1.Event) time.Time {
+	last := event.CreationTimestamp.Time
+	for _, t := range []time.Time{event.EventTime.Time, event.FirstTimestamp.Time, event.LastTimestamp.Time} {
+		if t.After(last) {
+			last = t
+		}
+	}
+	if event.Series != nil && event.Series.LastObservedTime.After(last) {
+		last = event.Series.LastObservedTime.Time
+	}
+	return last.Truncate(time.Second)
+}
+
+// requested returns what a virt-launcher pod asked of a quota that refused it, by the
+// words of KubeVirt (createTargetPod in pkg/virt-controller/watch/migration/migration.go)
+// and of Kubernetes (CheckRequest in k8s.io/apiserver's admission/plugin/resourcequota):
+//
+//	Error creating pod: pods "virt-launcher-a" is forbidden: exceeded quota: q,
+//	requested: limits.cpu=1015m,limits.memory=2773714688, used: ..., limited: ...
+//
+// What cannot be read is left out.
+func requested(message string) corev1.ResourceList {
+	_, reason, _ := strings.Cut(message, "Error creating pod: ")
+	_, reason, _ = strings.Cut(reason, "exceeded quota: ")
+	_, reason, _ = strings.Cut(reason, ", requested: ")
+	amounts, _, complete := strings.Cut(reason, ", used: ")
+	if !complete {
+		return nil
+	}
+	asked := corev1.ResourceList{}
+	for amount := range strings.SplitSeq(amounts, ",") {
+		name, value, _ := strings.Cut(amount, "=")
+		// An exponent makes a short text an amount that takes seconds to compare.
+		if len(value) > longestAmount || strings.ContainsAny(value, "eE") {
+			continue
+		}
+		if q, err := resource.ParseQuantity(value); err == nil {
+			asked[corev1.ResourceName(name)] = q
+		}
+	}
+	return asked
+}

@@ -1,0 +1,130 @@
+package migration_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/migration"
+	"github.com/vmquota/headroom/quota"
+)
+
+// refusalMessage is what KubeVirt says when quota was asked for amounts and refused.
+func refusalMessage(amounts string) string {
+	return `Error creating pod: pods "virt-launcher-vm1-x7k2p" is forbidden: exceeded quota: q, requested: ` + amounts +
+		", used: limits.cpu=9,limits.memory=9Ti, limited: limits.cpu=10,limits.memory=10Ti"
+}
+
+// refusal is the event of a target pod of vmi for which quota was asked for amounts.
+func refusal(amounts, vmi string, at metav1.Time) *corev1.Event {
+	return &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: "tenant", Name: vmi + ".1", CreationTimestamp: at},
+		InvolvedObject: corev1.ObjectReference{Kind: "VirtualMachineInstance", Name: vmi, UID: types.UID("uid-" + vmi)},
+		Reason:         "FailedCreate",
+		Message:        refusalMessage(amounts),
+		LastTimestamp:  at,
+	}
+}
+
+// A target pod that needs more than its source, for reasons that no object shows, is
+// let in by what quota said that it was asked for.
+func TestRefusalSaysWhatTheTargetCosts(t *testing.T) {
+	asked := "limits.cpu=1115m,limits.memory=3000000000"
+	corrected := with(onePod, "limits.cpu=1115m limits.memory=3000000000")
+	for name, c := range map[string]struct {
+		change func(s *scene, event *corev1.Event)
+		want   corev1.ResourceList
+	}{
+		"as it is": {func(*scene, *corev1.Event) {}, corrected},
+		"aggregated": {func(_ *scene, event *corev1.Event) {
+			event.Message = "(combined from similar events): " + event.Message
+		}, corrected},
+		"first seen before the migration": {func(s *scene, event *corev1.Event) {
+			event.CreationTimestamp, event.FirstTimestamp = metav1.NewTime(dawn), metav1.NewTime(dawn)
+		}, corrected},
+		"seen in the same second": {func(s *scene, event *corev1.Event) {
+			s.Migrations[0].CreationTimestamp = metav1.NewTime(event.LastTimestamp.Add(999 * time.Millisecond))
+		}, corrected},
+		"of the newer kind": {func(_ *scene, event *corev1.Event) {
+			event.EventTime = metav1.NewMicroTime(event.LastTimestamp.Time)
+			event.LastTimestamp, event.CreationTimestamp = metav1.Time{}, metav1.Time{}
+		}, corrected},
+		"of a series": {func(_ *scene, event *corev1.Event) {
+			event.Series = &corev1.EventSeries{LastObservedTime: metav1.NewMicroTime(event.LastTimestamp.Time)}
+			event.LastTimestamp, event.CreationTimestamp = metav1.Time{}, metav1.Time{}
+		}, corrected},
+		"two quotas, one after the other": {func(s *scene, event *corev1.Event) {
+			event.Message = refusalMessage("limits.cpu=1115m")
+			s.Events = append(s.Events, refusal("limits.memory=3000000000", "vm1", event.LastTimestamp))
+		}, corrected},
+		"less than the estimate": {func(_ *scene, event *corev1.Event) {
+			event.Message = refusalMessage("limits.cpu=15m,limits.memory=1")
+		}, onePod},
+		"a resource that the pod does not use": {func(_ *scene, event *corev1.Event) {
+			event.Message = refusalMessage("requests.nvidia.com/gpu=1")
+		}, onePod},
+		"four times the estimate": {func(_ *scene, event *corev1.Event) {
+			event.Message = refusalMessage("limits.cpu=4060m")
+		}, with(onePod, "limits.cpu=4060m")},
+		"more than that": {func(_ *scene, event *corev1.Event) {
+			event.Message = refusalMessage("limits.cpu=4061m")
+		}, onePod},
+		"an absurd exponent": {func(_ *scene, event *corev1.Event) {
+			event.Message = refusalMessage("limits.cpu=1e999999999,limits.memory=1e-999999999")
+		}, onePod},
+		"cut off": {func(_ *scene, event *corev1.Event) {
+			event.Message = `Error creating pod: pods "x" is forbidden: exceeded quota: q, requested: limits.cpu=1115m`
+		}, onePod},
+		"of an attachment pod": {func(_ *scene, event *corev1.Event) {
+			event.Message = "Error creating attachment pod: exceeded quota: q, requested: limits.cpu=1115m, used: "
+		}, onePod},
+		"older than the migration": {func(_ *scene, event *corev1.Event) {
+			event.CreationTimestamp, event.LastTimestamp = metav1.NewTime(dawn), metav1.NewTime(dawn)
+		}, onePod},
+		"of another VMI": {func(_ *scene, event *corev1.Event) { event.InvolvedObject.UID = "uid-vm2" }, onePod},
+		"of another kind": {func(_ *scene, event *corev1.Event) {
+			event.InvolvedObject.Kind = "ReplicaSet"
+		}, onePod},
+		"for another reason": {func(_ *scene, event *corev1.Event) { event.Reason = "Started" }, onePod},
+		"while CPUs are hot-plugged": {func(s *scene, _ *corev1.Event) {
+			hotPlug(s.VMIs[0], kubevirtv1.VirtualMachineInstanceVCPUChange)
+		}, onePod},
+		"while memory is hot-plugged": {func(s *scene, _ *corev1.Event) {
+			hotPlug(s.VMIs[0], kubevirtv1.VirtualMachineInstanceMemoryChange)
+		}, onePod},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, vmi, _ := newScene()
+			m := s.refused(vmi, "m1")
+			event := refusal(asked, "vm1", metav1.NewTime(m.CreationTimestamp.Add(time.Second)))
+			s.Events = []*corev1.Event{nil, event}
+			c.change(s, event)
+			s.expect(t, flight{"uid-m1", quota.Blocked, c.want, nil})
+		})
+	}
+}
+
+// Once there is a target pod it is the truth.
+func TestTargetPodBeatsRefusal(t *testing.T) {
+	s, vmi, source := newScene()
+	m, _ := s.running(vmi, source, "m1", "target")
+	s.Events = []*corev1.Event{refusal("limits.cpu=1115m", "vm1", metav1.NewTime(m.CreationTimestamp.Add(time.Second)))}
+	s.expect(t, flight{"uid-m1", quota.Charged, onePod, onePod})
+}
+
+func TestSelectRefusals(t *testing.T) {
+	var options metav1.ListOptions
+	migration.SelectRefusals(&options)
+	selector, err := fields.ParseSelector(options.FieldSelector)
+	require.NoError(t, err)
+	event := refusal("", "vm1", metav1.Time{})
+	require.True(t, selector.Matches(fields.Set{"reason": event.Reason, "involvedObject.kind": event.InvolvedObject.Kind}))
+	require.False(t, selector.Matches(fields.Set{"reason": "Started", "involvedObject.kind": event.InvolvedObject.Kind}))
+	require.False(t, selector.Matches(fields.Set{"reason": event.Reason, "involvedObject.kind": "ReplicaSet"}))
+}
