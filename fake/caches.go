@@ -24,10 +24,11 @@ type Caches struct {
 	ConfigMaps     cache.Indexer // of *corev1.ConfigMap
 	VMIs           cache.Indexer // of *kubevirtv1.VirtualMachineInstance
 	Migrations     cache.Indexer // of *kubevirtv1.VirtualMachineInstanceMigration
+	Events         cache.Indexer // of *corev1.Event
 }
 
 // cachedKinds are in the order in which informers hear of a change.
-var cachedKinds = []Kind{Namespaces, ResourceQuotas, LimitRanges, Pods, Claims, ConfigMaps, VMIs, Migrations}
+var cachedKinds = []Kind{Namespaces, ResourceQuotas, LimitRanges, Pods, Claims, ConfigMaps, VMIs, Migrations, Events}
 
 // Lag makes the cache of kind as old as lag says, from now on and over crashes. It is
 // how a cache goes stale. The zero Span is the default of Config.Timing again.
@@ -74,6 +75,7 @@ func (p *Process) openCaches() {
 		ConfigMaps:     p.informers[ConfigMaps].indexer,
 		VMIs:           p.informers[VMIs].indexer,
 		Migrations:     p.informers[Migrations].indexer,
+		Events:         p.informers[Events].indexer,
 	}
 }
 
@@ -171,6 +173,7 @@ func (c Caches) Snapshot(namespace string) migration.Snapshot {
 		Pods:        held[*corev1.Pod](c.Pods, namespace),
 		LimitRanges: held[*corev1.LimitRange](c.LimitRanges, namespace),
 		PVCs:        held[*corev1.PersistentVolumeClaim](c.Claims, namespace),
+		Events:      held[*corev1.Event](c.Events, namespace),
 	}
 }
 

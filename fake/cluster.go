@@ -165,6 +165,7 @@ func (c *Cluster) Snapshot(namespace string) migration.Snapshot {
 		Pods:        all[*corev1.Pod](&c.store, namespace),
 		LimitRanges: all[*corev1.LimitRange](&c.store, namespace),
 		PVCs:        all[*corev1.PersistentVolumeClaim](&c.store, namespace),
+		Events:      all[*corev1.Event](&c.store, namespace),
 		Now:         c.clock.now,
 	}
 	s.Namespace, _ = find[*corev1.Namespace](&c.store, "", namespace)

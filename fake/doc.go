@@ -33,8 +33,8 @@
 //     come and go.
 //   - KubeVirt's virt-controller and virt-handler: VMIs, migrations with all their phases,
 //     parallel limits, retries and their back-off, hot-plug of CPU and memory, attachment
-//     pods, backend storage, node drains. Migrations between clusters wait for ever, and
-//     no events (the core/v1 kind) are written.
+//     pods, backend storage, node drains, and the events (the core/v1 kind) that a pod of a
+//     VMI could not be created; no other events. Migrations between clusters wait for ever.
 //   - Rancher's controller of the quotas of namespaces, and the lock that its webhook
 //     puts on them; see [Cluster.StartRancher] and Config.Lock.
 package fake

@@ -74,6 +74,8 @@ func worthTelling(c change) bool {
 	case *kubevirtv1.VirtualMachineInstanceMigration:
 		before, ok := c.before.(*kubevirtv1.VirtualMachineInstanceMigration)
 		return !ok || detail(after) != detail(before)
+	case *corev1.Event:
+		return false // it happens again
 	case *kubevirtv1.VirtualMachineInstance:
 		return (c.before.GetDeletionTimestamp() == nil) != (after.DeletionTimestamp == nil)
 	default:
@@ -104,6 +106,8 @@ func detail(o object) string {
 			return ""
 		}
 		return text
+	case *corev1.Event:
+		return ": " + o.Reason
 	default:
 		return ""
 	}

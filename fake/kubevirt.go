@@ -26,6 +26,7 @@ type virtController struct {
 	vmis        *queue
 	migrations  *queue
 	evacuations *queue // of nodes that are drained
+	recorder    *recorder
 
 	overhead int64 // of memory, in bytes
 	outcomes map[types.UID]Outcome
@@ -35,6 +36,7 @@ type virtController struct {
 func newVirtController(c *Cluster) *virtController {
 	k := &virtController{
 		Cluster:  c,
+		recorder: newRecorder(c),
 		overhead: 270 << 20,
 		outcomes: map[types.UID]Outcome{},
 		expected: map[string]int{},

@@ -24,7 +24,7 @@ type Program struct {
 	Reconcile func(ctx context.Context, namespace string) (again time.Duration, err error)
 	// Namespace says which namespace an event concerns, "" for none. It is given what
 	// informers hand to their handlers, tombstones included. Nil: that of quotas, limit
-	// ranges, pods, claims, VMIs and VMIMs, and a Namespace itself.
+	// ranges, pods, claims, VMIs, VMIMs and events, and a Namespace itself.
 	Namespace func(object any) string
 }
 

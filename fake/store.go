@@ -29,6 +29,7 @@ const (
 	ConfigMaps     Kind = "configmaps"
 	VMIs           Kind = "virtualmachineinstances"
 	Migrations     Kind = "virtualmachineinstancemigrations"
+	Events         Kind = "events"
 )
 
 // An object is what the API server stores. Those in the store are never changed; a
@@ -53,6 +54,8 @@ func kindOf(o object) Kind {
 		return Claims
 	case *corev1.ConfigMap:
 		return ConfigMaps
+	case *corev1.Event:
+		return Events
 	case *kubevirtv1.VirtualMachineInstance:
 		return VMIs
 	case *kubevirtv1.VirtualMachineInstanceMigration:

@@ -49,11 +49,20 @@ func (k *virtController) syncPods(vmi *kubevirtv1.VirtualMachineInstance) error 
 		if err := k.createBackendClaim(vmi); err != nil {
 			return err
 		}
-		return k.createPod(k.sourceLauncher(vmi), "")
+		return k.createFor(vmi, k.sourceLauncher(vmi), "Error creating pod: %v")
 	case ready(pod) && vmi.IsRunning() && hotplugs(vmi) && len(k.attachments(pod)) == 0:
-		return k.createPod(attachment(pod), "")
+		return k.createFor(vmi, attachment(pod), "Error creating attachment pod: %v")
 	}
 	return nil
+}
+
+// createFor creates a pod for vmi, or tells in an event why not.
+func (k *virtController) createFor(vmi *kubevirtv1.VirtualMachineInstance, pod *corev1.Pod, failure string) error {
+	err := k.createPod(pod, "")
+	if err != nil {
+		k.recorder.failedCreate(vmi, failure, err)
+	}
+	return err
 }
 
 // deleteOrphanedAttachments deletes the attachment pods of launchers that have ended, or

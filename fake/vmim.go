@@ -119,7 +119,7 @@ func (k *virtController) proceedPending(m *kubevirtv1.VirtualMachineInstanceMigr
 	case target == nil:
 		return k.start(m, vmi)
 	case ready(target) && hotplugs(vmi) && len(k.attachments(target)) == 0:
-		return 0, k.attach(m, target)
+		return 0, k.attach(m, vmi, target)
 	case !ready(target):
 		return k.timeOut(target)
 	default:
@@ -167,6 +167,7 @@ func (k *virtController) start(m *kubevirtv1.VirtualMachineInstanceMigration, vm
 	pod.Labels[kubevirtv1.MigrationJobLabel] = string(m.UID)
 	pod.Annotations[kubevirtv1.MigrationJobNameAnnotation] = m.Name
 	if err := k.createPod(pod, key(m)); err != nil {
+		k.recorder.failedCreate(vmi, "Error creating pod: %v", err)
 		return 0, fmt.Errorf("failed to create vmi migration target pod: %w", err)
 	}
 	return 0, nil
@@ -238,11 +239,12 @@ func (k *virtController) targetClaim(m *kubevirtv1.VirtualMachineInstanceMigrati
 
 // attach creates the attachment pod on the target's node. Its refusal by quota sets no
 // condition: the target pod is there.
-func (k *virtController) attach(m *kubevirtv1.VirtualMachineInstanceMigration, target *corev1.Pod) error {
+func (k *virtController) attach(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance, target *corev1.Pod) error {
 	pod := attachment(target)
 	pod.Labels[kubevirtv1.MigrationJobLabel] = string(m.UID)
 	pod.Annotations[kubevirtv1.MigrationJobNameAnnotation] = m.Name
 	if err := k.createPod(pod, key(m)); err != nil {
+		k.recorder.failedCreate(vmi, "Error creating attachment pod: %v", err)
 		return fmt.Errorf("failed to create attachment pod: %w", err)
 	}
 	return nil

@@ -1,0 +1,84 @@
+package fake
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+)
+
+// eventTTL is after which time the API server forgets an event, by default.
+const eventTTL = time.Hour
+
+// A recorder writes events about VMIs as client-go's does for virt-controller: by and by,
+// similar ones as one after the tenth, and of more than 25 about one VMI one each five
+// minutes.
+type recorder struct {
+	*Cluster
+	correlator *record.EventCorrelator
+}
+
+func newRecorder(c *Cluster) *recorder {
+	return &recorder{Cluster: c, correlator: record.NewEventCorrelator(passiveClock{&c.clock})}
+}
+
+// A passiveClock is what client-go reads the simulated time from.
+type passiveClock struct{ *clock }
+
+// Now is the simulated time.
+func (c passiveClock) Now() time.Time { return c.now }
+
+// Since is how long ago t was.
+func (c passiveClock) Since(t time.Time) time.Duration { return c.now.Sub(t) }
+
+// failedCreate tells that a pod of vmi could not be created.
+func (r *recorder) failedCreate(vmi *kubevirtv1.VirtualMachineInstance, format string, err error) {
+	event := &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: vmi.Namespace,
+			Name:      fmt.Sprintf("%s.%x", vmi.Name, r.clock.now.UnixNano()),
+		},
+		InvolvedObject: corev1.ObjectReference{
+			Kind: kubevirtv1.VirtualMachineInstanceGroupVersionKind.Kind, APIVersion: kubevirtv1.GroupVersion.String(),
+			Namespace: vmi.Namespace, Name: vmi.Name, UID: vmi.UID, ResourceVersion: vmi.ResourceVersion,
+		},
+		Type:           corev1.EventTypeWarning,
+		Reason:         "FailedCreate",
+		Message:        fmt.Sprintf(format, err),
+		Source:         corev1.EventSource{Component: "virtualmachine-controller"},
+		FirstTimestamp: r.stamp(),
+		LastTimestamp:  r.stamp(),
+		Count:          1,
+	}
+	result, correlateErr := r.correlator.EventCorrelate(event)
+	if correlateErr == nil && !result.Skip {
+		r.clock.after(r.draw(r.config.Timing.Call), func() { r.write(result.Event) })
+	}
+}
+
+// write brings event to the API server, in place of the one that it repeats.
+func (r *recorder) write(event *corev1.Event) {
+	event = event.DeepCopy()
+	event.LastTimestamp.Time = event.LastTimestamp.Truncate(time.Second)
+	event.FirstTimestamp.Time = event.FirstTimestamp.Truncate(time.Second)
+	event.ResourceVersion = ""
+	if old, ok := find[*corev1.Event](&r.store, event.Namespace, event.Name); ok {
+		event.UID, event.CreationTimestamp = old.UID, old.CreationTimestamp
+		r.store.put(virtControllerUser, event)
+	} else {
+		created, err := r.create(virtControllerUser, event)
+		if err != nil {
+			return // admission does not look at events
+		}
+		event, _ = created.(*corev1.Event)
+	}
+	r.correlator.UpdateState(event)
+	r.clock.after(eventTTL, func() {
+		if latest, ok := find[*corev1.Event](&r.store, event.Namespace, event.Name); ok && latest.ResourceVersion == event.ResourceVersion {
+			r.store.remove(apiServer, latest)
+		}
+	})
+}
