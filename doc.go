@@ -8,21 +8,24 @@
 // was given, the migrations in flight, and the usage. Everybody who writes the quota
 // computes the same, so nobody undoes the other's work.
 //
-// This package has no code. It is the door to the others, which import each other to
-// the left only:
+// This package has no code. It is the door to the others:
 //
-//		quota <- ledger <- migration
+//   - [github.com/vmquota/headroom/quota] is the rule. It is pure: Effective
+//     returns the limits, Policy adds a budget, Footprint says what quota charges for
+//     a pod.
+//   - [github.com/vmquota/headroom/ledger] is the record of the migrations in flight,
+//     by namespace: an interface, and the suite that each of its backends passes. These
+//     are packages below it, as is what writes the quotas (applier) and the work queue
+//     that looks at namespaces (loop).
+//   - [github.com/vmquota/headroom/migration] reads KubeVirt's objects: InFlight tells
+//     which migrations are in flight and what each of them charges twice. A Keeper is
+//     all that a controller does about a namespace; its example is a whole controller.
+//   - [github.com/vmquota/headroom/fake] is a simulated cluster for the tests of an
+//     embedder. The examples are programs that run.
 //
-//	  - [github.com/vmquota/headroom/quota] is the rule. It is pure: Effective
-//	    returns the limits, Policy adds a budget, Footprint says what quota charges for
-//	    a pod.
-//	  - [github.com/vmquota/headroom/ledger] is the record of the migrations in flight,
-//	    by namespace: an interface, its backends, and the suite that each of them
-//	    passes.
-//	  - [github.com/vmquota/headroom/migration] reads KubeVirt's objects:
-//	    InFlight tells which migrations are in flight and what each of them
-//	    charges twice.
-//	  - fake has what the tests of an embedder need; examples has programs that run.
+// They import each other to the left only:
+//
+//	quota <- ledger <- migration
 //
 // # How data flows
 //

@@ -33,8 +33,11 @@ type Caches struct {
 	LimitRanges List[corev1.LimitRange]
 	PVCs        List[corev1.PersistentVolumeClaim]
 	// Without Events, target pods that are larger than their source shows stay refused;
-	// see [Snapshot]. [SelectRefusals] narrows the informer down.
+	// see [Snapshot], also for whom they trust. [SelectRefusals] narrows the informer down.
 	Events List[corev1.Event]
+	// Namespace returns the namespace itself, nil if there is none; see [Snapshot]. Nil:
+	// the memory limits that KubeVirt sets by itself are taken to be of its default ratio.
+	Namespace func(ctx context.Context, name string) (*corev1.Namespace, error)
 }
 
 // Snapshot reads all caches for one namespace. Its error names the kind that could
@@ -59,6 +62,11 @@ func (c Caches) Snapshot(ctx context.Context, namespace string) (Snapshot, error
 	}
 	if s.Events, err = list(ctx, c.Events, namespace, "Events"); err != nil {
 		return Snapshot{}, err
+	}
+	if c.Namespace != nil {
+		if s.Namespace, err = c.Namespace(ctx, namespace); err != nil {
+			return Snapshot{}, fmt.Errorf("namespace %q: get the Namespace: %w", namespace, err)
+		}
 	}
 	return s, nil
 }
@@ -92,6 +100,22 @@ func FromIndexer[T any](indexer cache.Indexer) List[T] {
 			typed = append(typed, t)
 		}
 		return typed, nil
+	}
+}
+
+// FromStore gets from a store of client-go that has Namespaces, as the informer of these
+// has; for [Caches]. One that is not there is nil, not an error.
+func FromStore(store cache.Store) func(ctx context.Context, name string) (*corev1.Namespace, error) {
+	return func(_ context.Context, name string) (*corev1.Namespace, error) {
+		object, exists, err := store.GetByKey(name)
+		if err != nil || !exists {
+			return nil, err
+		}
+		namespace, ok := object.(*corev1.Namespace)
+		if !ok {
+			return nil, fmt.Errorf("the cache holds a %T, not a %T", object, namespace)
+		}
+		return namespace, nil
 	}
 }
 

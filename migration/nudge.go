@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/quota"
@@ -126,6 +127,8 @@ func (n *Nudger) nudge(ctx context.Context, vmim *kubevirtv1.VirtualMachineInsta
 	case err != nil:
 		return fmt.Errorf("nudge VirtualMachineInstanceMigration %s/%s: %w", vmim.Namespace, vmim.Name, err)
 	}
+	klog.FromContext(ctx).V(2).Info("Woke KubeVirt: the quota has room for a target pod that did not come",
+		"virtualMachineInstanceMigration", klog.KObj(vmim))
 	if n.Recorder != nil {
 		n.Recorder.Event(vmim, corev1.EventTypeNormal, "Nudged", "The quota has room for the target pod, and it did not come: KubeVirt was woken.")
 	}

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/ledger"
@@ -19,10 +20,11 @@ import (
 // level-triggered and has no state, so a missed event, a restart or a second replica
 // does no harm. It is safe for concurrent use.
 //
-// Call Observe from a work queue that is keyed by namespace, for every event that
-// [Namespace] finds of interest, and for all namespaces now and then (a resync). Such
-// a queue is what coalesces: of fifty migrations that start at once it makes a few
-// calls, and each call costs at most one write.
+// Call Observe from a work queue that is keyed by namespace, such as a loop.Loop, for
+// every event that [Namespace] finds of interest, and for all namespaces now and then (a
+// resync). Such a queue is what coalesces: of fifty migrations that start at once it makes
+// a few calls, and each call costs at most one write. A [Keeper] calls it together with
+// what comes after it.
 type Observer struct {
 	Caches Caches
 	Ledger ledger.Ledger
@@ -58,16 +60,18 @@ func (o *Observer) Observe(ctx context.Context, namespace string) error {
 	if err := o.Ledger.Replace(ctx, namespace, inFlight); err != nil {
 		return fmt.Errorf("namespace %q: record %d migrations: %w", namespace, len(inFlight), err)
 	}
+	klog.FromContext(ctx).V(4).Info("Recorded the migrations in flight", "namespace", namespace, "count", len(inFlight))
 	if o.Observed != nil {
 		o.Observed(ctx, namespace, inFlight)
 	}
 	return nil
 }
 
-// Namespace returns the namespace to observe after an event of object, and "" if the
+// Namespace returns the namespace to look at after an event of object, and "" if the
 // event says nothing about migrations: most pods and claims have nothing to do with
 // virtual machines. It takes what informers hand to their event handlers, the
-// tombstones of missed deletions included.
+// tombstones of missed deletions included. An [Observer] has no use for events of
+// ResourceQuotas; a [Keeper] has.
 func Namespace(object any) string {
 	if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 		object = tombstone.Obj
@@ -79,6 +83,10 @@ func Namespace(object any) string {
 		return o.Namespace
 	case *corev1.LimitRange:
 		return o.Namespace
+	case *corev1.ResourceQuota:
+		return o.Namespace
+	case *corev1.Namespace:
+		return o.Name
 	case *corev1.Event:
 		if isRefusal(o) {
 			return o.Namespace

@@ -154,6 +154,7 @@ func TestObserveKeepsTheLedgerWhenACacheFails(t *testing.T) {
 		"Pods":                             func(c *migration.Caches) { c.Pods = failing[corev1.Pod](down) },
 		"LimitRanges":                      func(c *migration.Caches) { c.LimitRanges = failing[corev1.LimitRange](down) },
 		"PersistentVolumeClaims":           func(c *migration.Caches) { c.PVCs = failing[corev1.PersistentVolumeClaim](down) },
+		"Events":                           func(c *migration.Caches) { c.Events = failing[corev1.Event](down) },
 	}
 	for kind, breakIt := range kinds {
 		observer.Caches = r.caches()
@@ -192,6 +193,8 @@ func TestNamespaceOfEvents(t *testing.T) {
 		"another claim":           {&corev1.PersistentVolumeClaim{ObjectMeta: meta(nil)}, ""},
 		"a backend claim by name": {&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant", Name: "persistent-state-for-vm"}}, "tenant"},
 		"a refusal":               {refusal("", "vm", metav1.Time{}), "tenant"},
+		"a quota":                 {&corev1.ResourceQuota{ObjectMeta: meta(nil)}, "tenant"},
+		"a namespace":             {&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "tenant"}}, "tenant"},
 		"another event":           {&corev1.Event{ObjectMeta: meta(nil)}, ""},
 		"something else":          {&corev1.ConfigMap{ObjectMeta: meta(nil)}, ""},
 		"nothing":                 {nil, ""},
@@ -240,4 +243,52 @@ func TestTyped(t *testing.T) {
 	}}
 	_, err = migration.Typed(bad)
 	require.ErrorContains(t, err, "VirtualMachineInstance tenant/vm: ")
+}
+
+func TestFromStore(t *testing.T) {
+	store := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	tenant := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "tenant"}}
+	require.NoError(t, store.Add(tenant))
+	require.NoError(t, store.Add(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}))
+	get := migration.FromStore(store)
+	got, err := get(t.Context(), "tenant")
+	require.NoError(t, err)
+	require.Same(t, tenant, got)
+	got, err = get(t.Context(), "gone")
+	require.NoError(t, err)
+	require.Nil(t, got)
+	_, err = get(t.Context(), "node")
+	require.EqualError(t, err, "the cache holds a *v1.Node, not a *v1.Namespace")
+}
+
+// The ratio of the limits that KubeVirt sets stands on the namespace.
+func TestObserveReadsTheRatioOfTheNamespace(t *testing.T) {
+	r := recordingOf(t, "autolimits")
+	var vmim time.Duration
+	for _, e := range r.events {
+		if _, ok := e.Object.(*kubevirtv1.VirtualMachineInstanceMigration); ok {
+			vmim = e.At
+			break
+		}
+	}
+	r.until(vmim)
+	caches := r.caches()
+	caches.Namespace = func(_ context.Context, name string) (*corev1.Namespace, error) {
+		require.Equal(t, r.namespace, name)
+		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{kubevirtv1.AutoMemoryLimitsRatioLabel: "4"}}}, nil
+	}
+	memoryLimit := func(caches migration.Caches) string {
+		s, err := caches.Snapshot(t.Context(), r.namespace)
+		require.NoError(t, err)
+		inFlight := migration.InFlight(s)
+		require.Len(t, inFlight, 1)
+		return inFlight[0].Surge.Name(corev1.ResourceLimitsMemory, "").String()
+	}
+	require.NotEqual(t, memoryLimit(r.caches()), memoryLimit(caches))
+
+	down := errors.New("not synced")
+	caches.Namespace = func(context.Context, string) (*corev1.Namespace, error) { return nil, down }
+	_, err := caches.Snapshot(t.Context(), r.namespace)
+	require.ErrorIs(t, err, down)
+	require.ErrorContains(t, err, "get the Namespace")
 }

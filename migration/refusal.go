@@ -15,7 +15,8 @@ import (
 const refusalReason = "FailedCreate"
 
 // refusalTrust is how many times the estimate a refusal may say that the target pod
-// costs. Whoever may create events in a namespace can forge one.
+// costs. Whoever may create events in a namespace can forge one; Snapshot.Events says
+// what that means.
 const refusalTrust = 4
 
 // longestAmount is the longest quantity that is read from a refusal.

@@ -25,6 +25,12 @@ type Snapshot struct {
 	// was asked for when it refused a target pod stands nowhere else. Without them a
 	// target pod that needs more than the source, for reasons that neither the source nor
 	// the VMI shows (another overhead ratio, another KubeVirt), is refused for good.
+	//
+	// Events are not authenticated: whoever may create them in the namespace can claim
+	// up to four times what the migration would be charged otherwise, from when it starts
+	// until its target pod is there. Kubernetes' roles admin and edit may. Where tenants
+	// have these and are not trusted, leave Events out, or cap claims by a Budget of
+	// quota.Policy; what they take is told by the applier (HeadroomTaken).
 	Events []*corev1.Event
 
 	// Namespace is the namespace itself. It is read for one thing, its label

@@ -145,7 +145,7 @@ func TestModuleRequirements(t *testing.T) {
 	require.Empty(t, file.Tool)
 
 	allowed := []string{
-		"k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/component-helpers",
+		"k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/component-helpers", "k8s.io/klog/v2",
 		"kubevirt.io/api", "sigs.k8s.io/json", "sigs.k8s.io/yaml",
 		"github.com/google/go-cmp", "github.com/stretchr/testify", "pgregory.net/rapid",
 	}

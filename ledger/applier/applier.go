@@ -134,7 +134,7 @@ func (a *Applier) Apply(ctx context.Context, namespace string) (Result, error) {
 		v, err := s.look(rq, memories)
 		switch {
 		case err != nil:
-			result.Quotas = append(result.Quotas, a.unreadable(rq, memories.of(rq), err))
+			result.Quotas = append(result.Quotas, a.unreadable(ctx, rq, memories.of(rq), err))
 		case v != nil:
 			views = append(views, v)
 		}
@@ -214,7 +214,7 @@ func (a *Applier) reconcile(ctx context.Context, v *view, memories *memoriesOf) 
 	client := a.config.Quotas.ResourceQuotas(v.rq.Namespace)
 	for try := 1; ; try++ {
 		p := v.plan(a.pause)
-		a.tell(v, p)
+		a.tell(ctx, v, p)
 		if p.next == nil {
 			v.memory.refusals = refusals{}
 			return v.result(p, nil), true
@@ -226,11 +226,11 @@ func (a *Applier) reconcile(ctx context.Context, v *view, memories *memoriesOf) 
 		written, err := update(ctx, client, p.next)
 		switch {
 		case err == nil:
-			return a.wrote(v, p, written), true
+			return a.wrote(ctx, v, p, written), true
 		case apierrors.IsNotFound(err):
 			return QuotaResult{}, false
 		case !apierrors.IsConflict(err) || try == maxTries:
-			return a.failed(v, p, err), true
+			return a.failed(ctx, v, p, err), true
 		}
 		fresh, err := get(ctx, client, v.rq.Name)
 		switch {
@@ -241,7 +241,7 @@ func (a *Applier) reconcile(ctx context.Context, v *view, memories *memoriesOf) 
 		}
 		latest, err := v.latest(fresh, memories.of(fresh))
 		if err != nil {
-			return a.unreadable(fresh, memories.of(fresh), err), true
+			return a.unreadable(ctx, fresh, memories.of(fresh), err), true
 		}
 		v = latest
 	}
@@ -262,21 +262,21 @@ func get(ctx context.Context, client typedcorev1.ResourceQuotaInterface, name st
 }
 
 // wrote takes notice of a write.
-func (a *Applier) wrote(v *view, p plan, written *corev1.ResourceQuota) QuotaResult {
+func (a *Applier) wrote(ctx context.Context, v *view, p plan, written *corev1.ResourceQuota) QuotaResult {
 	v.memory.latest, v.memory.refusals = written, refusals{}
 	if p.action == Restored {
 		v.memory.settling, v.memory.resets.undone = nil, false
 	} else {
 		v.memory.resets.wrote(v.now)
 	}
-	a.tellWrote(v, p)
+	a.tellWrote(ctx, v, p)
 	v.rq = written
 	p.next = nil
 	return v.result(p, nil)
 }
 
 // failed takes notice of a write that failed.
-func (a *Applier) failed(v *view, p plan, err error) QuotaResult {
+func (a *Applier) failed(ctx context.Context, v *view, p plan, err error) QuotaResult {
 	isRefused := refused(err)
 	if isRefused {
 		err = fmt.Errorf("%w: %w", ErrForbidden, err)
@@ -284,7 +284,7 @@ func (a *Applier) failed(v *view, p plan, err error) QuotaResult {
 	err = failed(v.rq.Namespace, v.rq.Name, "write", err)
 	if isRefused {
 		first := v.memory.refusals.add(v, err)
-		a.tellRefused(v, err, first)
+		a.tellRefused(ctx, v, err, first)
 		p.again = v.memory.refusals.until.Sub(v.now)
 	}
 	return v.result(p, err)

@@ -78,7 +78,10 @@
 // what was taken before is not reported), and what was told in events. The limits that are
 // written do not depend on it.
 //
-// # Events
+// # Events and logs
+//
+// What an event tells is logged too, and each write at verbosity 2, by the logger that
+// klog.FromContext finds in the context of Apply.
 //
 //	HeadroomRefused     a write was refused; once until one succeeds
 //	HeadroomReset       another writer has reset a raise
