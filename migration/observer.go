@@ -88,7 +88,7 @@ func Namespace(object any) string {
 	case *corev1.Namespace:
 		return o.Name
 	case *corev1.Event:
-		if isRefusal(o) {
+		if IsRefusal(o) {
 			return o.Namespace
 		}
 	case *corev1.Pod:

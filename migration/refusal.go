@@ -31,8 +31,8 @@ func SelectRefusals(options *metav1.ListOptions) {
 	options.FieldSelector = "reason=" + refusalReason + ",involvedObject.kind=" + kubevirtv1.VirtualMachineInstanceGroupVersionKind.Kind
 }
 
-// isRefusal reports whether event is one that SelectRefusals selects.
-func isRefusal(event *corev1.Event) bool {
+// IsRefusal reports whether event is one that [SelectRefusals] selects.
+func IsRefusal(event *corev1.Event) bool {
 	return event.Reason == refusalReason && event.InvolvedObject.Kind == kubevirtv1.VirtualMachineInstanceGroupVersionKind.Kind
 }
 
@@ -40,7 +40,7 @@ func isRefusal(event *corev1.Event) bool {
 func refusalsOf(events []*corev1.Event) map[types.UID][]*corev1.Event {
 	byVMI := map[types.UID][]*corev1.Event{}
 	for _, event := range oldestFirst(events) {
-		if isRefusal(event) {
+		if IsRefusal(event) {
 			uid := event.InvolvedObject.UID
 			byVMI[uid] = append(byVMI[uid], event)
 		}

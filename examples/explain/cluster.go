@@ -22,6 +22,7 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/fake/recording"
+	"github.com/vmquota/headroom/migration"
 )
 
 // pageSize is how many objects are asked for at once.
@@ -32,20 +33,31 @@ var (
 	vmiResource  = kubevirtv1.SchemeGroupVersion.WithResource("virtualmachineinstances")
 
 	quotaResource = corev1.SchemeGroupVersion.WithResource("resourcequotas")
+	eventResource = corev1.SchemeGroupVersion.WithResource("events")
 )
+
+func refusals() metav1.ListOptions {
+	var options metav1.ListOptions
+	migration.SelectRefusals(&options)
+	return options
+}
 
 // reads are what is asked of a cluster, in this order: a migration is read before
 // its pods, and these before the quota that counts them. Of the pods only those
 // that KubeVirt starts for virtual machines and their hot-plugged disks.
 var reads = []struct {
 	resource schema.GroupVersionResource
-	selector string
+	options  metav1.ListOptions
 }{
 	{resource: vmimResource},
 	{resource: vmiResource},
 	{resource: corev1.SchemeGroupVersion.WithResource("limitranges")},
 	{resource: corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims")},
-	{resource: corev1.SchemeGroupVersion.WithResource("pods"), selector: "kubevirt.io in (virt-launcher,hotplug-disk)"},
+	{
+		resource: corev1.SchemeGroupVersion.WithResource("pods"),
+		options:  metav1.ListOptions{LabelSelector: "kubevirt.io in (virt-launcher,hotplug-disk)"},
+	},
+	{resource: eventResource, options: refusals()},
 	{resource: quotaResource},
 }
 
@@ -104,12 +116,14 @@ func readScene(ctx context.Context, client dynamic.Interface, namespace string, 
 		if !kubeVirt && read.resource != quotaResource {
 			continue // nothing else matters without migrations
 		}
-		err := readAll(ctx, client.Resource(read.resource).Namespace(namespace), read.resource, read.selector, &cache, p)
+		err := readAll(ctx, client.Resource(read.resource).Namespace(namespace), read.resource, read.options, &cache, p)
 		switch {
 		case err == nil:
 		case apierrors.IsNotFound(err) && read.resource == vmimResource:
 			kubeVirt = false
 			s.notes = append(s.notes, "This cluster has no KubeVirt (it knows no VirtualMachineInstanceMigrations): the quotas are shown as they are.")
+		case apierrors.IsForbidden(err) && read.resource == eventResource:
+			s.notes = append(s.notes, "Events cannot be listed: a target pod that needs more than its source shows is not seen.")
 		default:
 			return scene{}, fmt.Errorf("cannot list %s%s: %w", read.resource.Resource, in(namespace), err)
 		}
@@ -138,7 +152,7 @@ func in(namespace string) string {
 
 // readAll lists a resource page by page into cache.
 func readAll(
-	ctx context.Context, client dynamic.ResourceInterface, gvr schema.GroupVersionResource, selector string,
+	ctx context.Context, client dynamic.ResourceInterface, gvr schema.GroupVersionResource, options metav1.ListOptions,
 	cache *recording.Cache, p *progress,
 ) error {
 	read := 0
@@ -152,7 +166,7 @@ func readAll(
 		return page, nil
 	})
 	pages.PageSize = pageSize
-	list, _, err := pages.List(ctx, metav1.ListOptions{LabelSelector: selector})
+	list, _, err := pages.List(ctx, options)
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ var resourceOf = map[string]string{
 	"ResourceQuota":                   "resourcequotas",
 	"LimitRange":                      "limitranges",
 	"Pod":                             "pods",
+	"Event":                           "events",
 	"PersistentVolumeClaim":           "persistentvolumeclaims",
 	"VirtualMachineInstance":          "virtualmachineinstances",
 	"VirtualMachineInstanceMigration": "virtualmachineinstancemigrations",

@@ -12,7 +12,7 @@ import (
 // read they are listed one by one, so that a misspelt kind is not passed over.
 var companions = map[string][]string{
 	"": {
-		"ConfigMap", "Endpoints", "Event", "Namespace", "Node", "PersistentVolume",
+		"ConfigMap", "Endpoints", "Node", "PersistentVolume",
 		"ReplicationController", "Secret", "Service", "ServiceAccount",
 	},
 	"kubevirt.io": {"KubeVirt", "VirtualMachine", "VirtualMachineInstanceReplicaSet"},

@@ -108,8 +108,9 @@ func TestSameInput(t *testing.T) {
 }
 
 func TestSkippedKindsAreTold(t *testing.T) {
-	got := explainWith(t, "", "-f", "testdata/drain")
-	require.Equal(t, "note: skipped, they say nothing about what migrations charge: 1 Namespace\n", got.stderr)
+	got := explainWith(t, "apiVersion: v1\nkind: Node\nmetadata: {name: node1}\n---\n"+read(t, "testdata/list.yaml"), "-f", "-")
+	require.Equal(t, "note: skipped, they say nothing about what migrations charge: 1 Node\n", got.stderr)
+	require.Empty(t, explainWith(t, "", "-f", "testdata/drain").stderr, "a Namespace says something")
 }
 
 func TestFitsThePage(t *testing.T) {

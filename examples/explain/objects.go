@@ -18,6 +18,7 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/fake/recording"
+	"github.com/vmquota/headroom/migration"
 )
 
 // An objectSet is what files of objects hold.
@@ -141,7 +142,12 @@ func (s *objectSet) addObject(file string, doc document, m objectMeta) error {
 	case m.Metadata.Name == "":
 		return fmt.Errorf("%s: a %s without a name", doc.where, m.Kind)
 	}
-	if object.GetNamespace() == "" {
+	if event, ok := object.(*corev1.Event); ok && !migration.IsRefusal(event) {
+		s.skipped[m.Kind]++
+		return nil
+	}
+	_, isNamespace := object.(*corev1.Namespace)
+	if object.GetNamespace() == "" && !isNamespace {
 		object.SetNamespace(s.namespace)
 	}
 	id := m.Kind + " " + object.GetNamespace() + "/" + object.GetName()

@@ -17,8 +17,9 @@ import (
 )
 
 // A replay is a recording that is played event by event. It follows what the
-// static limits are: spec.hard, but what was added to it while a migration was in
-// flight is taken for a raise for that migration, and is not static.
+// static limits are: what the quota says that it was raised from; otherwise spec.hard,
+// but what was added to it while a migration was in flight is taken for a raise for that
+// migration, and is not static.
 type replay struct {
 	cache  recording.Cache
 	quotas map[string]map[string]*followed // by namespace and name
@@ -52,8 +53,14 @@ func (r *replay) follow(rq *corev1.ResourceQuota, e recording.Event) {
 		r.quotas[rq.Namespace] = quotas
 	}
 	before, ok := quotas[rq.Name]
-	hard := staticOf(rq)
+	hard := rq.Spec.Hard
 	switch {
+	case isRaised(rq):
+		next := &followed{static: staticOf(rq), live: hard, raised: e.At}
+		if ok && sameLimits(before.live, hard) {
+			next.raised = before.raised
+		}
+		quotas[rq.Name] = next
 	case !ok:
 		quotas[rq.Name] = &followed{static: hard, live: hard}
 	case sameLimits(before.live, hard):

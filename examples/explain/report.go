@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
+	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -120,6 +121,9 @@ func newReport(s scene, policy quota.Policy) report {
 		n := namespaceReport{Name: t.name, Quotas: []quotaReport{}, Migrations: []migrationReport{}}
 		for _, ruling := range rulings {
 			n.Quotas = append(n.Quotas, ruling.report())
+			if _, err := applier.Static(ruling.quota); err != nil {
+				r.Notes = append(r.Notes, err.Error()+": STATIC is spec.hard.")
+			}
 			if ruling.quota.Status.Used == nil {
 				r.Notes = append(r.Notes, fmt.Sprintf("ResourceQuota %s/%s has no status.used: nothing is taken to be used.",
 					t.name, ruling.quota.Name))

@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/vmquota/headroom/fake/recording"
+	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/migration"
 )
 
@@ -52,9 +53,22 @@ func newTenant(namespace string, cache *recording.Cache) tenant {
 	return t
 }
 
-// staticOf returns the limits that the tenant was given. A quota whose limits were
-// raised for migrations would say here what they were before.
-func staticOf(rq *corev1.ResourceQuota) corev1.ResourceList { return rq.Spec.Hard }
+// staticOf returns the limits that the tenant was given: spec.hard, unless the quota says
+// that it is raised for migrations, and what from. Where that cannot be read, it is
+// spec.hard, and newReport says so.
+func staticOf(rq *corev1.ResourceQuota) corev1.ResourceList {
+	static, err := applier.Static(rq)
+	if err != nil {
+		return rq.Spec.Hard
+	}
+	return static
+}
+
+// isRaised reports whether the quota says that it is raised for migrations.
+func isRaised(rq *corev1.ResourceQuota) bool {
+	_, ok := rq.Annotations[applier.StaticAnnotation]
+	return ok
+}
 
 // enforced returns the limits that the API server applies now. They follow
 // spec.hard within milliseconds.

@@ -35,6 +35,10 @@ func kindOf(o metav1.Object) string {
 		return "Pod"
 	case *corev1.PersistentVolumeClaim:
 		return "PersistentVolumeClaim"
+	case *corev1.Event:
+		return "Event"
+	case *corev1.Namespace:
+		return "Namespace"
 	case *kubevirtv1.VirtualMachineInstance:
 		return "VirtualMachineInstance"
 	case *kubevirtv1.VirtualMachineInstanceMigration:
@@ -46,7 +50,7 @@ func kindOf(o metav1.Object) string {
 
 // Apply takes in one event.
 func (c *Cache) Apply(e Event) {
-	namespace := e.Object.GetNamespace()
+	namespace := namespaceOf(e.Object)
 	objects := c.namespaces[namespace]
 	k := keyOf(e.Object)
 	if e.Type == watch.Deleted {
@@ -66,6 +70,14 @@ func (c *Cache) Apply(e Event) {
 	objects[k] = e.Object
 }
 
+// namespaceOf returns where an object is kept: a Namespace is so among what is in it.
+func namespaceOf(o metav1.Object) string {
+	if _, ok := o.(*corev1.Namespace); ok {
+		return o.GetName()
+	}
+	return o.GetNamespace()
+}
+
 // Namespaces returns those that the cache has objects in, sorted.
 func (c *Cache) Namespaces() []string {
 	return slices.Sorted(maps.Keys(c.namespaces))
@@ -78,13 +90,18 @@ func (c *Cache) Quotas(namespace string) []*corev1.ResourceQuota {
 
 // Snapshot returns the other objects of namespace, each kind sorted by name.
 func (c *Cache) Snapshot(namespace string) migration.Snapshot {
-	return migration.Snapshot{
+	s := migration.Snapshot{
 		Migrations:  list[*kubevirtv1.VirtualMachineInstanceMigration](c, namespace),
 		VMIs:        list[*kubevirtv1.VirtualMachineInstance](c, namespace),
 		Pods:        list[*corev1.Pod](c, namespace),
 		LimitRanges: list[*corev1.LimitRange](c, namespace),
 		PVCs:        list[*corev1.PersistentVolumeClaim](c, namespace),
+		Events:      list[*corev1.Event](c, namespace),
 	}
+	if namespaces := list[*corev1.Namespace](c, namespace); len(namespaces) > 0 {
+		s.Namespace = namespaces[0]
+	}
+	return s
 }
 
 func list[T metav1.Object](c *Cache, namespace string) []T {

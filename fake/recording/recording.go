@@ -6,7 +6,7 @@
 //
 //	{"t": seconds since the first, "type": "ADDED|MODIFIED|DELETED", "object": {...}}
 //
-// The objects are ResourceQuotas, LimitRanges, Pods, PersistentVolumeClaims,
+// The objects are ResourceQuotas, LimitRanges, Pods, PersistentVolumeClaims, Events, Namespaces,
 // VirtualMachineInstances and VirtualMachineInstanceMigrations.
 package recording
 
@@ -178,6 +178,10 @@ func newObject(gvk schema.GroupVersionKind) metav1.Object {
 		return &corev1.Pod{}
 	case schema.GroupKind{Kind: "PersistentVolumeClaim"}:
 		return &corev1.PersistentVolumeClaim{}
+	case schema.GroupKind{Kind: "Event"}:
+		return &corev1.Event{}
+	case schema.GroupKind{Kind: "Namespace"}:
+		return &corev1.Namespace{}
 	case schema.GroupKind{Group: kubevirtv1.GroupVersion.Group, Kind: "VirtualMachineInstance"}:
 		return &kubevirtv1.VirtualMachineInstance{}
 	case schema.GroupKind{Group: kubevirtv1.GroupVersion.Group, Kind: "VirtualMachineInstanceMigration"}:
