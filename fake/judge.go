@@ -132,7 +132,7 @@ func (j *judge) auditQuota(c change) {
 	case c.user != RancherUser: // Rancher declares what it meant
 		a.static = quota.Rebase(a.static, before.Spec.Hard, after.Spec.Hard)
 	}
-	if !c.tested {
+	if !c.tested && c.user != RancherUser { // whose shim writes them
 		a.learnAnnotations(before, after)
 	}
 }
