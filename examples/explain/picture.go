@@ -10,7 +10,7 @@ import (
 // Sizes of the picture, in pixels.
 const (
 	pictureWidth = 1120.0
-	marginLeft   = 84.0
+	marginLeft   = 104.0
 	marginRight  = 164.0
 	chartHeight  = 190.0
 	plotLeft     = marginLeft

@@ -57,20 +57,22 @@ func clip(s string, width, size float64) string {
 	return string(runes) + "…"
 }
 
-// textWidth estimates how wide s is in a sans serif font of the size, rather too
-// wide than too narrow.
+// textWidth estimates how wide s is in a sans serif font of the size: one of the widest
+// in use, DejaVu Sans, in bold.
 func textWidth(s string, size float64) float64 {
 	em := 0.0
 	for _, r := range s {
 		switch {
-		case strings.ContainsRune("iljtfr.,:;'|!()[]/ -", r):
-			em += 0.33
+		case strings.ContainsRune("ilj.,:;'|! ", r):
+			em += 0.37
+		case strings.ContainsRune("tfr()[]/-", r):
+			em += 0.48
 		case strings.ContainsRune("mwMW@%", r):
-			em += 0.88
+			em += 1.05
 		case unicode.IsUpper(r):
-			em += 0.68
+			em += 0.77
 		default:
-			em += 0.56
+			em += 0.69
 		}
 	}
 	return em * size
