@@ -1,0 +1,42 @@
+package bed
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestParseAudit(t *testing.T) {
+	const refused = `{"kind":"Event","stage":"ResponseComplete","verb":"create","userAgent":"virt-controller/v1",` +
+		`"user":{"username":"system:serviceaccount:kubevirt:kubevirt-controller"},` +
+		`"objectRef":{"resource":"pods","namespace":"n","subresource":""},` +
+		`"responseStatus":{"code":403,"message":"exceeded quota: q"},"requestObject":{"kind":"Pod"},` +
+		`"requestReceivedTimestamp":"2026-01-02T03:04:05.100000Z","stageTimestamp":"2026-01-02T03:04:05.200000Z"}` + "\n"
+	const begun = `{"kind":"Event","stage":"ResponseStarted","verb":"create"}` + "\n"
+	const cutOff = `{"kind":"Event","stage":"ResponseCom` + "\n"
+	want := AuditEvent{
+		Verb: "create", User: "system:serviceaccount:kubevirt:kubevirt-controller", Agent: "virt-controller/v1",
+		Resource: "pods", Namespace: "n", Code: 403, Message: "exceeded quota: q",
+		Received:      time.Date(2026, 1, 2, 3, 4, 5, 100_000_000, time.UTC),
+		Answered:      time.Date(2026, 1, 2, 3, 4, 5, 200_000_000, time.UTC),
+		RequestObject: []byte(`{"kind":"Pod"}`),
+	}
+	for name, test := range map[string]struct {
+		log  string
+		want []AuditEvent
+	}{
+		"nothing":                      {"", nil},
+		"two":                          {refused + refused, []AuditEvent{want, want}},
+		"one that is not answered yet": {begun + refused, []AuditEvent{want}},
+		"one that is not whole yet":    {refused + refused[:100], []AuditEvent{want}},
+		"one that was cut off":         {cutOff + refused, []AuditEvent{want}},
+		"an empty line":                {"\n" + refused, []AuditEvent{want}},
+	} {
+		got, err := parseAudit([]byte(test.log))
+		require.NoError(t, err, name)
+		require.Equal(t, test.want, got, name)
+	}
+	_, err := parseAudit([]byte(`{"verb":1}` + "\n"))
+	require.ErrorContains(t, err, "audit log")
+}

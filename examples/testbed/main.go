@@ -1,0 +1,100 @@
+// Command testbed runs a real Kubernetes control plane with a real KubeVirt controller
+// and simulated nodes, with no container runtime.
+//
+//	go -C examples/testbed run . up         builds what is missing, starts a bed, prints how to reach it
+//	go -C examples/testbed run . status     lists the beds that there are
+//	go -C examples/testbed run . down       ends the beds that up started
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/vmquota/headroom/examples/testbed/bed"
+)
+
+const usage = `usage:
+  testbed up [--versions newest|oldest] [--dir DIR] [--nodes N] [--step DURATION]
+        builds what is missing, starts a test bed, prints how to reach it
+  testbed build [--versions newest|oldest]
+        builds what is missing
+  testbed status
+        lists the test beds that there are
+  testbed down [--dir DIR]
+        ends the test beds that up started, or the one in DIR, and removes their folders
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case errors.Is(err, errUsage):
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "testbed:", err)
+		os.Exit(1)
+	}
+}
+
+var errUsage = errors.New("wrong command line")
+
+// options are the flags of all commands.
+type options struct {
+	versions bed.Versions
+	dir      string
+	nodes    int
+	step     time.Duration
+}
+
+func run(ctx context.Context, args []string, out, log io.Writer) error {
+	if len(args) == 0 {
+		return errUsage
+	}
+	var opts options
+	flags := flag.NewFlagSet("testbed", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	command := args[0]
+	versions := ""
+	switch command {
+	case "up", "serve":
+		flags.StringVar(&versions, "versions", "", "")
+		flags.StringVar(&opts.dir, "dir", "", "")
+		flags.IntVar(&opts.nodes, "nodes", 3, "")
+		flags.DurationVar(&opts.step, "step", 100*time.Millisecond, "")
+	case "down":
+		flags.StringVar(&opts.dir, "dir", "", "")
+	case "build":
+		flags.StringVar(&versions, "versions", "", "")
+	case "status":
+	default:
+		return errUsage
+	}
+	if err := flags.Parse(args[1:]); err != nil || flags.NArg() > 0 {
+		return errUsage
+	}
+	var err error
+	if opts.versions, err = bed.ChooseVersions(versions); err != nil {
+		return err
+	}
+	switch command {
+	case "up":
+		return up(ctx, opts, out, log)
+	case "serve":
+		return serve(ctx, opts, log)
+	case "build":
+		return bed.Build(ctx, opts.versions, log)
+	case "status":
+		return status(out)
+	default:
+		return down(opts, out)
+	}
+}
