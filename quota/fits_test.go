@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"testing"
 
-	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"pgregory.net/rapid"
@@ -121,11 +120,8 @@ func TestFitsIsWhatIsAvailable(t *testing.T) {
 		if want == "" {
 			return
 		}
-		if diff := gocmp.Diff(request[want], got.Requested, exactly); diff != "" {
-			t.Fatalf("requested (-want +got): %s", diff)
-		}
-		if diff := gocmp.Diff(d.Available[want], got.Available, exactly); diff != "" {
-			t.Fatalf("available (-want +got): %s", diff)
-		}
+		requireSameList(t,
+			corev1.ResourceList{"requested": request[want], "available": d.Available[want]},
+			corev1.ResourceList{"requested": got.Requested, "available": got.Available}, s)
 	})
 }
