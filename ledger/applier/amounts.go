@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/vmquota/headroom/ledger/internal/spelling"
 )
 
 // The functions below return quantities and lists of their own: no inf.Dec inside of
@@ -72,20 +74,11 @@ func exceeds(a, b corev1.ResourceList) bool {
 	return false
 }
 
-// exact returns list so spelled that it is read again with the same values. Parsing
-// caps a quantity with a binary suffix at the greatest int64, but not a decimal one;
-// unless that would happen, the spelling is that of list.
+// exact returns list so spelled that it is read again with the same values.
 func exact(list corev1.ResourceList) corev1.ResourceList {
 	spelled := make(corev1.ResourceList, len(list))
 	for name, q := range list {
-		q = q.DeepCopy()
-		if read, err := resource.ParseQuantity(q.String()); err != nil || read.Cmp(q) != 0 {
-			decimal := resource.Quantity{}
-			decimal.Add(q)
-			decimal.Format = resource.DecimalSI
-			q = decimal
-		}
-		spelled[name] = q
+		spelled[name] = spelling.Exact(q)
 	}
 	return spelled
 }

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/vmquota/headroom/ledger/internal/spelling"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -159,17 +159,9 @@ func decode(value string) (corev1.ResourceList, error) {
 	return list, nil
 }
 
-// parse is resource.ParseQuantity for limits that anybody may have written. That takes
-// exponents of up to nine digits, and comparing such an amount would not end.
+// parse reads a limit.
 func parse(amount string) (resource.Quantity, error) {
-	const longest = 64
-	if len(amount) > longest {
-		return resource.Quantity{}, fmt.Errorf("more than %d characters", longest)
-	}
-	if i := strings.LastIndexAny(amount, "eE"); i >= 0 && len(strings.TrimLeft(amount[i+1:], "+-0")) > 2 {
-		return resource.Quantity{}, errors.New("the exponent is out of range")
-	}
-	q, err := resource.ParseQuantity(amount)
+	q, err := spelling.Parse(amount)
 	if err == nil && q.Sign() < 0 {
 		err = errors.New("a limit is not negative")
 	}

@@ -11,11 +11,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	kjson "sigs.k8s.io/json"
 
+	"github.com/vmquota/headroom/ledger/internal/spelling"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -177,22 +177,10 @@ func amountsOf(l corev1.ResourceList) amounts {
 	}
 	a := make(amounts, len(l))
 	for name, q := range l {
-		a[name] = spell(q)
+		exact := spelling.Exact(q)
+		a[name] = exact.String()
 	}
 	return a
-}
-
-// spell writes q so that it is read with the same value. Parsing a quantity caps it
-// at the greatest int64 if its suffix is binary, but not otherwise.
-func spell(q resource.Quantity) string {
-	s := q.String()
-	if read, err := resource.ParseQuantity(s); err == nil && read.Cmp(q) == 0 {
-		return s
-	}
-	exact := resource.Quantity{}
-	exact.Add(q)
-	exact.Format = resource.DecimalSI
-	return exact.String()
 }
 
 func (a amounts) list(what string) (corev1.ResourceList, error) {
@@ -202,24 +190,11 @@ func (a amounts) list(what string) (corev1.ResourceList, error) {
 	l := make(corev1.ResourceList, len(a))
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(a)) {
-		q, err := parse(a[name])
+		q, err := spelling.Parse(a[name])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %s %q: %w", what, name, a[name], err))
 		}
 		l[name] = q
 	}
 	return l, errors.Join(errs...)
-}
-
-// parse is resource.ParseQuantity for texts that nobody vouches for. That takes
-// exponents of up to nine digits, and comparing such an amount would not end.
-func parse(s string) (resource.Quantity, error) {
-	const longest = 64
-	if len(s) > longest {
-		return resource.Quantity{}, fmt.Errorf("more than %d characters", longest)
-	}
-	if i := strings.LastIndexAny(s, "eE"); i >= 0 && len(strings.TrimLeft(s[i+1:], "+-0")) > 2 {
-		return resource.Quantity{}, errors.New("the exponent is out of range")
-	}
-	return resource.ParseQuantity(s)
 }
