@@ -1,0 +1,142 @@
+package scenario
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+)
+
+// An End is how a scenario ended, without names and times that differ each time.
+type End struct {
+	Migrations map[string]string            // phases; see Expectation
+	Pods       map[string][]corev1.PodPhase // phases by VM, sorted; of all VMs together after a drain
+	Hard       map[string]Amounts           // spec.hard by quota
+	Enforced   map[string]Amounts           // status.hard by quota
+	Used       map[string]Amounts           // status.used by quota, in plain numbers
+	Traces     map[string][]string          // annotations of a raise by quota
+	Recorded   bool                         // the ledger has something about the namespace
+	Gone       bool                         // the namespace
+	Writes     int                          // to quotas; -1 where that depends on the order of events
+}
+
+// Amounts are quantities, to the byte.
+type Amounts map[corev1.ResourceName]string
+
+func amounts(list corev1.ResourceList) Amounts {
+	written := Amounts{}
+	for name, q := range list {
+		written[name] = q.String()
+	}
+	return written
+}
+
+// numbers are quantities without the binary suffixes that they were added up with.
+func numbers(list corev1.ResourceList) Amounts {
+	written := Amounts{}
+	for name, q := range list {
+		plain := resource.Quantity{}
+		plain.Add(q)
+		plain.Format = resource.DecimalSI
+		written[name] = plain.String()
+	}
+	return written
+}
+
+// end describes a State.
+func (s State) end() End {
+	e := End{
+		Migrations: map[string]string{}, Pods: map[string][]corev1.PodPhase{},
+		Hard: map[string]Amounts{}, Enforced: map[string]Amounts{}, Used: map[string]Amounts{}, Traces: map[string][]string{},
+		Recorded: s.Ledger != nil, Gone: s.Namespace == nil, Writes: -1,
+	}
+	kinds := map[string][]string{}
+	for _, m := range s.Migrations {
+		if kind := kindOf(m); kind != "" {
+			kinds[kind] = append(kinds[kind], phaseOf(m))
+		} else {
+			e.Migrations[m.Name] = phaseOf(m)
+		}
+	}
+	for kind, phases := range kinds {
+		slices.Sort(phases)
+		for i, phase := range phases {
+			e.Migrations[fmt.Sprintf("%s%d", kind, i+1)] = phase
+		}
+	}
+	_, drained := kinds[evacuation]
+	for _, pod := range s.Pods {
+		owner := s.owner(pod)
+		if drained { // which of them were on the node is left to chance
+			owner = "all"
+		}
+		e.Pods[owner] = append(e.Pods[owner], pod.Status.Phase)
+	}
+	for _, phases := range e.Pods {
+		slices.Sort(phases)
+	}
+	for _, rq := range s.Quotas {
+		e.Hard[rq.Name], e.Enforced[rq.Name], e.Used[rq.Name] = amounts(rq.Spec.Hard), amounts(rq.Status.Hard), numbers(rq.Status.Used)
+		if left := traces(rq); left != nil {
+			e.Traces[rq.Name] = left
+		}
+	}
+	return e
+}
+
+// What has made a migration whose name is made up.
+const (
+	evacuation = "evacuation"
+	update     = "update"
+)
+
+// kindOf says what made a migration whose name is made up; empty: a step.
+func kindOf(m *kubevirtv1.VirtualMachineInstanceMigration) string {
+	switch {
+	case metav1.HasAnnotation(m.ObjectMeta, kubevirtv1.EvacuationMigrationAnnotation):
+		return evacuation
+	case metav1.HasAnnotation(m.ObjectMeta, kubevirtv1.WorkloadUpdateMigrationAnnotation):
+		return update
+	default:
+		return ""
+	}
+}
+
+// differences are what is not as it should be, each with what it is.
+func (p *play) differences(e End) []string {
+	var found []string
+	differs := func(what string, is, should any) {
+		if a, b := fmt.Sprint(is), fmt.Sprint(should); a != b {
+			found = append(found, fmt.Sprintf("%s: is %s, should be %s", what, a, b))
+		}
+	}
+	want := p.scenario.End
+	differs("the namespace is gone", e.Gone, want.NoNamespace)
+	differs("the ledger has a record", e.Recorded, false)
+	if want.NoNamespace {
+		return found
+	}
+	for name := range p.static {
+		differs("spec.hard of quota "+name, e.Hard[name], amounts(p.static[name]))
+		differs("status.hard of quota "+name, e.Enforced[name], amounts(p.static[name]))
+		differs("annotations of a raise on quota "+name, len(e.Traces[name]), 0)
+	}
+	differs("quotas", len(e.Hard), len(p.static))
+	for name, phase := range want.Migrations {
+		differs("migration "+name, cmp.Or(e.Migrations[name], Gone), phase)
+	}
+	for name, phases := range want.Pods {
+		differs("pods of "+name, e.Pods[name], phases)
+	}
+	for name, used := range want.Used {
+		for kind, amount := range numbers(used) {
+			differs(fmt.Sprintf("%s used of quota %s", kind, name), e.Used[name][kind], amount)
+		}
+	}
+	slices.Sort(found)
+	return found
+}

@@ -1,0 +1,192 @@
+package scenario
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// A Scenario is a file, decoded by [Parse].
+type Scenario struct {
+	// Name is that of the file.
+	Name string `json:"-"`
+	// About says in a sentence what the scenario is about.
+	About string `json:"about"`
+	// Alone says that the scenario changes the whole cluster, or needs it for itself.
+	Alone bool `json:"alone,omitempty"`
+	// Overhead is how many bytes KubeVirt adds to the memory of each virt-launcher pod of
+	// this scenario. Zero: 283115520, as for one core and 1Gi. A simulated KubeVirt is
+	// told, a real one is held to it.
+	Overhead int64 `json:"overhead,omitempty"`
+	// Steps are what happens.
+	Steps []Step `json:"steps"`
+	// End is what is there afterwards.
+	End Expectation `json:"end"`
+}
+
+// A Step is one of these.
+type Step struct {
+	Quota      *Quota      `json:"quota,omitempty"`      // is created
+	LimitRange *LimitRange `json:"limitRange,omitempty"` // is created
+	VM         *VM         `json:"vm,omitempty"`         // is started, and waited for
+	Pod        *Pod        `json:"pod,omitempty"`        // is created by the tenant
+	Migrate    *Migrate    `json:"migrate,omitempty"`    // a migration is created
+	HotPlug    *HotPlug    `json:"hotPlug,omitempty"`    // a VM gets more memory, by migrating
+	Drain      string      `json:"drain,omitempty"`      // a node is drained
+	Undrain    string      `json:"undrain,omitempty"`    // and in service again
+	Overhead   *Overhead   `json:"overhead,omitempty"`   // KubeVirt's configuration is changed
+	Edit       *Edit       `json:"edit,omitempty"`       // a quota is edited by an admin
+	Ledger     *Ledger     `json:"ledger,omitempty"`     // the ledger is edited by hand
+	Delete     *Delete     `json:"delete,omitempty"`     // something is deleted
+	Await      *Await      `json:"await,omitempty"`      // something is waited for
+}
+
+// A Quota is a ResourceQuota.
+type Quota struct {
+	Name     string                      `json:"name"`
+	Hard     corev1.ResourceList         `json:"hard"`
+	Scopes   []corev1.ResourceQuotaScope `json:"scopes,omitempty"`
+	Disabled bool                        `json:"disabled,omitempty"` // with the kill switch of package applier
+}
+
+// A LimitRange gives these limits to containers that have none.
+type LimitRange struct {
+	Name    string              `json:"name"`
+	Default corev1.ResourceList `json:"default"`
+}
+
+// A VM is one or some virtual machines.
+type VM struct {
+	Name   string            `json:"name"`
+	Count  int               `json:"count,omitempty"` // more than one: Name1, Name2, ...
+	Cores  uint32            `json:"cores"`
+	Memory resource.Quantity `json:"memory"` // of the guest
+	// Limits are set on the VM. Nil: KubeVirt sets what a quota demands, as it does.
+	Limits corev1.ResourceList `json:"limits,omitempty"`
+	// Refused says that quota does not let it in, so that nobody waits for it.
+	Refused bool `json:"refused,omitempty"`
+}
+
+// A Pod is one that is no virtual machine's.
+type Pod struct {
+	Name    string              `json:"name"`
+	Limits  corev1.ResourceList `json:"limits"`
+	Refused bool                `json:"refused,omitempty"` // by quota
+}
+
+// A Migrate is a VirtualMachineInstanceMigration.
+type Migrate struct {
+	Name string `json:"name"`
+	VM   string `json:"vm"`
+	// Goes is how: empty, it succeeds; hang, it stays in Running; fail, it fails there.
+	Goes string `json:"goes,omitempty"`
+	// Linger is how long the losing pod takes to end: a duration, or forever, which ends
+	// when the pod is deleted. Empty: as long as it does.
+	Linger string `json:"linger,omitempty"`
+}
+
+// The values of Migrate.Goes and Migrate.Linger that are words.
+const (
+	Hang    = "hang"
+	Fail    = "fail"
+	Forever = "forever"
+)
+
+// A HotPlug gives the guest of a running VM another size.
+type HotPlug struct {
+	VM     string            `json:"vm"`
+	Memory resource.Quantity `json:"memory"`
+	// Overhead is how many bytes KubeVirt then adds to the memory of the pod.
+	Overhead int64 `json:"overhead"`
+}
+
+// An Overhead is how much memory KubeVirt adds to the pods that it renders from now on.
+type Overhead struct {
+	Ratio string `json:"ratio"` // additionalGuestMemoryOverheadRatio
+	Bytes int64  `json:"bytes"` // what that makes of it
+}
+
+// An Edit changes a quota as somebody with kubectl does, who does not know of raises.
+type Edit struct {
+	Quota  string                `json:"quota"`
+	Set    corev1.ResourceList   `json:"set,omitempty"`
+	Remove []corev1.ResourceName `json:"remove,omitempty"`
+	Enable bool                  `json:"enable,omitempty"` // takes the kill switch off
+}
+
+// A Ledger is what somebody does to the record of the namespace.
+type Ledger struct {
+	Corrupt bool `json:"corrupt,omitempty"` // no entry can be read any more
+	Delete  bool `json:"delete,omitempty"`
+}
+
+// A Delete names what is deleted.
+type Delete struct {
+	Quota     string `json:"quota,omitempty"`
+	VM        string `json:"vm,omitempty"`
+	Migration string `json:"migration,omitempty"`
+	Source    string `json:"source,omitempty"` // the source pod of this migration
+	Pod       string `json:"pod,omitempty"`
+	Namespace bool   `json:"namespace,omitempty"` // the scenario's own, with all that is in it
+}
+
+// An Await is waited for. All that it says has to be so at the same time.
+type Await struct {
+	// Migrations are phases by name, or Refused, Gone, or Charged, which is: its target pod
+	// exists.
+	Migrations map[string]string `json:"migrations,omitempty"`
+	// Evacuations is how many migrations of a drain have succeeded.
+	Evacuations *int `json:"evacuations,omitempty"`
+	// Quotas are Raised or Static, by name: with the annotations of a raise or without.
+	Quotas map[string]string `json:"quotas,omitempty"`
+	// Update is the phase of the migration that a hot-plug has made.
+	Update string `json:"update,omitempty"`
+	// Node is one that no VM runs on.
+	Node string `json:"node,omitempty"`
+	// Ledger is Empty or Recorded.
+	Ledger string `json:"ledger,omitempty"`
+}
+
+// What an Await can say beside the phases of a migration.
+const (
+	Refused  = "Refused"
+	Gone     = "Gone"
+	Charged  = "Charged"
+	Raised   = "Raised"
+	Static   = "Static"
+	Empty    = "Empty"
+	Recorded = "Recorded"
+)
+
+// An Expectation is what is there in the end.
+type Expectation struct {
+	// Migrations are the phases by name; Gone, and Refused in Pending. All that the
+	// steps name have to be there. Those of a drain or a hot-plug are called evacuation
+	// and update, with a number in the order of their names.
+	Migrations map[string]string `json:"migrations,omitempty"`
+	// Pods are the phases of the pods of each VM, and of the others by their own name,
+	// sorted.
+	Pods map[string][]corev1.PodPhase `json:"pods,omitempty"`
+	// Used is what counts against a quota, by its name.
+	Used map[string]corev1.ResourceList `json:"used,omitempty"`
+	// Writes is how often the library has written to quotas; nil: it depends on the
+	// order of events. WritesAtMost is a limit where it does; zero: there is none.
+	Writes       *int `json:"writes,omitempty"`
+	WritesAtMost int  `json:"writesAtMost,omitempty"`
+	// NoNamespace says that it is gone.
+	NoNamespace bool `json:"noNamespace,omitempty"`
+}
+
+// lingerOf reads Migrate.Linger.
+func lingerOf(linger string) (d time.Duration, forever bool, err error) {
+	switch linger {
+	case "":
+		return 0, false, nil
+	case Forever:
+		return 0, true, nil
+	default:
+		d, err = time.ParseDuration(linger)
+		return d, false, err
+	}
+}

@@ -1,0 +1,152 @@
+package scenario
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/ledger/applier"
+)
+
+// A State is what there is in the namespace of a scenario. The objects are read only.
+type State struct {
+	Namespace  *corev1.Namespace // nil: it is gone
+	Quotas     []*corev1.ResourceQuota
+	Pods       []*corev1.Pod
+	VMIs       []*kubevirtv1.VirtualMachineInstance
+	Migrations []*kubevirtv1.VirtualMachineInstanceMigration
+	Ledger     *corev1.ConfigMap // what is recorded; nil: nothing
+}
+
+func named[T metav1.Object](objects []T, name string) (T, bool) {
+	for _, o := range objects {
+		if o.GetName() == name {
+			return o, true
+		}
+	}
+	var none T
+	return none, false
+}
+
+// Phase is that of a migration as a file writes it: that of KubeVirt, Refused or Gone.
+func (s State) Phase(name string) string {
+	m, ok := named(s.Migrations, name)
+	if !ok {
+		return Gone
+	}
+	return phaseOf(m)
+}
+
+func phaseOf(m *kubevirtv1.VirtualMachineInstanceMigration) string {
+	const rejected = kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota
+	if m.Status.Phase == kubevirtv1.MigrationPending &&
+		slices.ContainsFunc(m.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool { return c.Type == rejected }) {
+		return Refused
+	}
+	return string(m.Status.Phase)
+}
+
+// Is reports whether a migration is in a phase, or Refused, Gone or Charged.
+func (s State) Is(name, phase string) bool {
+	if phase != Charged {
+		return s.Phase(name) == phase
+	}
+	m, ok := named(s.Migrations, name)
+	return ok && slices.ContainsFunc(s.Pods, func(pod *corev1.Pod) bool { return targets(pod, m) })
+}
+
+// targets reports whether pod is the target pod of m.
+func targets(pod *corev1.Pod, m *kubevirtv1.VirtualMachineInstanceMigration) bool {
+	return pod.Labels[kubevirtv1.MigrationJobLabel] == string(m.UID)
+}
+
+// source returns the pod that m migrates from; false if it is gone.
+func (s State) source(m *kubevirtv1.VirtualMachineInstanceMigration) (*corev1.Pod, bool) {
+	if m.Status.MigrationState == nil {
+		return nil, false
+	}
+	return named(s.Pods, m.Status.MigrationState.SourcePod)
+}
+
+// satisfies reports whether everything is so that is awaited.
+func (s State) satisfies(a Await) bool {
+	for name, phase := range a.Migrations {
+		if !s.Is(name, phase) {
+			return false
+		}
+	}
+	for name, is := range a.Quotas {
+		rq, ok := named(s.Quotas, name)
+		if !ok || raised(rq) != (is == Raised) {
+			return false
+		}
+	}
+	if a.Evacuations != nil && s.evacuated() != *a.Evacuations {
+		return false
+	}
+	if a.Update != "" && !s.updates(a.Update) {
+		return false
+	}
+	if a.Node != "" && slices.ContainsFunc(s.VMIs, func(vmi *kubevirtv1.VirtualMachineInstance) bool { return vmi.Status.NodeName == a.Node }) {
+		return false
+	}
+	return a.Ledger == "" || (s.Ledger == nil) == (a.Ledger == Empty)
+}
+
+// Raised reports whether a quota has the annotations of a raise.
+func (s State) Raised(name string) bool {
+	rq, ok := named(s.Quotas, name)
+	return ok && raised(rq)
+}
+
+func raised(rq *corev1.ResourceQuota) bool {
+	return len(traces(rq)) > 0
+}
+
+// traces are the names of the annotations of a raise that are on rq, sorted.
+func traces(rq *corev1.ResourceQuota) []string {
+	var found []string
+	for _, name := range slices.Sorted(maps.Keys(rq.Annotations)) {
+		if strings.HasPrefix(name, "headroom.vmquota.io/") && name != applier.DisabledAnnotation {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
+func (s State) evacuated() int {
+	n := 0
+	for _, m := range s.Migrations {
+		if _, ok := m.Annotations[kubevirtv1.EvacuationMigrationAnnotation]; ok && m.Status.Phase == kubevirtv1.MigrationSucceeded {
+			n++
+		}
+	}
+	return n
+}
+
+// updates reports whether a migration that a hot-plug has made is in that phase.
+func (s State) updates(phase string) bool {
+	return slices.ContainsFunc(s.Migrations, func(m *kubevirtv1.VirtualMachineInstanceMigration) bool {
+		return kindOf(m) == update && phaseOf(m) == phase
+	})
+}
+
+// owner is the name of the VM that a pod belongs to, also if that is gone; for others, of
+// the pod.
+func (s State) owner(pod *corev1.Pod) string {
+	uid := types.UID(pod.Labels[kubevirtv1.CreatedByLabel])
+	for _, vmi := range s.VMIs {
+		if vmi.UID == uid {
+			return vmi.Name
+		}
+	}
+	if owner := metav1.GetControllerOf(pod); owner != nil {
+		return owner.Name
+	}
+	return pod.Name
+}
