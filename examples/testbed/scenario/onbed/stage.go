@@ -1,0 +1,148 @@
+// Package onbed plays scenarios on a real control plane, many side by side on the same.
+package onbed
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/vmquota/headroom/examples/testbed/bed"
+	"github.com/vmquota/headroom/examples/testbed/process"
+	"github.com/vmquota/headroom/examples/testbed/scenario"
+	"github.com/vmquota/headroom/examples/testbed/virt"
+)
+
+// User is who the library is on a bed.
+const User = "headroom-library"
+
+// A Stage is a running bed, with the library at work in a process of its own.
+type Stage struct {
+	Bed     *bed.Bed
+	Client  kubernetes.Interface // an administrator's
+	Objects dynamic.Interface    // an administrator's
+	watch   *watch
+	library *process.Process
+	stop    context.CancelFunc
+}
+
+// NewStage makes a stage of a bed. Without the library (nil) nobody raises a quota; what
+// it logs goes to log, too.
+func NewStage(ctx context.Context, b *bed.Bed, program process.Program, log io.Writer) (*Stage, error) {
+	client, err := kubernetes.NewForConfig(b.Config())
+	if err != nil {
+		return nil, err
+	}
+	objects, err := dynamic.NewForConfig(b.Config())
+	if err != nil {
+		return nil, err
+	}
+	s := &Stage{Bed: b, Client: client, Objects: objects}
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = stop
+	if err := process.Grant(ctx, client, User, true); err != nil {
+		return nil, err
+	}
+	if s.watch, err = newWatch(watching, client, objects); err != nil {
+		return nil, err
+	}
+	// As virt-operator is told, so that a hot-plug is carried out by migrating.
+	if err := s.configure(ctx, map[string]any{"workloadUpdateStrategy": map[string]any{"workloadUpdateMethods": []string{"LiveMigrate"}}}); err != nil {
+		return nil, err
+	}
+	if program == "" {
+		return s, nil
+	}
+	if s.library, err = s.StartProgram(ctx, program, User, log); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// StartProgram starts a process with the rights of user, and waits until it works.
+func (s *Stage) StartProgram(ctx context.Context, program process.Program, user string, log io.Writer) (*process.Process, error) {
+	config, err := s.Bed.User(user)
+	if err != nil {
+		return nil, err
+	}
+	p, err := process.Start(program, config, user, log)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-p.Ready():
+		return p, nil
+	case <-p.Ended():
+		return nil, fmt.Errorf("%s ended: %v", program, p.Log())
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), p.Kill())
+	}
+}
+
+// Close ends the library's process. The bed goes on.
+func (s *Stage) Close() error {
+	s.stop()
+	if s.library == nil {
+		return nil
+	}
+	return s.library.Stop()
+}
+
+// Library is the process.
+func (s *Stage) Library() *process.Process { return s.library }
+
+// configure changes the spec of the KubeVirt object.
+func (s *Stage) configure(ctx context.Context, spec map[string]any) error {
+	patch, err := json.Marshal(map[string]any{"spec": spec})
+	if err != nil {
+		return err
+	}
+	_, err = s.Objects.Resource(virt.KubeVirts).Namespace(bed.KubeVirtNamespace).
+		Patch(ctx, "kubevirt", types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
+}
+
+// configurationLag is after what time virt-controller goes by a changed KubeVirt object.
+// It does not say so anywhere.
+const configurationLag = time.Second
+
+// Configure changes KubeVirt's configuration: nil is a default. It returns when
+// virt-controller goes by it.
+func (s *Stage) Configure(ctx context.Context, configuration map[string]any) error {
+	if err := s.configure(ctx, map[string]any{"configuration": configuration}); err != nil {
+		return err
+	}
+	return sleep(ctx, configurationLag)
+}
+
+// Crowded are the limits of KubeVirt for many scenarios at once, which must not wait for
+// each other's migrations.
+var Crowded = map[string]any{"migrations": map[string]any{"parallelMigrationsPerCluster": 200, "parallelOutboundMigrationsPerNode": 200}}
+
+// Alone are KubeVirt's own.
+var Alone = map[string]any{"migrations": nil}
+
+// Cluster returns a fresh namespace for one play of a scenario.
+func (s *Stage) Cluster(ctx context.Context, of *scenario.Scenario) (*Cluster, error) {
+	namespace, err := s.Bed.NewNamespace(ctx, of.Name+"-")
+	if err != nil {
+		return nil, err
+	}
+	return &Cluster{stage: s, namespace: namespace}, nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
