@@ -44,7 +44,7 @@ func (l *looks) come(t *testing.T) string {
 }
 
 // run runs a Loop until the test is over.
-func run(t *testing.T, ctx context.Context, config Config) (*Loop, *looks) { //nolint:revive // the context comes from t
+func run(ctx context.Context, t *testing.T, config Config) (*Loop, *looks) {
 	t.Helper()
 	made := &looks{made: make(chan string, 10000)}
 	if config.Look == nil {
@@ -81,7 +81,7 @@ func TestNewNeedsWhatItNeeds(t *testing.T) {
 }
 
 func TestEventsAreLookedAt(t *testing.T) {
-	l, made := run(t, t.Context(), Config{Gap: time.Nanosecond})
+	l, made := run(t.Context(), t, Config{Gap: time.Nanosecond})
 	l.Add("")
 	for i := range 100 {
 		l.Add(fmt.Sprint(i % 10))
@@ -92,7 +92,7 @@ func TestEventsAreLookedAt(t *testing.T) {
 // What happens during a look, and during the gap after it, is one more look.
 func TestBurstsCoalesce(t *testing.T) {
 	gate, began := make(chan struct{}), make(chan struct{}, 100)
-	l, _ := run(t, t.Context(), Config{Gap: time.Nanosecond, Look: func(context.Context, string) (time.Duration, error) {
+	l, _ := run(t.Context(), t, Config{Gap: time.Nanosecond, Look: func(context.Context, string) (time.Duration, error) {
 		began <- struct{}{}
 		<-gate
 		return 0, nil
@@ -120,7 +120,7 @@ func TestErrorsAreLoggedToldAndTriedAgain(t *testing.T) {
 	down := errors.New("no route")
 	told := make(chan error, 10)
 	failures := 2
-	l, _ := run(t, klog.NewContext(t.Context(), logger), Config{
+	l, _ := run(klog.NewContext(t.Context(), logger), t, Config{
 		Gap: time.Nanosecond,
 		Look: func(context.Context, string) (time.Duration, error) {
 			if failures > 0 {
@@ -137,13 +137,13 @@ func TestErrorsAreLoggedToldAndTriedAgain(t *testing.T) {
 	require.ErrorIs(t, <-told, down)
 	require.ErrorIs(t, <-told, down)
 	require.EqualError(t, <-told, "tenant: %!w(<nil>)")
-	require.Contains(t, logger.GetSink().(ktesting.Underlier).GetBuffer().String(), "no route") //nolint:forcetypeassert // it is one
+	require.Contains(t, logger.GetSink().(ktesting.Underlier).GetBuffer().String(), "no route")
 }
 
 func TestLooksAgainWhenAsked(t *testing.T) {
 	count := 0
 	done := make(chan struct{})
-	l, _ := run(t, t.Context(), Config{Gap: time.Nanosecond, Look: func(context.Context, string) (time.Duration, error) {
+	l, _ := run(t.Context(), t, Config{Gap: time.Nanosecond, Look: func(context.Context, string) (time.Duration, error) {
 		if count++; count == 3 {
 			close(done)
 			return 0, nil
@@ -159,7 +159,7 @@ func TestResyncLooksAtAllNamespaces(t *testing.T) {
 	known := make(chan []string, 1)
 	known <- []string{"a"}
 	names := []string(nil)
-	_, made := run(t, t.Context(), Config{
+	_, made := run(t.Context(), t, Config{
 		Gap: time.Nanosecond, Spread: time.Nanosecond, Resync: time.Millisecond,
 		Namespaces: func() ([]string, error) {
 			select {
@@ -177,10 +177,10 @@ func TestResyncLooksAtAllNamespaces(t *testing.T) {
 
 func TestNamespacesThatCannotBeListedAreLogged(t *testing.T) {
 	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
-	l, made := run(t, klog.NewContext(t.Context(), logger), Config{Namespaces: func() ([]string, error) { return nil, errors.New("not synced") }})
+	l, made := run(klog.NewContext(t.Context(), logger), t, Config{Namespaces: func() ([]string, error) { return nil, errors.New("not synced") }})
 	l.Add("tenant")
 	require.Equal(t, "tenant", made.come(t))
-	require.Contains(t, logger.GetSink().(ktesting.Underlier).GetBuffer().String(), "not synced") //nolint:forcetypeassert // it is one
+	require.Contains(t, logger.GetSink().(ktesting.Underlier).GetBuffer().String(), "not synced")
 }
 
 // Run waits for looks that have begun.
@@ -202,7 +202,7 @@ func TestRunReturnsAfterTheLastLook(t *testing.T) {
 func TestHandler(t *testing.T) {
 	l, err := New(Config{
 		Look: nothing, Now: func() time.Time { return start }, Spread: time.Hour,
-		Urgent: func(object any) bool { return object.(*corev1.Pod).Name == "urgent" }, //nolint:forcetypeassert // it is one
+		Urgent: func(object any) bool { return object.(*corev1.Pod).Name == "urgent" },
 	})
 	require.NoError(t, err)
 	pod := func(namespace, name, version string) *corev1.Pod {
@@ -212,7 +212,7 @@ func TestHandler(t *testing.T) {
 		if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 			object = gone.Obj
 		}
-		return object.(*corev1.Pod).Namespace //nolint:forcetypeassert // it is one
+		return object.(*corev1.Pod).Namespace
 	})
 	due := func() string {
 		namespace, _ := l.agenda.next(start)
