@@ -52,6 +52,12 @@ type Config struct {
 	// off.
 	Disabled func() bool
 
+	// Guard publishes on every raised quota how far regular workloads may bring its
+	// usage; see [GuardAnnotation]. It is written together with spec.hard, and costs a
+	// write of its own whenever temporary usage changes and spec.hard does not: one more
+	// for each migration that is admitted. Off, it costs nothing.
+	Guard bool
+
 	// Recorder receives events on the ResourceQuotas; the package comment lists them.
 	// Nil: there are none.
 	Recorder record.EventRecorder
@@ -151,7 +157,7 @@ func (a *Applier) Apply(ctx context.Context, namespace string) (Result, error) {
 
 // setting returns what all quotas of namespace have in common.
 func (a *Applier) setting(ctx context.Context, namespace string) (setting, error) {
-	s := setting{now: a.config.Now()}
+	s := setting{now: a.config.Now(), guarded: a.config.Guard}
 	var err error
 	if s.inFlight, err = a.config.Ledger.Migrations(ctx, namespace); err != nil {
 		s.partial = errors.Is(err, ledger.ErrPartial)

@@ -58,6 +58,11 @@
 // raised any more, not even to undo a reset. What is raised stays as far as charged
 // migrations need it, follows them down, and ends at static.
 //
+// # Guarding a raise
+//
+// Until the target pod comes, any pod may take the room that was made for it. Config.Guard
+// publishes what an admission policy needs to keep it; see [GuardAnnotation].
+//
 // # Budgets
 //
 // The Budget of a namespace's policy and Config.Budget for all of them together cap the

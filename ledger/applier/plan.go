@@ -26,6 +26,7 @@ func (v *view) plan(pause func(n int) time.Duration) plan {
 		v.memory.settling = nil
 	}
 	target := v.target(&p)
+	guard := v.guard(p.decision.Temporary)
 	reset := v.reset()
 	if reset {
 		p.reset = v.memory.resets.see(v.now, pause)
@@ -37,12 +38,12 @@ func (v *view) plan(pause func(n int) time.Duration) plan {
 		if v.raise != nil {
 			p.action, p.next = Restored, WithLimits(v.rq, v.static, v.static)
 		}
-	case v.raise != nil && v.raise.says(v.static, target) && quota.Equal(v.rq.Spec.Hard, target):
+	case v.raise != nil && v.raise.says(v.static, target) && quota.Equal(v.rq.Spec.Hard, target) && v.rq.Annotations[GuardAnnotation] == guard:
 	case reset && v.now.Before(v.memory.resets.until):
 		p.paused = true
 		p.again = sooner(p.again, v.memory.resets.until.Sub(v.now))
 	default:
-		p.action, p.next = change(v.rq.Spec.Hard, target), WithLimits(v.rq, v.static, target)
+		p.action, p.next = change(v.rq.Spec.Hard, target), withGuard(WithLimits(v.rq, v.static, target), guard)
 	}
 	for _, d := range v.deferred {
 		if d.Reason == GlobalBudgetUsed {

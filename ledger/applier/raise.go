@@ -69,6 +69,7 @@ func WithLimits(rq *corev1.ResourceQuota, static, hard corev1.ResourceList) *cor
 		rq.Spec.Hard = static
 		delete(rq.Annotations, StaticAnnotation)
 		delete(rq.Annotations, AppliedAnnotation)
+		delete(rq.Annotations, GuardAnnotation)
 		if len(rq.Annotations) == 0 {
 			rq.Annotations = nil
 		}

@@ -57,7 +57,8 @@ const (
 	Lowered Action = "Lowered"
 	// Restored: the static limits, and the annotations are gone.
 	Restored Action = "Restored"
-	// Recorded: the annotations only, because somebody has changed static limits.
+	// Recorded: the annotations only, because somebody has changed static limits, or
+	// because of GuardAnnotation.
 	Recorded Action = "Recorded"
 )
 

@@ -35,6 +35,7 @@ type setting struct {
 	partial  bool // there may be migrations that cannot be read
 	policy   quota.Policy
 	disabled bool
+	guarded  bool
 }
 
 // view returns what there is to know about rq. Its error is an Error.
