@@ -63,8 +63,9 @@ func (b *Bed) Audit() ([]AuditEvent, error) {
 	return parseAudit(content)
 }
 
-// parseAudit reads a log. What comes after its last newline is not complete yet. A line
-// that was cut off when the API server was killed is left out.
+// parseAudit reads a log. What comes after its last newline is not complete yet. An event
+// that was cut off when the API server was killed is left out; the next one follows it on
+// the same line.
 func parseAudit(content []byte) ([]AuditEvent, error) {
 	var events []AuditEvent
 	for {
@@ -73,6 +74,7 @@ func parseAudit(content []byte) ([]AuditEvent, error) {
 			return events, nil
 		}
 		content = rest
+		line = line[max(0, bytes.LastIndex(line, eventStart)):]
 		if len(line) == 0 {
 			continue
 		}
@@ -97,6 +99,9 @@ func parseAudit(content []byte) ([]AuditEvent, error) {
 		})
 	}
 }
+
+// eventStart is how each event begins, and what none has in its middle.
+var eventStart = []byte(`{"kind":"Event","apiVersion":"audit.k8s.io/v1"`)
 
 func (b *Bed) auditLog() string {
 	return b.path("audit.log")

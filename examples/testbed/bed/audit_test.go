@@ -8,13 +8,13 @@ import (
 )
 
 func TestParseAudit(t *testing.T) {
-	const refused = `{"kind":"Event","stage":"ResponseComplete","verb":"create","userAgent":"virt-controller/v1",` +
+	const refused = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","stage":"ResponseComplete","verb":"create","userAgent":"virt-controller/v1",` +
 		`"user":{"username":"system:serviceaccount:kubevirt:kubevirt-controller"},` +
 		`"objectRef":{"resource":"pods","namespace":"n","subresource":""},` +
 		`"responseStatus":{"code":403,"message":"exceeded quota: q"},"requestObject":{"kind":"Pod"},` +
 		`"requestReceivedTimestamp":"2026-01-02T03:04:05.100000Z","stageTimestamp":"2026-01-02T03:04:05.200000Z"}` + "\n"
-	const begun = `{"kind":"Event","stage":"ResponseStarted","verb":"create"}` + "\n"
-	const cutOff = `{"kind":"Event","stage":"ResponseCom` + "\n"
+	const begun = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","stage":"ResponseStarted","verb":"create"}` + "\n"
+	const cutOff = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","stage":"ResponseCom`
 	want := AuditEvent{
 		Verb: "create", User: "system:serviceaccount:kubevirt:kubevirt-controller", Agent: "virt-controller/v1",
 		Resource: "pods", Namespace: "n", Code: 403, Message: "exceeded quota: q",
@@ -30,7 +30,8 @@ func TestParseAudit(t *testing.T) {
 		"two":                          {refused + refused, []AuditEvent{want, want}},
 		"one that is not answered yet": {begun + refused, []AuditEvent{want}},
 		"one that is not whole yet":    {refused + refused[:100], []AuditEvent{want}},
-		"one that was cut off":         {cutOff + refused, []AuditEvent{want}},
+		"one that was cut off":         {refused + cutOff + refused, []AuditEvent{want, want}},
+		"one that was cut off last":    {refused + cutOff + "\n", []AuditEvent{want}},
 		"an empty line":                {"\n" + refused, []AuditEvent{want}},
 	} {
 		got, err := parseAudit([]byte(test.log))

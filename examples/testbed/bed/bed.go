@@ -68,13 +68,7 @@ func Start(ctx context.Context, config Config) (*Bed, error) {
 }
 
 func (b *Bed) start(ctx context.Context, config Config) error {
-	self, err := identify(os.Getpid())
-	if err != nil {
-		return fmt.Errorf("the test bed needs Linux: %w", err)
-	}
-	if err := writePIDFile(b.dir, driver, self); err != nil {
-		return err
-	}
+	var err error
 	if b.addresses, err = newAddresses(); err != nil {
 		return err
 	}

@@ -137,7 +137,8 @@ func (p program) compile(ctx context.Context, source, binary string, log io.Writ
 	if err != nil {
 		return fmt.Errorf("building %s: %w\n%s", p.what, err, made.errors())
 	}
-	fmt.Fprintln(log, made.line())
+	used := command.ProcessState.UserTime() + command.ProcessState.SystemTime()
+	fmt.Fprintf(log, "%s, %d s of CPU time\n", made.line(), int(used.Seconds()))
 	return nil
 }
 

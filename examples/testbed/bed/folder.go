@@ -29,11 +29,25 @@ func NewFolder(prefix string) (string, error) {
 	if err := os.MkdirAll(folders(), 0o700); err != nil {
 		return "", err
 	}
-	return os.MkdirTemp(folders(), prefix)
+	dir, err := os.MkdirTemp(folders(), prefix)
+	if err != nil {
+		return "", err
+	}
+	return dir, claim(dir)
+}
+
+// claim notes that this process drives the bed in dir.
+func claim(dir string) error {
+	self, err := identify(os.Getpid())
+	if err != nil {
+		return fmt.Errorf("the test bed needs Linux: %w", err)
+	}
+	return writePIDFile(dir, driver, self)
 }
 
 // MakeFolder makes the folder dir for a bed, unless it is there already, and returns its
-// absolute path. It must have nothing in it but a DriverLog.
+// absolute path. It must have nothing in it but what NewFolder leaves there, and a
+// DriverLog.
 func MakeFolder(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -47,11 +61,11 @@ func MakeFolder(dir string) (string, error) {
 		return "", err
 	}
 	for _, entry := range entries {
-		if entry.Name() != DriverLog {
+		if entry.Name() != DriverLog && entry.Name() != driver+".pid" {
 			return "", fmt.Errorf("%s is not empty", dir)
 		}
 	}
-	return dir, nil
+	return dir, claim(dir)
 }
 
 // Folders returns the folders of beds that NewFolder made and nobody removed yet.

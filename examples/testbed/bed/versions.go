@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Versions are what a bed is built from. The requirements below controlplane and
-// kubevirt are these, which a test holds them to.
+// Versions are what a bed is built from. The modules below controlplane and kubevirt
+// require these, in a file for each Versions; a test holds them to it.
 type Versions struct {
 	Name       string // to choose it by
 	Kubernetes string
@@ -17,7 +17,7 @@ type Versions struct {
 	KubeVirt   string
 }
 
-// The versions that a bed can be built from. All others fall between them.
+// The versions that a bed can be built from.
 var (
 	Newest = Versions{Name: "newest", Kubernetes: "v1.36.3", Etcd: "v3.6.8", KubeVirt: "v1.9.0"}
 	Oldest = Versions{Name: "oldest", Kubernetes: "v1.34.4", Etcd: "v3.6.4", KubeVirt: "v1.8.2"}
