@@ -17,6 +17,7 @@ var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 type clock struct {
 	now    time.Time
 	asked  uint64
+	steps  int // how many timers have run
 	timers timers
 	moving func(to time.Time) // told before the time moves
 }
@@ -53,6 +54,7 @@ func (c *clock) step() bool {
 		return false
 	}
 	c.move(t.at)
+	c.steps++
 	t.run()
 	return true
 }

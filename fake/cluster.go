@@ -140,6 +140,10 @@ func (c *Cluster) Now() time.Time { return c.clock.now }
 // anything.
 func (c *Cluster) Step() bool { return c.clock.step() }
 
+// Steps returns how many steps the simulation has made: an event that reaches a
+// controller, a cache or a node, a call that is answered, a timer that runs out.
+func (c *Cluster) Steps() int { return c.clock.steps }
+
 // Advance lets d pass, with all that happens meanwhile.
 func (c *Cluster) Advance(d time.Duration) { c.clock.sleep(d) }
 

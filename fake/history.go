@@ -65,7 +65,7 @@ func (c *Cluster) elapsed() time.Duration { return c.clock.now.Sub(epoch) }
 // worthTelling leaves out what only says that time goes by: heartbeats of pods and VMIs.
 func worthTelling(c change) bool {
 	if c.before == nil || c.after == nil {
-		return true
+		return c.kind != Events || c.before == nil
 	}
 	switch after := c.after.(type) {
 	case *corev1.Pod:

@@ -26,7 +26,7 @@ const (
 	// Starved says that quota refused a granted target pod for longer than Config.Patience.
 	Starved Invariant = "Starved"
 	// Leftover says that at rest, limits are not static to the byte (or, while a migration hangs,
-	// not what they should be), or annotations or objects of a process are left.
+	// more than they should be, or too little for what is charged), or annotations or objects of a process are left.
 	Leftover Invariant = "Leftover"
 	// Restless says that at rest, a process goes on writing.
 	Restless Invariant = "Restless"
@@ -61,12 +61,12 @@ func (c *Cluster) Exposure(name corev1.ResourceName) float64 { return c.judge.ex
 
 // How long Finish waits for the cluster to come to rest, and then looks whether it does.
 const (
-	settling = time.Hour
+	settling = 2 * time.Hour // longer than events are kept
 	resting  = 10 * time.Minute
 )
 
 // Finish ends all faults, lets the cluster come to rest, and returns all violations. It
-// takes 70 minutes of simulated time. Migrations that hang go on hanging.
+// takes 130 minutes of simulated time. Migrations that hang go on hanging.
 func (c *Cluster) Finish() []Violation {
 	c.Inject(nil)
 	for _, p := range c.processes {
@@ -103,7 +103,7 @@ func (j *judge) findLeftovers() {
 		busy += n
 		ideal := a.ideal[len(a.ideal)-1].hard
 		switch {
-		case n > 0 && !quota.Equal(rq.Spec.Hard, ideal):
+		case n > 0 && !a.suits(rq, ideal):
 			j.breaks(Leftover, "limits of quota %s are %s at rest, they should be %s", key(rq), list(rq.Spec.Hard), list(ideal))
 		case n > 0, !quota.Equal(ideal, a.static) && quota.Equal(rq.Spec.Hard, ideal):
 		case list(rq.Spec.Hard) != list(a.static):
@@ -118,6 +118,23 @@ func (j *judge) findLeftovers() {
 	for _, name := range slices.Sorted(maps.Keys(j.leftovers)) {
 		j.breaks(Leftover, "%s is left although nothing is in flight", name)
 	}
+}
+
+// suits reports whether the limits of rq are right while migrations are in flight: they
+// are no more than ideal, no less than static, and what is charged has room in them as far
+// as it should. They need not be ideal, if all fit into less.
+func (a *account) suits(rq *corev1.ResourceQuota, ideal corev1.ResourceList) bool {
+	if len(rq.Spec.Hard) != len(a.static) {
+		return false
+	}
+	for name, static := range a.static {
+		limit, most, used := rq.Spec.Hard[name], ideal[name], rq.Status.Used[name]
+		short := limit.Cmp(used) < 0 && limit.Cmp(most) < 0
+		if limit.Cmp(most) > 0 || limit.Cmp(static) < 0 || short {
+			return false
+		}
+	}
+	return true
 }
 
 // list writes a list of amounts for people, sorted.

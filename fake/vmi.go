@@ -171,10 +171,15 @@ func (k *virtController) setReady(vmi *kubevirtv1.VirtualMachineInstance, pod *c
 	setVMICondition(vmi, condition)
 }
 
-// setSynchronized says why vmi has no pod: quota, usually.
+// setSynchronized says why vmi has no pod: quota, usually. The words of the first failure
+// stay as long as it fails for the same reason (CheckFailure in KubeVirt's pkg/controller),
+// or each failure would be a change of the VMI that asks for the next try.
 func (k *virtController) setSynchronized(vmi *kubevirtv1.VirtualMachineInstance, failed error) {
 	if failed == nil {
 		dropVMICondition(vmi, kubevirtv1.VirtualMachineInstanceSynchronized)
+		return
+	}
+	if vmiCondition(vmi, kubevirtv1.VirtualMachineInstanceSynchronized) != nil {
 		return
 	}
 	setVMICondition(vmi, kubevirtv1.VirtualMachineInstanceCondition{

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/vmquota/headroom/fake"
+)
+
+// An action is something that may happen next.
+type action struct {
+	name   string
+	weight int                 // how often, compared with the others
+	do     func(r *run) string // returns what it did, for people
+}
+
+// actions are all that the world does to the library.
+var actions = []action{
+	{"wait", 30, func(r *run) string {
+		d := one(r, "for", 20*time.Millisecond, 100*time.Millisecond, time.Second, 5*time.Second, 30*time.Second, 3*time.Minute)
+		r.Advance(d)
+		return d.String()
+	}},
+	{"migrate", 20, func(r *run) string {
+		outcome := one(r, "outcome", fake.Outcome{}, fake.Outcome{}, fake.Outcome{Fail: true}, fake.Outcome{Hang: true},
+			fake.Outcome{Linger: time.Minute}, fake.Outcome{Linger: 24 * time.Hour})
+		return r.tenant(func(t *fake.Tenant) error { return t.Migrate(outcome) }) + fmt.Sprintf(" %+v", outcome)
+	}},
+	{"abort", 4, func(r *run) string { return r.tenant((*fake.Tenant).Abort) }},
+	{"drain", 2, func(r *run) string { return r.onNode(r.Drain) }},
+	{"uncordon", 3, func(r *run) string { return r.onNode(r.Uncordon) }},
+	{"create a VM", 2, func(r *run) string {
+		namespace := one(r, "namespace", namespaces...)
+		r.createVM(namespace, r.choose("shape", 4))
+		return "in " + namespace
+	}},
+	{"delete a VM", 2, func(r *run) string { return r.tenant((*fake.Tenant).DeleteVMI) }},
+	{"kill a launcher", 1, func(r *run) string { return r.tenant((*fake.Tenant).KillPod) }},
+	{"hot-plug", 2, hotPlug},
+	{"memory overhead", 3, func(r *run) string {
+		mega := one(r, "MiB", int64(270), 300, 1000)
+		r.SetMemoryOverhead(mega << 20)
+		return fmt.Sprint(mega, " MiB")
+	}},
+	{"take all", 4, func(r *run) string { return r.tenant((*fake.Tenant).Steal) }},
+	{"create a pod", 3, func(r *run) string {
+		return r.tenant(func(t *fake.Tenant) error {
+			return t.CreatePod(corev1.ResourceList{corev1.ResourceCPU: milli(100), corev1.ResourceMemory: *resource.NewQuantity(1<<28, resource.BinarySI)})
+		})
+	}},
+	{"delete a pod", 5, func(r *run) string { return r.tenant((*fake.Tenant).DeletePod) }},
+	{"edit limits", 4, edit},
+	{"recreate a quota", 1, recreate},
+	{"touch the namespace", 3, func(r *run) string {
+		if r.rancher != nil {
+			r.rancher.Touch(managed)
+		}
+		return ""
+	}},
+	{"restart Rancher", 2, func(r *run) string {
+		if r.rancher != nil {
+			r.rancher.Restart()
+		}
+		return ""
+	}},
+	{"crash", 3, func(r *run) string {
+		p, d := one(r, "process", r.processes...), one(r, "for", 0, 5*time.Second, 5*time.Minute)
+		if len(r.processes) > 1 && !r.rough {
+			d = 0 // one sees, the other writes
+		}
+		p.Crash(d)
+		return "for " + d.String()
+	}},
+	{"drop a watch", 3, func(r *run) string {
+		p, kind, d := one(r, "process", r.processes...), one(r, "kind", kinds...), r.brief(one(r, "for", time.Second, time.Minute))
+		p.DropWatch(kind, d)
+		return fmt.Sprint(kind, " for ", d)
+	}},
+	{"slow a cache down", 3, func(r *run) string {
+		p, kind, d := one(r, "process", r.processes...), one(r, "kind", kinds...), r.brief(one(r, "lag", 0, 100*time.Millisecond, 3*time.Second, time.Minute))
+		p.Lag(kind, fake.Span{Min: d / 2, Max: d})
+		return fmt.Sprint(kind, " by ", d)
+	}},
+	{"fail calls", 3, failCalls},
+}
+
+var kinds = []fake.Kind{fake.ResourceQuotas, fake.Pods, fake.Migrations, fake.VMIs, fake.ConfigMaps, fake.Claims, fake.Events}
+
+// tenant lets the tenant of a namespace act.
+func (r *run) tenant(act func(*fake.Tenant) error) string {
+	namespace := one(r, "namespace", namespaces...)
+	if act(r.Tenant(namespace)) != nil {
+		return "in " + namespace + ", in vain"
+	}
+	return "in " + namespace
+}
+
+// brief makes d short, if the run is not rough.
+func (r *run) brief(d time.Duration) time.Duration {
+	if r.rough {
+		return d
+	}
+	return min(d, 200*time.Millisecond)
+}
+
+func (r *run) onNode(act func(node string)) string {
+	node := fmt.Sprintf("node%02d", r.choose("node", 2)+1)
+	act(node)
+	return node
+}
+
+func hotPlug(r *run) string {
+	namespace := one(r, "namespace", namespaces...)
+	vmis := r.Snapshot(namespace).VMIs
+	if len(vmis) == 0 || !r.grows {
+		return ""
+	}
+	vmi := one(r, "VM", vmis...)
+	sockets, gigas := uint32(1+r.choose("more sockets", 2)), int64(1+r.choose("more GiB", 2))
+	if r.HotPlug(namespace, vmi.Name, sockets, *resource.NewQuantity(gigas<<30, resource.BinarySI)) != nil {
+		return vmi.Name + ", in vain"
+	}
+	return fmt.Sprintf("%s to %d sockets and %d GiB", vmi.Name, sockets, gigas)
+}
+
+// edit gives a tenant other limits. No two edits give the same, so that none can be taken
+// for a raise.
+func edit(r *run) string {
+	r.named++
+	n, odd := int64(1+r.choose("VMs", 5)), int64(r.named)
+	cpu := corev1.ResourceList{"limits.cpu": milli(1015*n + 7*odd)}
+	if r.choose("namespace", 2) == 0 {
+		if r.rancher == nil {
+			return list(cpu) + outcome(r.write(managed, managed, cpu))
+		}
+		hard := r.static[managed].DeepCopy()
+		hard["limits.cpu"] = cpu["limits.cpu"]
+		r.setLimits(managed, hard)
+		return list(hard)
+	}
+	if r.choose("quota", 2) == 0 {
+		return list(cpu) + outcome(r.write(plain, "second", cpu))
+	}
+	pods := corev1.ResourceList{"pods": milli(1000 * (n + 100*odd)), "requests.cpu": milli(105*n + 7*odd)}
+	return list(pods) + outcome(r.write(plain, "first", pods))
+}
+
+func outcome(err error) string {
+	if err != nil {
+		return ", in vain"
+	}
+	return ""
+}
+
+// recreate deletes a quota, and creates it anew with the limits that the tenant was given.
+func recreate(r *run) string {
+	rq := r.Quota(plain, "second")
+	if rq == nil || r.Tenant(plain).DeleteQuota("second") != nil {
+		return ""
+	}
+	d := one(r, "for", 0, 50*time.Millisecond, 10*time.Second)
+	r.Advance(d)
+	r.createQuota("second", r.static[plain+"/second"], rq.Spec.Scopes...)
+	return "after " + d.String()
+}
+
+// failCalls decides what happens to the calls of the library from now on.
+func failCalls(r *run) string {
+	if !r.rough {
+		return "no"
+	}
+	chances := one(r, "chances", nil,
+		map[fake.Fault]float64{fake.Conflict: 0.3},
+		map[fake.Fault]float64{fake.Crash: 0.03, fake.CrashWritten: 0.03},
+		map[fake.Fault]float64{fake.Timeout: 0.1, fake.TimeoutWritten: 0.1},
+		map[fake.Fault]float64{fake.Forbidden: 0.2},
+		map[fake.Fault]float64{fake.ServerError: 0.2, fake.Conflict: 0.1, fake.CrashWritten: 0.02},
+	)
+	r.Inject(nil)
+	if chances != nil {
+		r.Inject(r.Chance(chances))
+	}
+	return fmt.Sprint(chances)
+}
