@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -143,7 +142,7 @@ func (b *Bed) Stop() error {
 	var failed []error
 	for i := len(Components) - 1; i >= 0; i-- {
 		if process := b.processes[Components[i]]; process != nil {
-			failed = append(failed, process.end(syscall.SIGKILL))
+			failed = append(failed, process.kill())
 		}
 	}
 	if b.remove {
@@ -161,7 +160,7 @@ func (b *Bed) Kill(component Component) error {
 	if process == nil {
 		return fmt.Errorf("no component %q", component)
 	}
-	return process.end(syscall.SIGKILL)
+	return process.kill()
 }
 
 // Restart starts a component that was killed, with all that it had stored, and waits

@@ -105,8 +105,8 @@ func (p *process) gone(err error) {
 	})
 }
 
-// end ends the process with a signal, and waits until it has gone.
-func (p *process) end(signal syscall.Signal) error {
+// kill ends the process with SIGKILL, and waits until it has gone.
+func (p *process) kill() error {
 	p.mu.Lock()
 	p.wanted = false
 	current := p.current
@@ -114,7 +114,7 @@ func (p *process) end(signal syscall.Signal) error {
 	if current == nil {
 		return nil
 	}
-	err := current.id.end(signal, 5*time.Second)
+	err := current.id.end(syscall.SIGKILL, 0)
 	if err == nil {
 		<-current.ended
 	}

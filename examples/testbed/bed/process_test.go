@@ -15,7 +15,7 @@ import (
 func newProcess(t *testing.T, script string) *process {
 	t.Helper()
 	p := &process{name: "p", dir: t.TempDir(), program: "sh", args: []string{"-c", script}, log: t.Output()}
-	t.Cleanup(func() { require.NoError(t, p.end(syscall.SIGKILL)) })
+	t.Cleanup(func() { require.NoError(t, p.kill()) })
 	return p
 }
 
@@ -47,12 +47,12 @@ func TestProcessStaysAwayWhenItWasEnded(t *testing.T) {
 	p := newProcess(t, "exec sleep 600")
 	require.NoError(t, p.start())
 	first := p.identity()
-	require.NoError(t, p.end(syscall.SIGKILL))
+	require.NoError(t, p.kill())
 	require.False(t, first.running())
 	require.ErrorContains(t, p.running(), "does not run")
 	time.Sleep(2 * restartPause)
 	require.Zero(t, p.identity())
-	require.NoError(t, p.end(syscall.SIGKILL), "twice")
+	require.NoError(t, p.kill(), "twice")
 
 	require.NoError(t, p.start())
 	second := p.identity()
