@@ -17,8 +17,8 @@
 // examples/rancher, and its README has the change to Rancher, line by line.
 //
 // Beside the decorators an applier runs in the same process, with the same undecorated,
-// privileged client, and raises and lowers when the ledger changes ([Shim.Applier],
-// [NewLoop]). It is needed: a change of the ledger is no event of a namespace, and if it
+// privileged client, and raises and lowers when the ledger changes ([Shim.Applier], called by
+// a loop.Loop). It is needed: a change of the ledger is no event of a namespace, and if it
 // were, the controller would find the limits that it wants and write nothing.
 //
 // # What holds

@@ -3,7 +3,6 @@ package rancher_test
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,27 +17,26 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/vmquota/headroom/ledger"
 	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/ledger/configmap"
+	"github.com/vmquota/headroom/ledger/loop"
 	"github.com/vmquota/headroom/ledger/rancher"
 	"github.com/vmquota/headroom/quota"
 )
 
 // A process is what Rancher's has: informers, the ledger in ConfigMaps, the applier in a
-// Loop.
+// loop.
 type process struct {
 	t         *testing.T
 	clientset *kubefake.Clientset
 	record    *configmap.Ledger
-	failed    chan error
 	stop      context.CancelFunc
 	done      chan struct{}
 }
 
 func startProcess(t *testing.T, clientset *kubefake.Clientset) *process {
 	ctx, stop := context.WithCancel(context.Background())
-	p := &process{t: t, clientset: clientset, failed: make(chan error, 1000), stop: stop, done: make(chan struct{})}
+	p := &process{t: t, clientset: clientset, stop: stop, done: make(chan struct{})}
 	configMaps := informers.NewSharedInformerFactoryWithOptions(clientset, 0, informers.WithTweakListOptions(configmap.Select)).Core().V1().ConfigMaps().Informer()
 	quotas := informers.NewSharedInformerFactory(clientset, 0).Core().V1().ResourceQuotas()
 	p.record = configmap.New(clientset.CoreV1(), system, configmap.WithInformer(configMaps))
@@ -46,17 +44,24 @@ func startProcess(t *testing.T, clientset *kubefake.Clientset) *process {
 	require.NoError(t, err)
 	a, err := shim.Applier(applier.Config{Quotas: clientset.CoreV1(), Now: epoch})
 	require.NoError(t, err)
-	loop := rancher.NewLoop(a, func(_ string, err error) { p.failed <- err })
-	_, err = p.record.OnChange(loop.Enqueue)
+	l, err := loop.New(loop.Config{
+		Look: func(ctx context.Context, namespace string) (time.Duration, error) {
+			result, err := a.Apply(ctx, namespace)
+			return result.RetryAfter, err
+		},
+		Now: time.Now, Gap: time.Millisecond, Spread: time.Millisecond,
+	})
 	require.NoError(t, err)
-	_, err = quotas.Informer().AddEventHandler(loop.Handler())
+	_, err = p.record.OnChange(l.Add)
+	require.NoError(t, err)
+	_, err = quotas.Informer().AddEventHandler(l.Handler(func(o any) string { return o.(*corev1.ResourceQuota).Namespace }))
 	require.NoError(t, err)
 	go configMaps.Run(ctx.Done())
 	go quotas.Informer().Run(ctx.Done())
 	require.True(t, cache.WaitForCacheSync(ctx.Done(), configMaps.HasSynced, quotas.Informer().HasSynced))
 	go func() {
 		defer close(p.done)
-		loop.Run(ctx, 2)
+		l.Run(ctx)
 	}()
 	t.Cleanup(p.end)
 	return p
@@ -83,7 +88,7 @@ func fullQuota() *corev1.ResourceQuota {
 
 // A change of the ledger is applied without any event of a namespace or a quota, and by
 // two replicas as well as by one.
-func TestLoopAppliesChangesOfTheLedger(t *testing.T) {
+func TestChangesOfTheLedgerAreApplied(t *testing.T) {
 	for name, replicas := range map[string]int{"one": 1, "two": 2} {
 		t.Run(name, func(t *testing.T) {
 			clientset := kubefake.NewSimpleClientset(fullQuota())
@@ -99,18 +104,17 @@ func TestLoopAppliesChangesOfTheLedger(t *testing.T) {
 			}
 			require.NoError(t, p.record.Replace(ctx, "tenant", nil))
 			p.eventually("limits.cpu=4")
-			require.Empty(t, p.failed)
 		})
 	}
 }
 
 // What is raised when the process starts is lowered if nothing is in flight.
-func TestLoopLooksAtAllAtTheStart(t *testing.T) {
+func TestRaisesAreLookedAtAtTheStart(t *testing.T) {
 	startProcess(t, kubefake.NewSimpleClientset(raised("limits.cpu=4", "limits.cpu=5"))).eventually("limits.cpu=4")
 }
 
 // An error that passes is tried again.
-func TestLoopTriesAgain(t *testing.T) {
+func TestErrorsAreTriedAgain(t *testing.T) {
 	clientset := kubefake.NewSimpleClientset(fullQuota())
 	var calls atomic.Int32
 	clientset.PrependReactor("update", "resourcequotas", func(clienttesting.Action) (bool, runtime.Object, error) {
@@ -122,56 +126,5 @@ func TestLoopTriesAgain(t *testing.T) {
 	p := startProcess(t, clientset)
 	require.NoError(t, p.record.Replace(ctx, "tenant", []quota.Migration{blocked("m1", "limits.cpu=1")}))
 	p.eventually("limits.cpu=5")
-	require.ErrorContains(t, <-p.failed, "write")
 	require.EqualValues(t, 4, calls.Load())
-}
-
-// What has to be repaired by a person is left to the pauses of the applier.
-func TestErrorsThatPass(t *testing.T) {
-	down := errors.New("down")
-	result := func(errs ...error) (result applier.Result) {
-		for _, err := range errs {
-			result.Quotas = append(result.Quotas, applier.QuotaResult{Err: err})
-		}
-		return result
-	}
-	require.True(t, rancher.Passes(applier.Result{}, down), "the ledger or the list")
-	require.False(t, rancher.Passes(applier.Result{}, ledger.ErrPartial))
-	require.False(t, rancher.Passes(result(nil), ledger.ErrPartial))
-	require.True(t, rancher.Passes(result(down), down))
-	require.False(t, rancher.Passes(result(applier.ErrForbidden, nil), applier.ErrForbidden))
-	require.False(t, rancher.Passes(result(applier.ErrUnreadable), applier.ErrUnreadable))
-	require.True(t, rancher.Passes(result(applier.ErrForbidden, down), down), "one of them does")
-}
-
-func TestLoopEnds(t *testing.T) {
-	p := startProcess(t, kubefake.NewSimpleClientset())
-	var group sync.WaitGroup
-	for range 3 {
-		group.Add(1)
-		go func() { defer group.Done(); p.end() }()
-	}
-	group.Wait()
-}
-
-func TestLoopIgnoresWhatHasNoNamespace(t *testing.T) {
-	s := newStore(t)
-	asked := make(chan string, 10)
-	a, err := s.shim.Applier(applier.Config{Quotas: s.clients, Now: epoch, List: func(_ context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
-		asked <- namespace
-		return nil, nil
-	}})
-	require.NoError(t, err)
-	loop := rancher.NewLoop(a, nil)
-	loop.Enqueue("")
-	handler := loop.Handler()
-	handler.OnDelete("nothing")
-	handler.OnDelete(cache.DeletedFinalStateUnknown{Key: "tenant/q", Obj: quotaOf("pods=1")})
-	running, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() { loop.Run(running, 0); close(done) }()
-	require.Equal(t, "tenant", <-asked)
-	stop()
-	<-done
-	require.Empty(t, asked)
 }

@@ -1,4 +1,0 @@
-package rancher
-
-// Passes is whether a Loop tries again before anything changes.
-var Passes = passes
