@@ -1,0 +1,3 @@
+// Package guard has a ValidatingAdmissionPolicy that keeps the room of a raised quota for
+// live migrations, and its tests. See README.md.
+package guard
