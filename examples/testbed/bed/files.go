@@ -7,6 +7,15 @@ import (
 	"k8s.io/client-go/rest"
 )
 
+// virt-controller loads its certificate anew whenever anything in the folder of the
+// certificate is written, and logs that. So there is nothing else in that folder, least of
+// all the log.
+const (
+	certificates      = "certificates"
+	serverCertificate = certificates + "/server.crt"
+	serverKey         = certificates + "/server.key"
+)
+
 // writeFiles writes what the components read, and makes the administrator's client.
 func (b *Bed) writeFiles() error {
 	var err error
@@ -25,10 +34,13 @@ func (b *Bed) writeFiles() error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(b.path(certificates), 0o700); err != nil {
+		return err
+	}
 	for name, content := range map[string][]byte{
 		"ca.crt":            b.authority.pem,
-		"server.crt":        server.certificate,
-		"server.key":        server.key,
+		serverCertificate:   server.certificate,
+		serverKey:           server.key,
 		"tokens.key":        tokensKey,
 		"audit-policy.yaml": auditPolicy,
 	} {
