@@ -51,6 +51,10 @@ type Config struct {
 	// Disabled is the kill switch for all quotas, and is asked each time. Nil: it is
 	// off.
 	Disabled func() bool
+	// DisabledFor is one more kill switch of a single quota, beside [DisabledAnnotation],
+	// for controllers that have an annotation of their own; it is asked each time, with a
+	// quota that is read only. Nil: there is none.
+	DisabledFor func(rq *corev1.ResourceQuota) bool
 
 	// Guard publishes on every raised quota how far regular workloads may bring its
 	// usage; see [GuardAnnotation]. It is written together with spec.hard, and costs a
@@ -166,8 +170,9 @@ func (a *Applier) setting(ctx context.Context, namespace string) (setting, error
 	if a.config.Policy != nil {
 		s.policy = a.config.Policy(namespace)
 	}
-	if a.config.Disabled != nil {
-		s.disabled = a.config.Disabled()
+	all := a.config.Disabled != nil && a.config.Disabled()
+	s.disabled = func(rq *corev1.ResourceQuota) bool {
+		return all || rq.Annotations[DisabledAnnotation] == "true" || a.config.DisabledFor != nil && a.config.DisabledFor(rq)
 	}
 	return s, err
 }

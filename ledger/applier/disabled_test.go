@@ -11,12 +11,21 @@ import (
 	"github.com/vmquota/headroom/quota"
 )
 
-// switches are the two kill switches.
+// switches are the kill switches.
 var switches = map[string]func(s *scene, off bool){
 	"one quota": func(s *scene, off bool) {
 		s.edit("tenant/q", func(rq *corev1.ResourceQuota) {
 			if delete(rq.Annotations, applier.DisabledAnnotation); off {
 				setAnnotation(rq, applier.DisabledAnnotation, "true")
+			}
+		})
+	},
+	"one quota, by another annotation": func(s *scene, off bool) {
+		s.config.DisabledFor = func(rq *corev1.ResourceQuota) bool { return rq.Name == "q" && rq.Annotations["skip"] == "true" }
+		s.restart()
+		s.edit("tenant/q", func(rq *corev1.ResourceQuota) {
+			if delete(rq.Annotations, "skip"); off {
+				setAnnotation(rq, "skip", "true")
 			}
 		})
 	},

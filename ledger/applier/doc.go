@@ -54,9 +54,9 @@
 //
 // # Switching it off
 //
-// The annotation [DisabledAnnotation] on one quota, or Config.Disabled for all: no limit is
-// raised any more, not even to undo a reset. What is raised stays as far as charged
-// migrations need it, follows them down, and ends at static.
+// The annotation [DisabledAnnotation] on one quota, Config.DisabledFor, or Config.Disabled
+// for all: no limit is raised any more, not even to undo a reset. What is raised stays as
+// far as charged migrations need it, follows them down, and ends at static.
 //
 // # Guarding a raise
 //

@@ -34,7 +34,7 @@ type setting struct {
 	inFlight []quota.Migration
 	partial  bool // there may be migrations that cannot be read
 	policy   quota.Policy
-	disabled bool
+	disabled func(rq *corev1.ResourceQuota) bool
 	guarded  bool
 }
 
@@ -51,7 +51,7 @@ func (s setting) view(rq *corev1.ResourceQuota, m *memory) (*view, error) {
 		raise:      r,
 		static:     r.limits(rq),
 		migrations: quota.Under(rq, s.inFlight),
-		off:        s.disabled || rq.Annotations[DisabledAnnotation] == "true",
+		off:        s.disabled(rq),
 	}, nil
 }
 
