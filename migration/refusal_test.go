@@ -45,7 +45,7 @@ func TestRefusalSaysWhatTheTargetCosts(t *testing.T) {
 		"aggregated": {func(_ *scene, event *corev1.Event) {
 			event.Message = "(combined from similar events): " + event.Message
 		}, corrected},
-		"first seen before the migration": {func(s *scene, event *corev1.Event) {
+		"first seen before the migration": {func(_ *scene, event *corev1.Event) {
 			event.CreationTimestamp, event.FirstTimestamp = metav1.NewTime(dawn), metav1.NewTime(dawn)
 		}, corrected},
 		"seen in the same second": {func(s *scene, event *corev1.Event) {

@@ -171,7 +171,9 @@ func TestResyncLooksAtAllNamespaces(t *testing.T) {
 	})
 	require.Equal(t, "a", made.come(t))
 	known <- []string{"b"}
-	for made.come(t) != "b" {
+	next := made.come(t)
+	for next != "b" {
+		next = made.come(t)
 	}
 }
 

@@ -149,7 +149,7 @@ func TestMirroredCostsNoWrites(t *testing.T) {
 	record := memory.New()
 	a, err := applier.New(applier.Config{
 		Ledger: record, Now: func() (now time.Time) { return },
-		Quotas: rancher.Mirrored(client.CoreV1(), record, func(namespace, vmi string) types.UID { return uidOf(vmi) }),
+		Quotas: rancher.Mirrored(client.CoreV1(), record, func(_, vmi string) types.UID { return uidOf(vmi) }),
 	})
 	require.NoError(t, err)
 	apply := func(inFlight ...quota.Migration) map[string]string {

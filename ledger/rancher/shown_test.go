@@ -213,7 +213,7 @@ func TestWatchStopsWithAnEventInHand(t *testing.T) {
 	inner.Add(quotaOf("limits.cpu=4"))
 	shown := s.shim.Watch(inner)
 	shown.Stop()
-	for range shown.ResultChan() { //nolint:revive // until it is closed
+	for range shown.ResultChan() { // until it is closed
 	}
 }
 

@@ -16,7 +16,8 @@ func TestExactIsReadAsItWas(t *testing.T) {
 	beyond.Add(resource.MustParse("1")) // 8Ei, which is read as one less
 	for _, q := range []resource.Quantity{
 		beyond, resource.MustParse("8Ei"), resource.MustParse("-8Ei"), resource.MustParse("1n"), resource.MustParse("4952Mi"),
-		resource.MustParse("100E"), resource.MustParse("1e3"), resource.MustParse("12345678901234567890123"), {},
+		resource.MustParse("100E"), resource.MustParse("1e3"), resource.MustParse("12345678901234567890123"),
+		{},
 	} {
 		exact := spelling.Exact(q)
 		read, err := spelling.Parse(exact.String())
