@@ -95,7 +95,7 @@ func (s *server) Delete(namespace, name string, _ *metav1.DeleteOptions) error {
 	return s.quotas.Delete(stored)
 }
 
-func (s *server) DeleteCollection(namespace string, _ metav1.DeleteOptions, _ metav1.ListOptions) error {
+func (s *server) DeleteCollection(_ string, _ metav1.DeleteOptions, _ metav1.ListOptions) error {
 	for _, o := range s.quotas.List() {
 		if err := s.quotas.Delete(o); err != nil {
 			return err

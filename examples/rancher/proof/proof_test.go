@@ -168,7 +168,10 @@ func TestOldRancherBesideOurApplier(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- applierOf(ctx, s.namespace) }()
-	t.Cleanup(func() { stop(); <-done })
+	t.Cleanup(func() {
+		stop()
+		assert.NoError(t, <-done)
+	})
 	s.migrate("m", "vm0", hang)
 	s.hard(s.plus(1))
 	for range 5 {

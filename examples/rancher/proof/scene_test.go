@@ -85,7 +85,7 @@ func newScene(t *testing.T, vms int, configure func(*model.Config)) *scene {
 
 // share returns the n-th part of q.
 func share(q resource.Quantity, n int) resource.Quantity {
-	return *resource.NewMilliQuantity(q.MilliValue()/int64(n), q.Format)
+	return *resource.NewMilliQuantity(q.MilliValue()/int64(n), q.Format) //nolint:forbidigo // some cores and gigabytes
 }
 
 func (s *scene) start() {
