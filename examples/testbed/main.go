@@ -4,6 +4,8 @@
 //	go -C examples/testbed run . up         builds what is missing, starts a bed, prints how to reach it
 //	go -C examples/testbed run . status     lists the beds that there are
 //	go -C examples/testbed run . down       ends the beds that up started
+//	go -C examples/testbed run . measure    compares the library with other policies
+//	go -C examples/testbed run . faults     breaks things while virtual machines migrate
 package main
 
 import (
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"github.com/vmquota/headroom/examples/testbed/bed"
+	"github.com/vmquota/headroom/examples/testbed/process"
 )
 
 const usage = `usage:
@@ -29,9 +32,14 @@ const usage = `usage:
         lists the test beds that there are
   testbed down [--dir DIR]
         ends the test beds that up started, or the one in DIR, and removes their folders
+  testbed measure [--vms N] [--rounds N]
+        compares the library with other policies, prints a table
+  testbed faults [--kills N] [--races N] [--rounds N] [--seed N]
+        breaks things while VMs migrate, says what came of it
 `
 
 func main() {
+	process.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -72,6 +80,10 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		flags.DurationVar(&opts.step, "step", 100*time.Millisecond, "")
 	case "down":
 		flags.StringVar(&opts.dir, "dir", "", "")
+	case "measure":
+		return measurePolicies(ctx, args[1:], out, log)
+	case "faults":
+		return breakThings(ctx, args[1:], out, log)
 	case "build":
 		flags.StringVar(&versions, "versions", "", "")
 	case "status":

@@ -128,7 +128,7 @@ func describe(s scenario.State) string {
 
 // Evacuate drains a node, waits until none of the fleet's VMs is on it, and undrains it.
 func (f *Fleet) Evacuate(ctx context.Context, node string) error {
-	if err := f.Drain(ctx, node); err != nil {
+	if err := persist(ctx, func() error { return f.Drain(ctx, node) }); err != nil {
 		return err
 	}
 	err := f.Await(ctx, node+" is empty", func(s scenario.State) bool {
@@ -137,7 +137,20 @@ func (f *Fleet) Evacuate(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	return f.Undrain(ctx, node)
+	return persist(ctx, func() error { return f.Undrain(ctx, node) })
+}
+
+// persist tries again while the API server is away.
+func persist(ctx context.Context, do func() error) error {
+	for end := time.Now().Add(patience); ; {
+		err := do()
+		if err == nil || time.Now().After(end) {
+			return err
+		}
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // AwaitRest waits until no VM migrates, the quota is static to the byte with no trace of a

@@ -1,0 +1,62 @@
+package faults_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/vmquota/headroom/examples/testbed/bed"
+	"github.com/vmquota/headroom/examples/testbed/faults"
+	"github.com/vmquota/headroom/examples/testbed/process"
+	"github.com/vmquota/headroom/examples/testbed/scenario/onbed"
+)
+
+// A short run of what the command faults does hundreds of times.
+func TestFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not run: it needs a real control plane")
+	}
+	b, err := bed.Start(t.Context(), bed.Config{Step: 50 * time.Millisecond, Log: os.Stderr})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.Stop()) })
+	stage := func(t *testing.T, program process.Program) *onbed.Stage {
+		s, err := onbed.NewStage(t.Context(), b, program, nil)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, s.Close()) })
+		return s
+	}
+	t.Run("kill", func(t *testing.T) {
+		report, err := faults.Kill(t.Context(), stage(t, ""), 20, 2, 6, 1, nil)
+		require.NoError(t, err)
+		t.Log(report)
+		require.Equal(t, 20, report.Kills)
+		require.Positive(t, report.Writes)
+	})
+	t.Run("lock", func(t *testing.T) {
+		report, err := faults.Lock(t.Context(), stage(t, ""), nil)
+		require.NoError(t, err)
+		t.Log(report)
+	})
+	t.Run("races", func(t *testing.T) {
+		// One at a time, because KubeVirt also wakes when another migration ends.
+		report, err := faults.Races(t.Context(), stage(t, process.Headroom), 4, 1)
+		require.NoError(t, err)
+		t.Log(report)
+		require.Len(t, report.Waits, 4)
+		require.Positive(t, report.Nudged)
+	})
+	t.Run("thief", func(t *testing.T) {
+		loot, err := faults.Steal(t.Context(), stage(t, process.Headroom), 6, 2*time.Second)
+		require.NoError(t, err)
+		t.Log("without a guard the thief got", loot)
+		require.Positive(t, loot.Pods+loot.Refused, "the thief did not even try")
+	})
+	// The last one, because the bed takes a while to recover.
+	t.Run("restart", func(t *testing.T) {
+		report, err := faults.Restart(t.Context(), stage(t, ""), 1, 6, time.Second, 1, nil)
+		require.NoError(t, err)
+		t.Log(report)
+	})
+}

@@ -1,0 +1,210 @@
+package faults
+
+import (
+	"context"
+	_ "embed" // for the gate
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/examples/testbed/bed"
+	"github.com/vmquota/headroom/examples/testbed/scenario"
+	"github.com/vmquota/headroom/examples/testbed/scenario/onbed"
+	"github.com/vmquota/headroom/ledger/applier"
+	"github.com/vmquota/headroom/migration"
+)
+
+//go:embed gate.yaml
+var gatePolicy []byte
+
+// gate is the ConfigMap that opens and closes the gate.
+const gate = "gate"
+
+// backingOff is for how long quota refuses a migration before its room comes. KubeVirt has
+// then tried for the eleventh time, 5.1 s after the first, and would try again 5.1 s later.
+const backingOff = 5500 * time.Millisecond
+
+// A RaceReport is what came of [Races].
+type RaceReport struct {
+	// Waits are from the moment in which there was room for a target pod, and KubeVirt
+	// slept, to the moment in which the pod was let in, in ascending order.
+	Waits []time.Duration
+	// Nudged is how many of them were ended by a nudge. The others KubeVirt ended by
+	// itself: it also wakes when any other migration ends.
+	Nudged int
+}
+
+func (r RaceReport) String() string {
+	return fmt.Sprintf("%d lost races, %d of them ended by a nudge; from there being room to the pod: p50 %v, p90 %v, max %v",
+		len(r.Waits), r.Nudged, Percentile(r.Waits, 50), Percentile(r.Waits, 90), Percentile(r.Waits, 100))
+}
+
+// Races lets KubeVirt lose the race after a raise, so often, with as many virtual machines
+// at a time: its tries are refused in quota's words until status.hard has room, and for a
+// moment longer, as by quota admission whose cache is behind. Then nothing wakes it. The
+// stage has the library.
+func Races(ctx context.Context, stage *onbed.Stage, races, abreast int) (RaceReport, error) {
+	if err := install(ctx, stage, gatePolicy); err != nil {
+		return RaceReport{}, err
+	}
+	todo := make(chan int, races)
+	for i := range races {
+		todo <- i + 1
+	}
+	close(todo)
+	reports, failed := make([]RaceReport, abreast), make([]error, abreast)
+	var group sync.WaitGroup
+	for i := range abreast {
+		group.Go(func() { reports[i], failed[i] = racesOf(ctx, stage, todo) })
+	}
+	group.Wait()
+	var all RaceReport
+	for _, r := range reports {
+		all.Waits = append(all.Waits, r.Waits...)
+		all.Nudged += r.Nudged
+	}
+	slices.Sort(all.Waits)
+	return all, errors.Join(failed...)
+}
+
+// racesOf provokes races one after the other.
+func racesOf(ctx context.Context, stage *onbed.Stage, todo <-chan int) (RaceReport, error) {
+	f, err := stage.Fleet(ctx, "race", 1)
+	if err != nil {
+		return RaceReport{}, err
+	}
+	state := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: gate}, Data: map[string]string{"closed": "true"}}
+	if _, err := stage.Client.CoreV1().ConfigMaps(f.Namespace()).Create(ctx, state, metav1.CreateOptions{}); err != nil {
+		return RaceReport{}, err
+	}
+	opened := map[string]time.Time{}
+	for i := range todo {
+		name := fmt.Sprintf("m%d", i)
+		if opened[name], err = lose(ctx, stage, f, name); err != nil {
+			return RaceReport{}, fmt.Errorf("race %d: %w", i, err)
+		}
+	}
+	report, err := readRaces(f, opened)
+	return report, errors.Join(err, f.Close(ctx))
+}
+
+// lose provokes one lost race and waits until the migration is over. It returns when the
+// gate was opened.
+func lose(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet, name string) (time.Time, error) {
+	if err := setGate(ctx, stage, f, true); err != nil {
+		return time.Time{}, err
+	}
+	if err := setSwitch(ctx, stage, f, true); err != nil {
+		return time.Time{}, err
+	}
+	if err := f.CreateMigration(ctx, scenario.Migrate{Name: name, VM: f.VMs[0]}); err != nil {
+		return time.Time{}, err
+	}
+	if err := wait(ctx, backingOff); err != nil {
+		return time.Time{}, err
+	}
+	if err := setSwitch(ctx, stage, f, false); err != nil {
+		return time.Time{}, err
+	}
+	err := f.Await(ctx, "the raise is enforced", func(s scenario.State) bool {
+		return len(s.Quotas) == 1 && s.Raised(onbed.FleetQuota) && exceeds(s.Quotas[0].Status.Hard, f.Static)
+	})
+	if err != nil {
+		return time.Time{}, err
+	}
+	// KubeVirt has heard of it, too, and was refused.
+	if err := wait(ctx, 200*time.Millisecond); err != nil {
+		return time.Time{}, err
+	}
+	opened := time.Now()
+	if err := setGate(ctx, stage, f, false); err != nil {
+		return time.Time{}, err
+	}
+	done := f.Await(ctx, "the migration has succeeded", func(s scenario.State) bool { return s.Phase(name) == string(kubevirtv1.MigrationSucceeded) })
+	return opened, errors.Join(done, f.AwaitRest(ctx))
+}
+
+func exceeds(a, b corev1.ResourceList) bool {
+	for name, q := range a {
+		if q.Cmp(b[name]) <= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func setGate(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet, closed bool) error {
+	maps := stage.Client.CoreV1().ConfigMaps(f.Namespace())
+	state, err := maps.Get(ctx, gate, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	state.Data["closed"] = fmt.Sprint(closed)
+	_, err = maps.Update(ctx, state, metav1.UpdateOptions{})
+	return err
+}
+
+// setSwitch turns the kill switch of the quota on or off.
+func setSwitch(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet, on bool) error {
+	value := any(nil)
+	if on {
+		value = "true"
+	}
+	return annotate(ctx, stage, f, applier.DisabledAnnotation, value)
+}
+
+// readRaces finds in the audit log how the races ended.
+func readRaces(f *onbed.Fleet, opened map[string]time.Time) (RaceReport, error) {
+	events, err := f.Audit()
+	if err != nil {
+		return RaceReport{}, err
+	}
+	var report RaceReport
+	for name, from := range opened {
+		nudged := false
+		var admitted time.Time
+		for _, e := range events {
+			switch {
+			case e.Received.Before(from) || !admitted.IsZero():
+			case e.Resource == "virtualmachineinstancemigrations" && e.Name == name && e.User == onbed.User &&
+				strings.Contains(string(e.RequestObject), migration.NudgedAnnotation):
+				nudged = true
+			case isTarget(e, name) && e.Code == 201:
+				admitted = e.Answered
+			}
+		}
+		if admitted.IsZero() {
+			return report, fmt.Errorf("the audit log does not have the target pod of %s", name)
+		}
+		if nudged {
+			report.Nudged++
+		}
+		report.Waits = append(report.Waits, admitted.Sub(from))
+	}
+	return report, nil
+}
+
+// isTarget reports whether e is a try to create the target pod of a migration.
+func isTarget(e bed.AuditEvent, name string) bool {
+	if e.Verb != "create" || e.Resource != "pods" || e.Subresource != "" {
+		return false
+	}
+	var pod corev1.Pod
+	return json.Unmarshal(e.RequestObject, &pod) == nil && pod.Annotations[kubevirtv1.MigrationJobNameAnnotation] == name
+}
+
+// Percentile returns the p-th percentile of sorted durations, in milliseconds; zero of none.
+func Percentile(sorted []time.Duration, p int) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[(len(sorted)-1)*p/100].Round(time.Millisecond)
+}
