@@ -11,6 +11,9 @@ import (
 //
 //	go run ./examples/prove -without held -runs 500
 func TestMutants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes most of a minute")
+	}
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
