@@ -5,9 +5,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/vmquota/headroom/fake"
+	"github.com/vmquota/headroom/quota"
 )
 
 // BenchmarkMigrations measures writes to the API server, and the room that regular
@@ -26,15 +29,7 @@ func BenchmarkMigrations(b *testing.B) {
 				var quotaWrites, recordWrites int
 				var exposed float64
 				for b.Loop() {
-					c := fake.New(fake.Config{Seed: 1})
-					must(c.CreateNamespace("tenant", static))
-					c.Advance(time.Second)
-					for i := range bench.vms {
-						must(c.CreateVMI(fake.NewVMI("tenant", fmt.Sprint("vm", i), 1, *resource.NewQuantity(1<<30, resource.BinarySI))))
-					}
-					c.Advance(time.Minute)
-					c.Start("controller", way.program)
-					c.Advance(time.Second)
+					c := crowd(bench.vms, static, way.program)
 					for i := range bench.moved {
 						must(c.Migrate("tenant", fmt.Sprint("m", i), fmt.Sprint("vm", i), fake.Outcome{}))
 					}
@@ -53,4 +48,34 @@ func BenchmarkMigrations(b *testing.B) {
 			})
 		}
 	}
+}
+
+// Fifty migrations that start at once are recorded together, and the limits are raised for
+// them together. The policy is one that grants them all at the start; by default KubeVirt's
+// own limits let them come a few at a time.
+func TestFiftyAtOnceCostAHandful(t *testing.T) {
+	const vms = 50
+	c := crowd(vms, exactly(vms), embedding{policy: quota.Policy{Eager: true}}.program)
+	for i := range vms {
+		must(c.Migrate("tenant", fmt.Sprint("m", i), fmt.Sprint("vm", i), fake.Outcome{Hang: true}))
+	}
+	doubled := exactly(2 * vms)
+	raised := c.Until(10*time.Second, func() bool { return quota.Equal(c.Quota("tenant", "tenant").Spec.Hard, doubled) })
+	require.True(t, raised, "%v", c.Quota("tenant", "tenant").Spec.Hard)
+	require.LessOrEqual(t, c.Writes("controller", fake.ConfigMaps), 5)
+	require.LessOrEqual(t, c.Writes("controller", fake.ResourceQuotas), 5)
+}
+
+// crowd is a namespace with so many running virtual machines, a quota, and a controller.
+func crowd(vms int, static corev1.ResourceList, program func(*fake.Process) fake.Program) *fake.Cluster {
+	c := fake.New(fake.Config{Seed: 1})
+	must(c.CreateNamespace("tenant", static))
+	c.Advance(time.Second)
+	for i := range vms {
+		must(c.CreateVMI(fake.NewVMI("tenant", fmt.Sprint("vm", i), 1, *resource.NewQuantity(1<<30, resource.BinarySI))))
+	}
+	c.Advance(time.Minute)
+	c.Start("controller", program)
+	c.Advance(time.Second)
+	return c
 }
