@@ -132,6 +132,45 @@ func TestTargetThatIsLargerThanAnythingShows(t *testing.T) {
 	}
 }
 
+// A guest grows by a GiB in a quota that has room for its surge, and for its growth, but not
+// for both. The target pod comes all the same, and the limits end where they were. Growth
+// that does not fit static stays refused.
+func TestGuestThatGrows(t *testing.T) {
+	for name, test := range map[string]struct {
+		guest string
+		phase kubevirtv1.VirtualMachineInstanceMigrationPhase
+	}{
+		"within static": {"2Gi", kubevirtv1.MigrationSucceeded},
+		"beyond":        {"4Gi", kubevirtv1.MigrationPending},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(10) {
+				cluster := fullNamespace(t, fake.Config{Seed: seed}, 3)
+				require.NoError(t, cluster.DeleteVMI("tenant", "vm2"))
+				cluster.Advance(time.Minute)
+				static := cluster.Quota("tenant", "tenant")
+				cluster.Start("embedder", library)
+				require.NoError(t, cluster.HotPlug("tenant", "vm0", 1, resource.MustParse(test.guest)))
+				cluster.Advance(time.Minute)
+				migrations := cluster.Snapshot("tenant").Migrations
+				require.Len(t, migrations, 1)
+				require.Equal(t, test.phase, migrations[0].Status.Phase, "seed %d", seed)
+				if test.phase == kubevirtv1.MigrationPending {
+					cluster.Advance(time.Hour)
+					require.NoError(t, cluster.Abort("tenant", migrations[0].Name))
+				}
+				require.Empty(t, cluster.Finish(), "seed %d", seed)
+				rq := cluster.Quota("tenant", "tenant")
+				require.Equal(t, static.Annotations, rq.Annotations)
+				for name, limit := range static.Spec.Hard {
+					hard := rq.Spec.Hard[name]
+					require.Equal(t, limit.String(), hard.String())
+				}
+			}
+		})
+	}
+}
+
 func moved(cluster *fake.Cluster, node string) bool {
 	for _, vmi := range cluster.Snapshot("tenant").VMIs {
 		if vmi.Status.NodeName == node {

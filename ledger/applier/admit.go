@@ -26,6 +26,7 @@ func (a *Applier) admit(namespace string, s setting, views []*view) {
 	}
 	for _, v := range views {
 		v.unwanted = unwanted
+		v.watch() // before the global budget, which would end it
 	}
 	a.admitToPool(namespace, s, views, unwanted)
 }

@@ -5,8 +5,8 @@
 //
 // # What is written, and when
 //
-// A migration that fits into the limits as they are costs no write. The first one that
-// does not raises the quota: spec.hard becomes the effective limits, and the same update
+// A migration that fits into the limits as they are costs no write, unless it stays
+// refused; see below. The first one that does not raises the quota: spec.hard becomes the effective limits, and the same update
 // records the static limits in the annotation [StaticAnnotation] and what was applied in
 // [AppliedAnnotation]. From then on spec.hard follows the effective limits, up and down,
 // until nothing is granted any more. Then it is what it was, byte for byte, and both
@@ -18,6 +18,16 @@
 // limits is new static (quota.Rebase), at once.
 //
 // KubeVirt can make use of a raise when status.hard shows it; see [Reached].
+//
+// # Room that does not help
+//
+// The target pod of a guest that grows by hot-plug is charged its growth beside the surge,
+// and no ledger says how much that is. So there may be room for the surge in the limits as
+// they are, and the pod is refused all the same. Therefore a granted migration that stays
+// refused for five seconds raises the limits by its surge, as if there were no room:
+// growth that fits static fits then, and growth that does not stays refused. A nudge (see
+// migration.Nudger) ends before that what has merely lost a race. Result.RetryAfter says
+// when to look again; after a restart the five seconds begin anew.
 //
 // # Usage that runs ahead
 //
@@ -80,8 +90,8 @@
 // # What is remembered
 //
 // Only in memory, and lost with a restart: the pauses, what of the usage is settled (so
-// what was taken before is not reported), and what was told in events. The limits that are
-// written do not depend on it.
+// what was taken before is not reported), since when somebody is refused in spite of room,
+// and what was told in events. When limits are written depends on it, but not which.
 //
 // # Events and logs
 //

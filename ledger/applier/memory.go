@@ -10,12 +10,13 @@ import (
 )
 
 // A memory is what an Applier remembers about one quota. Nothing depends on it but
-// patience: without it the right limits are written, only sooner or more often.
+// patience: without it the right limits are written, only sooner or later or more often.
 type memory struct {
 	latest   *corev1.ResourceQuota // the answer to our last write
 	settling settling
 	resets   resets
 	refusals refusals
+	refused  map[types.UID]time.Time // since when, although there is room; see view.watch
 
 	// What has been told in events already.
 	unreadable, deferred string

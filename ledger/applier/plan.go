@@ -60,7 +60,8 @@ func (v *view) target(p *plan) corev1.ResourceList {
 	target := v.static
 	switch {
 	case none(c.surge):
-	case v.raise == nil && v.fits(c, v.rq.Spec.Hard):
+	case v.suffices(p.decision, c):
+		p.again = v.memory.doubtAgain(v.now)
 		return v.static
 	default:
 		target = v.effective(p, c)

@@ -137,7 +137,7 @@ func (v *view) fits(c claim, limits corev1.ResourceList) bool {
 // needsRaise reports whether d needs limits above static.
 func (v *view) needsRaise(d quota.Decision) bool {
 	c := v.claimed(d)
-	return !none(c.surge) && (v.raise != nil || !v.off && !v.fits(c, v.rq.Spec.Hard))
+	return !none(c.surge) && (v.raise != nil || !v.off && !v.suffices(d, c))
 }
 
 // without returns those of deferred that have no room beside what d grants, in the limits
@@ -163,7 +163,7 @@ func (v *view) without(d quota.Decision, deferred []quota.Deferral) []quota.Defe
 	for _, deferral := range deferred {
 		m := byUID[deferral.UID]
 		all.migrations = append(inside, m)
-		if all.fits(all.claimed(all.decide(v.rq.Status.Used)).on(m), limits) {
+		if !v.doubts(&m) && all.fits(all.claimed(all.decide(v.rq.Status.Used)).on(m), limits) {
 			inside = all.migrations
 			continue
 		}
