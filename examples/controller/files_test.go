@@ -224,3 +224,38 @@ func TestREADME(t *testing.T) {
 		require.Contains(t, names(newMetrics(nil)), name)
 	}
 }
+
+// The runbook says of each metric and of each event what to do, and names no others.
+func TestRunbook(t *testing.T) {
+	runbook := string(read(t, "RUNBOOK.md"))
+	for _, name := range names(newMetrics(nil)) {
+		require.Contains(t, runbook, "`"+name+"`")
+	}
+	for _, name := range metricName.FindAllString(runbook, -1) {
+		require.Contains(t, names(newMetrics(nil)), name)
+	}
+
+	// In the code, reasons are the string literals that look like this.
+	literal := regexp.MustCompile(`"(Headroom[A-Z][A-Za-z]+|Nudged)"`)
+	reasons := map[string]bool{}
+	for _, pattern := range []string{"*.go", "../../migration/*.go", "../../ledger/applier/*.go"} {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, files)
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for _, match := range literal.FindAllStringSubmatch(string(read(t, file)), -1) {
+				reasons[match[1]] = true
+			}
+		}
+	}
+	require.Greater(t, len(reasons), 5)
+	for reason := range reasons {
+		require.Contains(t, runbook, "| `"+reason+"` |")
+	}
+	for _, match := range regexp.MustCompile("`(Headroom[A-Z][A-Za-z]+)`").FindAllStringSubmatch(runbook, -1) {
+		require.Contains(t, reasons, match[1])
+	}
+}
