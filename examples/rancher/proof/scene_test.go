@@ -124,7 +124,7 @@ func wide() model.Limit {
 }
 
 // limit makes these the limits that the project gives to a namespace that asks for
-// nothing, and waits until the annotation and the quota say so.
+// nothing, and waits until the annotation and the quota say so, and it is in force.
 func (s *scene) limit(limit model.Limit) {
 	s.t.Helper()
 	s.static = limit
@@ -135,7 +135,14 @@ func (s *scene) limit(limit model.Limit) {
 		static, err := applier.Static(rq)
 		require.NoError(c, err)
 		require.Equal(c, s.wanted(), text(static))
+		inForce(c, rq)
 	})
+}
+
+// inForce expects that the limits are those that admission looks at. Until then a target
+// pod may pass under the limits from before.
+func inForce(t require.TestingT, rq *corev1.ResourceQuota) {
+	require.Equal(t, text(rq.Spec.Hard), text(rq.Status.Hard))
 }
 
 // unask takes the annotation of the namespace away, so that the project's default counts.
@@ -235,6 +242,7 @@ func (s *scene) settled() {
 	s.eventually(func(c *assert.CollectT) {
 		rq := s.quota(c)
 		require.Equal(c, s.wanted(), text(rq.Spec.Hard))
+		inForce(c, rq)
 		require.Empty(c, rq.Annotations)
 		list, err := admin.CoreV1().ConfigMaps(namespace.LedgerNamespace).List(context.Background(), metav1.ListOptions{
 			LabelSelector: configmap.Label + "=" + s.namespace,
