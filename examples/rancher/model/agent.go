@@ -35,8 +35,9 @@ type Config struct {
 // An Agent is the part of Rancher that looks after one cluster, from its start to its
 // loss.
 type Agent struct {
-	stop context.CancelFunc
-	work sync.WaitGroup
+	controller *Controller
+	stop       context.CancelFunc
+	work       sync.WaitGroup
 }
 
 // Start starts an agent. It lists everything anew, and looks at every namespace.
@@ -64,17 +65,16 @@ func Start(config Config) (*Agent, error) {
 		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	a := &Agent{stop: stop}
 	v1 := factory.Core().V1()
 	decorated := quotas.Decorate(v1.ResourceQuota())
-	c := &Controller{
+	a := &Agent{stop: stop, controller: &Controller{
 		Namespaces: v1.Namespace(),
 		Quotas:     decorated,
 		QuotaCache: decorated.Cache(),
 		Projects:   config.Projects,
 		Latency:    config.Latency,
-	}
-	c.Register(ctx)
+	}}
+	a.controller.Register(ctx)
 	const workers = 5
 	if err := controllers.Start(ctx, workers); err != nil {
 		stop()
@@ -91,6 +91,9 @@ func Start(config Config) (*Agent, error) {
 	}
 	return a, nil
 }
+
+// Looked returns how often the agent has looked at a namespace, and done what it had to.
+func (a *Agent) Looked() int64 { return a.controller.looked.Load() }
 
 // Stop loses the agent. What it is about to send is still sent.
 func (a *Agent) Stop() {

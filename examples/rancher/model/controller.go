@@ -2,6 +2,7 @@ package model
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	wranglercorev1 "github.com/rancher/wrangler/v3/pkg/generated/controllers/core/v1"
@@ -25,11 +26,19 @@ type Controller struct {
 	QuotaCache wranglercorev1.ResourceQuotaCache
 	Projects   *Projects
 	Latency    time.Duration // until an event arrives
+
+	looked atomic.Int64
 }
 
 // Register makes the controller work on every event of a namespace and of a project.
 func (c *Controller) Register(ctx context.Context) {
-	c.Namespaces.OnChange(ctx, "resourceQuotaSyncController", c.sync)
+	c.Namespaces.OnChange(ctx, "resourceQuotaSyncController", func(_ string, ns *corev1.Namespace) (*corev1.Namespace, error) {
+		err := c.sync(ns)
+		if err == nil {
+			c.looked.Add(1)
+		}
+		return nil, err
+	})
 	c.Projects.onChange(func(id string) {
 		if ctx.Err() != nil {
 			return
@@ -56,23 +65,23 @@ func (c *Controller) of(project string) ([]*corev1.Namespace, error) {
 	return namespaces, err
 }
 
-func (c *Controller) sync(_ string, ns *corev1.Namespace) (*corev1.Namespace, error) {
+func (c *Controller) sync(ns *corev1.Namespace) error {
 	if ns == nil || ns.DeletionTimestamp != nil {
-		return nil, nil
+		return nil
 	}
 	time.Sleep(c.Latency)
 	existing, err := c.existing(ns)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	asked, err := askedIn(ns)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	limit := c.Projects.of(ns).merged(asked)
 	wanted, err := amounts(limit)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	switch {
 	case existing == nil && len(wanted) == 0:
@@ -84,14 +93,14 @@ func (c *Controller) sync(_ string, ns *corev1.Namespace) (*corev1.Namespace, er
 		ns, err = c.update(ns, existing, limit, wanted)
 	}
 	if err != nil || isSet(ns, initialized) {
-		return nil, err
+		return err
 	}
 	ns, err = set(ns, initialized, true)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	_, err = c.Namespaces.Update(ns)
-	return nil, err
+	return err
 }
 
 func (c *Controller) existing(ns *corev1.Namespace) (*corev1.ResourceQuota, error) {

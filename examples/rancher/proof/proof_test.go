@@ -91,11 +91,9 @@ func TestRancherFarAway(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 	}
 	s.await("m", kubevirtv1.MigrationRunning)
-	for range 5 {
-		s.touch()
-		time.Sleep(200 * time.Millisecond)
-	}
+	s.looked()
 	s.restart()
+	s.looked()
 	s.release("m")
 	s.await("m", kubevirtv1.MigrationSucceeded)
 	s.finish()
@@ -218,6 +216,8 @@ func TestSwitchedOffAndOn(t *testing.T) {
 	off.Store(false)
 	s.restart()
 	s.hard(s.plus(1))
+	s.looked()
+	require.Equal(t, s.plus(1), text(s.quota(t).Spec.Hard))
 	s.release("m")
 	s.await("m", kubevirtv1.MigrationSucceeded)
 	s.settled()

@@ -118,6 +118,17 @@ func (s *scene) join(project string) { s.annotateAs("annotations", model.Project
 // touch is any event of the namespace.
 func (s *scene) touch() { s.annotateAs("annotations", "touched", time.Now().String()) }
 
+// looked waits until the agent has looked at the namespace as it is now. It may be busy
+// with how it was before, so it is asked twice.
+func (s *scene) looked() {
+	s.t.Helper()
+	for range 2 {
+		before := s.agent.Looked()
+		s.touch()
+		s.eventually(func(c *assert.CollectT) { require.Greater(c, s.agent.Looked(), before) })
+	}
+}
+
 // wide is more than any test needs.
 func wide() model.Limit {
 	return model.Limit{"limitsCpu": "100000", "limitsMemory": "1000Ti", "pods": "1000000"}
