@@ -26,6 +26,11 @@ var perVM = corev1.ResourceList{"limits.cpu": resource.MustParse("1015m"), "limi
 // tell of it, and limits that are the namespace's and the entries'. Breaks changes what it
 // writes; nil: nothing.
 func oldHarvester(breaks func(rq *corev1.ResourceQuota)) func(p *fake.Process) fake.Program {
+	return oldHarvesterThatAdds(perVM, breaks)
+}
+
+// oldHarvesterThatAdds thinks that each target pod needs adds; nil: it writes no entry.
+func oldHarvesterThatAdds(adds corev1.ResourceList, breaks func(rq *corev1.ResourceQuota)) func(p *fake.Process) fake.Program {
 	return func(p *fake.Process) fake.Program {
 		return fake.Program{Reconcile: func(ctx context.Context, namespace string) (time.Duration, error) {
 			client := p.Client.CoreV1()
@@ -46,7 +51,7 @@ func oldHarvester(breaks func(rq *corev1.ResourceQuota)) func(p *fake.Process) f
 				if rq.Labels[fake.RancherLabel] != "true" {
 					continue
 				}
-				scale(rq, p.Caches.Snapshot(namespace).Migrations, p.Caches.Snapshot(namespace).VMIs, asked)
+				scale(rq, p.Caches.Snapshot(namespace).Migrations, p.Caches.Snapshot(namespace).VMIs, asked, adds)
 				if breaks != nil {
 					breaks(rq)
 				}
@@ -62,19 +67,19 @@ func oldHarvester(breaks func(rq *corev1.ResourceQuota)) func(p *fake.Process) f
 	}
 }
 
-func scale(rq *corev1.ResourceQuota, migrations []*kubevirtv1.VirtualMachineInstanceMigration, vmis []*kubevirtv1.VirtualMachineInstance, asked corev1.ResourceList) {
+func scale(rq *corev1.ResourceQuota, migrations []*kubevirtv1.VirtualMachineInstanceMigration, vmis []*kubevirtv1.VirtualMachineInstance, asked, adds corev1.ResourceList) {
 	uids := map[string]string{}
 	for _, vmi := range vmis {
 		uids[vmi.Name] = string(vmi.UID)
 	}
-	entry, _ := json.Marshal(perVM)
+	entry, _ := json.Marshal(adds)
 	for _, m := range migrations {
 		uid, ok := uids[m.Spec.VMIName]
 		switch {
 		case !ok: // nobody tells whose entry to remove
 		case m.IsFinal():
 			delete(rq.Annotations, rancher.HarvesterUIDPrefix+uid)
-		case m.Status.Phase == kubevirtv1.MigrationPending:
+		case m.Status.Phase == kubevirtv1.MigrationPending && adds != nil:
 			metav1.SetMetaDataAnnotation(&rq.ObjectMeta, rancher.HarvesterUIDPrefix+uid, string(entry))
 		}
 	}

@@ -31,8 +31,14 @@ type upgrade struct {
 
 func newUpgrade(t *testing.T, vms int64, version func(*fake.Process) fake.Program) *upgrade {
 	t.Helper()
+	return newUpgradeIn(t, nil, vms, version)
+}
+
+// newUpgradeIn is one in a project with those limits.
+func newUpgradeIn(t *testing.T, project corev1.ResourceList, vms int64, version func(*fake.Process) fake.Program) *upgrade {
+	t.Helper()
 	u := &upgrade{Cluster: fake.New(fake.Config{Seed: 7, Slack: time.Minute}), t: t, version: version, static: times(perVM, vms)}
-	u.rancher = u.StartRancher(fake.RancherConfig{Latency: fake.Span{Min: 5 * time.Millisecond, Max: 20 * time.Millisecond}})
+	u.rancher = u.StartRancher(fake.RancherConfig{Latency: fake.Span{Min: 5 * time.Millisecond, Max: 20 * time.Millisecond}, Project: project})
 	require.NoError(t, u.CreateNamespace("tenant", nil))
 	require.NoError(t, u.rancher.SetLimit("tenant", u.static))
 	u.Advance(time.Minute)
@@ -179,6 +185,34 @@ func TestH5WayOverWithARecreatedQuota(t *testing.T) {
 	u.ends()
 }
 
+// The old version adds nothing for a VM without limits: nothing is to be adopted, and the
+// migration that is blocked for ever is not any more.
+func TestH7WayOverWithoutLimitsOfTheVMI(t *testing.T) {
+	u := newUpgrade(t, 2, oldHarvesterThatAdds(nil, nil))
+	require.NoError(t, u.Migrate("tenant", "first", "vm0", fake.Outcome{}))
+	u.Advance(time.Minute)
+	require.Equal(t, kubevirtv1.MigrationPending, u.Migration("tenant", "first").Status.Phase)
+	require.Empty(t, traces(u.quota()))
+	u.to(current, time.Second)
+	u.reaches("first", kubevirtv1.MigrationSucceeded)
+	u.ends()
+}
+
+// The old version adds the VM's own limits, and not what its sidecar needs.
+func TestH8WayOverWithAnEntryThatIsTooSmall(t *testing.T) {
+	u := newUpgrade(t, 2, oldHarvesterThatAdds(corev1.ResourceList{
+		"limits.cpu": resource.MustParse("1"), "limits.memory": resource.MustParse("2713714688"),
+	}, nil))
+	require.NoError(t, u.Migrate("tenant", "first", "vm0", fake.Outcome{Hang: true}))
+	u.Advance(time.Minute)
+	require.Equal(t, kubevirtv1.MigrationPending, u.Migration("tenant", "first").Status.Phase)
+	require.Len(t, traces(u.quota()), 1)
+	u.to(current, time.Second)
+	u.reaches("first", kubevirtv1.MigrationRunning)
+	u.isRaisedBy(1)
+	u.ends()
+}
+
 func TestH9WayOverWithCompensation(t *testing.T) {
 	u := newUpgrade(t, 2, oldHarvester(func(rq *corev1.ResourceQuota) {
 		if len(traces(rq)) > 0 {
@@ -278,6 +312,47 @@ func TestH18WayOverWithAMalformedEntry(t *testing.T) {
 	u.Advance(time.Minute)
 	u.isRaisedBy(1)
 	u.ends()
+}
+
+// Without the limits of the namespace, the annotations say what was raised.
+func TestH17WayOverWithoutLimits(t *testing.T) {
+	u := newUpgrade(t, 2, oldHarvester(func(rq *corev1.ResourceQuota) {
+		metav1.SetMetaDataAnnotation(&rq.ObjectMeta, rancher.HarvesterResync, "false")
+	}))
+	u.hang("first", "vm0")
+	u.isRaisedBy(1)
+	u.version = current
+	u.process.Crash(time.Minute)
+	namespaces := u.Client("kubectl").CoreV1().Namespaces()
+	ns, err := namespaces.Get(context.Background(), "tenant", metav1.GetOptions{})
+	require.NoError(t, err)
+	ns.Annotations[rancher.LimitsAnnotation] = "{"
+	_, err = namespaces.Update(context.Background(), ns, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	u.Advance(2 * time.Minute)
+	u.isRaisedBy(1)
+	require.NoError(t, u.Abort("tenant", "first"))
+	u.Advance(time.Minute)
+	u.isRaisedBy(0)
+	require.NoError(t, u.rancher.SetLimit("tenant", u.static))
+	u.ends()
+}
+
+// What Rancher has refused to the namespace does not become its limit.
+func TestH15WayOverWithLimitsThatRancherRefused(t *testing.T) {
+	u := newUpgradeIn(t, times(perVM, 2), 2, oldHarvester(func(rq *corev1.ResourceQuota) {
+		rq.Spec.Hard = times(perVM, 2) // it has not followed the entry yet
+	}))
+	require.NoError(t, u.rancher.SetLimit("tenant", times(perVM, 5)))
+	require.NoError(t, u.Migrate("tenant", "first", "vm0", fake.Outcome{Hang: true}))
+	u.Advance(time.Minute)
+	require.Len(t, traces(u.quota()), 1)
+	u.isRaisedBy(0)
+	u.to(current, time.Second)
+	u.reaches("first", kubevirtv1.MigrationRunning)
+	u.isRaisedBy(1)
+	u.ends()
+	u.isRaisedBy(0)
 }
 
 // Back and forth: the old version finds what it expects in the middle of a migration, ends
