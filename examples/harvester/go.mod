@@ -6,6 +6,7 @@ require (
 	github.com/rancher/wrangler/v3 v3.8.0
 	github.com/stretchr/testify v1.12.1
 	github.com/vmquota/headroom v0.0.0
+	github.com/vmquota/headroom/examples/testbed v0.0.0
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2
 	k8s.io/client-go v0.37.2
@@ -63,7 +64,7 @@ require (
 	gopkg.in/evanphx/json-patch.v4 v4.13.0 // indirect
 	gopkg.in/inf.v0 v0.9.1 // indirect
 	k8s.io/apiextensions-apiserver v0.37.2 // indirect
-	k8s.io/component-helpers v0.34.3 // indirect
+	k8s.io/component-helpers v0.37.2 // indirect
 	k8s.io/klog/v2 v2.140.0 // indirect
 	k8s.io/kube-openapi v0.0.0-20260721132016-d427ff9ee9ad // indirect
 	k8s.io/utils v0.0.0-20260626114624-be93311217bd // indirect
@@ -76,3 +77,5 @@ require (
 )
 
 replace github.com/vmquota/headroom => ../..
+
+replace github.com/vmquota/headroom/examples/testbed => ../testbed
