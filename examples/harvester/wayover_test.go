@@ -355,6 +355,36 @@ func TestH15WayOverWithLimitsThatRancherRefused(t *testing.T) {
 	u.isRaisedBy(0)
 }
 
+// The old version lets a growing guest in, above what was bought. What it has let in stays,
+// the limits are Rancher's again, and the next one does not grow.
+func TestH19WayOverWhileAGuestGrows(t *testing.T) {
+	u := newUpgrade(t, 2, oldHarvesterThatAdds(corev1.ResourceList{
+		"limits.cpu": resource.MustParse("1015m"), "limits.memory": resource.MustParse("4921198336"),
+	}, nil))
+	require.NoError(t, u.HotPlug("tenant", "vm0", 1, resource.MustParse("2Gi")))
+	require.True(t, u.Until(time.Minute, func() bool {
+		return u.Snapshot("tenant").Migrations[0].Status.Phase == kubevirtv1.MigrationRunning
+	}))
+	u.to(current, time.Second)
+	u.reaches(u.Snapshot("tenant").Migrations[0].Name, kubevirtv1.MigrationSucceeded)
+	u.Advance(time.Minute)
+	u.isRaisedBy(0)
+	require.Empty(t, traces(u.quota()))
+	grown := u.quota().Status.Used
+	require.Positive(t, cmpLimit(grown, u.static))
+	require.NoError(t, u.HotPlug("tenant", "vm1", 1, resource.MustParse("2Gi")))
+	u.Advance(10 * time.Minute)
+	require.True(t, quota.Equal(grown, u.quota().Status.Used))
+	for _, m := range u.Snapshot("tenant").Migrations {
+		if !m.IsFinal() {
+			require.Equal(t, kubevirtv1.MigrationPending, m.Status.Phase)
+			require.NoError(t, u.Abort("tenant", m.Name))
+		}
+	}
+	require.Empty(t, u.Finish())
+	u.isRaisedBy(0)
+}
+
 // Back and forth: the old version finds what it expects in the middle of a migration, ends
 // at static when that is over, and so does the new one after it.
 func TestRollBackAndForth(t *testing.T) {
