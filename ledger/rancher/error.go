@@ -10,8 +10,10 @@ var (
 	// keeps beside them, in a way that cannot be translated: a JSON patch or a
 	// server-side apply of the limits. Nothing was sent. Update does the same.
 	ErrUntranslatable = errors.New("the shim cannot translate this patch")
-	// ErrMalformed says that the limits of a namespace cannot be understood.
-	ErrMalformed = errors.New("the limits cannot be understood")
+	// ErrMalformed says that an annotation cannot be understood: LimitsAnnotation of a
+	// namespace, or one of Harvester's. The [Error] or the [HarvesterError] around it
+	// names the object and the field.
+	ErrMalformed = errors.New("malformed")
 )
 
 // An Error says what failed on which object. It wraps the error of the ledger, so that

@@ -58,7 +58,7 @@ func ExampleLimits() {
 	fmt.Println(err)
 	// Output:
 	// 4 2
-	// namespace tenant: field.cattle.io/resourceQuota: limit.limitsCpu: the limits cannot be understood: "-4" is negative
+	// namespace tenant: field.cattle.io/resourceQuota: limit.limitsCpu: malformed: "-4": it is negative
 }
 
 func check(err error) {

@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/vmquota/headroom/ledger/internal/spelling"
 )
 
 // LimitsAnnotation is on a Namespace, and holds the limits that were asked for it in
@@ -103,10 +105,8 @@ func object(text string) (map[string]json.RawMessage, error) {
 	return members, nil
 }
 
-// amount reads a quantity that anybody may have written. Parsing takes exponents of up to
-// nine digits, and comparing such an amount would not end.
+// amount reads a quantity that anybody may have written.
 func amount(value json.RawMessage) (resource.Quantity, error) {
-	const longest = 64
 	var text *string
 	if err := json.Unmarshal(value, &text); err != nil {
 		return resource.Quantity{}, err
@@ -114,18 +114,12 @@ func amount(value json.RawMessage) (resource.Quantity, error) {
 	if text == nil {
 		return resource.Quantity{}, errNull
 	}
-	if len(*text) > longest {
-		return resource.Quantity{}, fmt.Errorf("more than %d characters", longest)
+	q, err := spelling.Parse(*text)
+	if err == nil && q.Sign() < 0 {
+		err = errors.New("it is negative")
 	}
-	if i := strings.LastIndexAny(*text, "eE"); i >= 0 && len(strings.TrimLeft((*text)[i+1:], "+-0")) > 2 {
-		return resource.Quantity{}, fmt.Errorf("%q: the exponent is out of range", *text)
-	}
-	q, err := resource.ParseQuantity(*text)
 	if err != nil {
-		return resource.Quantity{}, fmt.Errorf("%q: %w", *text, err)
-	}
-	if q.Sign() < 0 {
-		return resource.Quantity{}, fmt.Errorf("%q is negative", *text)
+		return resource.Quantity{}, fmt.Errorf("%.64q: %w", *text, err)
 	}
 	return q, nil
 }

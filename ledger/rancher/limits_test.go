@@ -1,6 +1,7 @@
 package rancher_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -73,6 +74,7 @@ func TestLimitsThatAreMalformed(t *testing.T) {
 		`{"limit":{"limitsCpu":"-1"}}`:                         "limit.limitsCpu",
 		`{"limit":{"limitsCpu":"1e999999999"}}`:                "limit.limitsCpu",
 		`{"limit":{"limitsCpu":"100000000000000000000000000000000000000000000000000000000000000000"}}`: "limit.limitsCpu",
+		`{"limit":{"pods":"` + strings.Repeat("9", 300) + `"}}`:                                        "limit.pods",
 		`{"limit":{"secrets":"x","pods":"y"}}`:                                                         "limit.pods",
 	} {
 		limits, err := rancher.Limits(namespaceWith(annotation))
@@ -83,5 +85,6 @@ func TestLimitsThatAreMalformed(t *testing.T) {
 		require.Equal(t, "tenant", typed.Namespace, annotation)
 		require.Equal(t, field, typed.Field, annotation)
 		require.ErrorContains(t, err, "namespace tenant: field.cattle.io/resourceQuota: "+field, annotation)
+		require.Less(t, len(err.Error()), 250, annotation)
 	}
 }
