@@ -1,19 +1,21 @@
 package proof
 
 import (
-	"context"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -22,6 +24,9 @@ import (
 
 // system is where the ledger and the service accounts are.
 const system = "harvester-system"
+
+// asApplied is the service account of rbac.yaml.
+const asApplied = "harvester-headroom"
 
 // A program is the example, running as a service account.
 type program struct {
@@ -32,9 +37,8 @@ type program struct {
 }
 
 // startProgram starts the program with those flags, as a service account of that name with
-// the rights of rbac.yaml, but for those that revise takes out; nil: none. It ends with the
-// test.
-func startProgram(t *testing.T, account string, revise func(*rbacv1.ClusterRole), flags ...string) *program {
+// the rights of rbac.yaml, as revise changes that; nil: not at all. It ends with the test.
+func startProgram(t *testing.T, account string, revise func(text string) string, flags ...string) *program {
 	t.Helper()
 	grant(t, account, revise)
 	config, err := shared.ServiceAccount(t.Context(), system, account)
@@ -90,40 +94,28 @@ func writeKubeconfig(path string, config *rest.Config) error {
 	return clientcmd.WriteToFile(*kubeconfig, path)
 }
 
-// grant creates a service account with the rights of rbac.yaml.
-func grant(t *testing.T, account string, revise func(*rbacv1.ClusterRole)) {
+// grant applies rbac.yaml, as it is but for the name of all that is in it, and for what
+// revise makes of the text; nil: nothing.
+func grant(t *testing.T, account string, revise func(text string) string) {
 	t.Helper()
-	file, err := os.Open("../rbac.yaml")
+	file, err := os.ReadFile("../rbac.yaml")
 	require.NoError(t, err)
-	defer file.Close()
-	var everywhere rbacv1.ClusterRole
-	var ledger rbacv1.Role
-	documents := yaml.NewYAMLOrJSONDecoder(file, 1024)
-	require.NoError(t, documents.Decode(&everywhere))
-	require.NoError(t, documents.Decode(&ledger))
-	require.Equal(t, system, ledger.Namespace)
+	text := strings.ReplaceAll(string(file), asApplied, account)
 	if revise != nil {
-		revise(&everywhere)
+		text = revise(text)
 	}
-	everywhere.Name, ledger.Name = account, account
-
-	ctx, options := context.Background(), metav1.CreateOptions{}
-	_, err = admin.CoreV1().ServiceAccounts(system).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, options)
-	require.NoError(t, err)
-	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: system, Name: account}}
-	rbac := admin.RbacV1()
-	_, err = rbac.ClusterRoles().Create(ctx, &everywhere, options)
-	require.NoError(t, err)
-	_, err = rbac.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: account}, Subjects: subjects,
-		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: account},
-	}, options)
-	require.NoError(t, err)
-	_, err = rbac.Roles(system).Create(ctx, &ledger, options)
-	require.NoError(t, err)
-	_, err = rbac.RoleBindings(system).Create(ctx, &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: account}, Subjects: subjects,
-		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: account},
-	}, options)
-	require.NoError(t, err)
+	documents, kinds := yaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 1024), []string{}
+	for {
+		var o unstructured.Unstructured
+		err := documents.Decode(&o)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		require.NoError(t, err)
+		kinds = append(kinds, o.GetKind())
+		resource, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
+		_, err = objects.Resource(resource).Namespace(o.GetNamespace()).Create(t.Context(), &o, metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict})
+		require.NoError(t, err)
+	}
+	require.Equal(t, []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}, kinds)
 }

@@ -2,13 +2,12 @@ package proof
 
 import (
 	"fmt"
-	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
@@ -24,7 +23,7 @@ func TestRefusedMigration(t *testing.T) {
 	s := newScene(t)
 	s.migrate("first", "")
 	s.refused()
-	p := startProgram(t, "harvester", nil)
+	p := startProgram(t, asApplied, nil)
 	s.await("first", kubevirtv1.MigrationSucceeded)
 	s.settled()
 	s.migrate("second", "")
@@ -83,12 +82,10 @@ func quantity(list corev1.ResourceList, name corev1.ResourceName) string {
 // for Rancher to read.
 func TestLedgerOnly(t *testing.T) {
 	s := newScene(t)
-	p := startProgram(t, "ledger-only", func(role *rbacv1.ClusterRole) {
-		for i, rule := range role.Rules {
-			if slices.Equal(rule.Resources, []string{"resourcequotas"}) {
-				role.Rules[i].Verbs = slices.DeleteFunc(rule.Verbs, func(verb string) bool { return verb == "update" })
-			}
-		}
+	p := startProgram(t, "ledger-only", func(text string) string {
+		before, after, found := strings.Cut(text, "[resourcequotas]\n  verbs: [get, list, watch, update]")
+		require.True(t, found)
+		return before + "[resourcequotas]\n  verbs: [get, list, watch]" + after
 	}, "--ledger-only")
 	s.migrate("first", "")
 	s.refused()

@@ -35,10 +35,10 @@ const (
 
 // What all tests share: one bed, and the program. Each test has a namespace of its own.
 var (
-	shared   *bed.Bed
-	admin    kubernetes.Interface
-	machines dynamic.Interface
-	binary   string
+	shared  *bed.Bed
+	admin   kubernetes.Interface
+	objects dynamic.Interface
+	binary  string
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -49,7 +49,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "harvester")
 	if out, err := exec.Command("go", "build", "-o", binary, "..").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%s%v\n", out, err)
@@ -67,7 +67,7 @@ func run(m *testing.M) int {
 		}
 	}()
 	if admin, err = kubernetes.NewForConfig(shared.Config()); err == nil {
-		machines, err = dynamic.NewForConfig(shared.Config())
+		objects, err = dynamic.NewForConfig(shared.Config())
 	}
 	if err == nil {
 		_, err = admin.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: system}}, metav1.CreateOptions{})
@@ -94,8 +94,8 @@ func newScene(t *testing.T) *scene {
 	var err error
 	s.namespace, err = shared.NewNamespace(t.Context(), "tenant-")
 	require.NoError(t, err)
-	s.vmims = virt.VMIMs(machines, s.namespace)
-	vmis := virt.VMIs(machines, s.namespace)
+	s.vmims = virt.VMIMs(objects, s.namespace)
+	vmis := virt.VMIs(objects, s.namespace)
 
 	// KubeVirt gives limits to a VM whose namespace has a quota that asks for them.
 	_, err = admin.CoreV1().ResourceQuotas(s.namespace).Create(t.Context(), &corev1.ResourceQuota{
