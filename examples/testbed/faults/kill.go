@@ -31,60 +31,58 @@ const longestLife = time.Second
 
 // Kill drains one node after the other of a fleet of n virtual machines. Meanwhile it
 // starts replicas of the library, kills each of them with SIGKILL at a random moment, and
-// starts it again, until it has killed so often. Then one replica is left alone. The stage
-// has no library of its own.
+// starts it again, until it has killed so often. Then one replica is left alone, for the
+// drain that has not ended yet: the last of the others may not even have raised for it. The
+// stage has no library of its own.
 func Kill(ctx context.Context, stage *onbed.Stage, kills, replicas, n int, seed uint64, log io.Writer) (KillReport, error) {
 	f, err := stage.Fleet(ctx, "kill", n, onbed.Linger(500*time.Millisecond))
 	if err != nil {
 		return KillReport{}, err
 	}
 	var report KillReport
-	var killed atomic.Int64
-	var failed [2]error
-	var group sync.WaitGroup
-	group.Go(func() {
-		failed[0] = drainUntil(ctx, f, &report.Drains, func() bool { return killed.Load() >= int64(kills) })
-	})
-	group.Go(func() {
-		failed[1] = killReplicas(ctx, stage, kills, replicas, rand.New(rand.NewPCG(seed, 0)), &killed, log)
-	})
-	group.Wait()
-	report.Kills = int(killed.Load())
-	if err := errors.Join(failed[:]...); err != nil {
-		return report, err
+	enough := make(chan struct{})
+	drained := make(chan error, 1)
+	go func() { drained <- drainUntil(ctx, f, &report.Drains, enough) }()
+	report.Kills, err = killReplicas(ctx, stage, kills, replicas, rand.New(rand.NewPCG(seed, 0)), log)
+	close(enough)
+	last, failed := stage.StartProgram(ctx, process.Headroom, onbed.User, log)
+	if err := errors.Join(err, failed, <-drained); err != nil {
+		return report, errors.Join(err, stop(last))
 	}
-	if err := restWithOne(ctx, stage, f, log); err != nil {
+	if err := errors.Join(f.AwaitRest(ctx), stop(last)); err != nil {
 		return report, err
 	}
 	report.Writes, err = checkWrites(f)
 	return report, errors.Join(err, f.Close(ctx))
 }
 
-// restWithOne lets one replica bring everything to rest.
-func restWithOne(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet, log io.Writer) error {
-	last, err := stage.StartProgram(ctx, process.Headroom, onbed.User, log)
-	if err != nil {
-		return err
+func stop(p *process.Process) error {
+	if p == nil {
+		return nil
 	}
-	return errors.Join(f.AwaitRest(ctx), last.Stop())
+	return p.Stop()
 }
 
 // drainUntil drains one node after the other until enough.
-func drainUntil(ctx context.Context, f *onbed.Fleet, drains *int, enough func() bool) error {
-	for i := 0; !enough(); i++ {
+func drainUntil(ctx context.Context, f *onbed.Fleet, drains *int, enough <-chan struct{}) error {
+	for i := 0; ; i++ {
+		select {
+		case <-enough:
+			return nil
+		default:
+		}
 		if err := f.Evacuate(ctx, fmt.Sprintf("node%02d", i%3+1)); err != nil {
 			return err
 		}
 		*drains++
 	}
-	return nil
 }
 
-// killReplicas starts replicas and kills them, so often in all.
-func killReplicas(ctx context.Context, stage *onbed.Stage, kills, replicas int, random *rand.Rand, killed *atomic.Int64, log io.Writer) error {
+// killReplicas starts replicas and kills them, so often in all. It returns how often it did.
+func killReplicas(ctx context.Context, stage *onbed.Stage, kills, replicas int, random *rand.Rand, log io.Writer) (int, error) {
 	config, err := stage.Bed.User(onbed.User)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	type life struct {
 		starts bool // it is killed while it starts
@@ -95,6 +93,7 @@ func killReplicas(ctx context.Context, stage *onbed.Stage, kills, replicas int, 
 		lives <- life{starts: i%4 == 3, lasts: time.Duration(random.Int64N(int64(longestLife)))}
 	}
 	close(lives)
+	var killed atomic.Int64
 	failed := make([]error, replicas)
 	var group sync.WaitGroup
 	for replica := range replicas {
@@ -117,7 +116,7 @@ func killReplicas(ctx context.Context, stage *onbed.Stage, kills, replicas int, 
 		})
 	}
 	group.Wait()
-	return errors.Join(failed...)
+	return int(killed.Load()), errors.Join(failed...)
 }
 
 // await waits until a process works.
