@@ -68,8 +68,13 @@ func (i *informers) listQuotas() migration.List[corev1.ResourceQuota] {
 	return migration.FromIndexer[corev1.ResourceQuota](i.quotas.GetIndexer())
 }
 
-// start starts all, tells handler of what there is, and returns when they are synced.
-// Nothing is lost on the way: the handler is told before anybody reads the caches.
+// tenants are the namespaces that have a quota.
+func (i *informers) tenants() ([]string, error) {
+	return i.quotas.GetIndexer().ListIndexFuncValues(cache.NamespaceIndex), nil
+}
+
+// start starts all, and returns when they are synced and handler has been told of what
+// there is.
 func (i *informers) start(ctx context.Context, handler cache.ResourceEventHandler) error {
 	var synced []cache.InformerSynced
 	for _, informer := range i.all() {

@@ -19,6 +19,8 @@ type Program string
 const (
 	// Headroom is the library.
 	Headroom Program = "headroom"
+	// Guarded is the library, and it publishes what regular workloads may use.
+	Guarded Program = "headroom-guarded"
 	// RaisePending is another policy, for comparison: it raises a quota for every migration
 	// that exists, and lowers it when the migration has succeeded or failed.
 	RaisePending Program = "raise-pending"

@@ -2,14 +2,11 @@ package process
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
@@ -17,17 +14,15 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 
 	"github.com/vmquota/headroom/examples/testbed/virt"
-	"github.com/vmquota/headroom/ledger/applier"
+	"github.com/vmquota/headroom/ledger/configmap"
+	"github.com/vmquota/headroom/ledger/loop"
+	"github.com/vmquota/headroom/migration"
 )
 
-const workers = 4
-
-// A reconciler works on one namespace at a time.
+// A reconciler works on one namespace at a time, and says after what time to do so again.
 type reconciler func(ctx context.Context, namespace string) (time.Duration, error)
 
 // run runs a program until ctx is done.
@@ -44,88 +39,43 @@ func run(ctx context.Context, program Program, config *rest.Config, log io.Write
 	broadcaster := record.NewBroadcaster()
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
-	parts := Parts{
-		Client: client, Caches: i.caches(), Quotas: i.listQuotas(), ConfigMaps: i.configMaps, Now: time.Now,
+	records := configmap.New(client.CoreV1(), Namespace, configmap.WithInformer(i.configMaps))
+	look, err := program.reconciler(Parts{
+		Client: client.CoreV1(), Ledger: records, Caches: i.caches(), Quotas: i.listQuotas(), Now: time.Now,
 		Recorder: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: string(program)}),
 		Patch: func(ctx context.Context, namespace, name string, patch []byte) error {
 			_, err := objects.Resource(virt.Migrations).Namespace(namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
 			return err
 		},
-	}
-	var reconcile reconciler
-	switch program {
-	case Headroom:
-		library, err := NewLibrary(parts)
-		if err != nil {
-			return err
-		}
-		reconcile = library.Reconcile
-	case RaisePending:
-		reconcile = raisePending{client: client.CoreV1(), quotas: parts.Quotas, caches: parts.Caches}.reconcile
-	default:
-		return fmt.Errorf("no program %q", program)
-	}
-	return (&controller{informers: i, reconcile: reconcile, log: log}).run(ctx)
-}
-
-// A controller calls a reconciler for every namespace that something happens in.
-type controller struct {
-	informers *informers
-	reconcile reconciler
-	queue     workqueue.TypedRateLimitingInterface[string]
-	log       io.Writer
-}
-
-func (c *controller) run(ctx context.Context) error {
-	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](5*time.Millisecond, time.Minute)
-	c.queue = workqueue.NewTypedRateLimitingQueue(limiter)
-	tell := func(object any) {
-		if namespace := Concerned(object); namespace != "" {
-			c.queue.Add(namespace)
-		}
-	}
-	handler := cache.ResourceEventHandlerFuncs{AddFunc: tell, UpdateFunc: func(_, after any) { tell(after) }, DeleteFunc: tell}
-	if err := c.informers.start(ctx, handler); err != nil {
+	})
+	if err != nil {
 		return err
 	}
-	fmt.Fprintln(c.log, "ready")
-	var group sync.WaitGroup
-	for range workers {
-		group.Go(func() {
-			for c.next(ctx) {
-			}
-		})
+	l, err := loop.New(loop.Config{Look: look, Namespaces: i.tenants, Now: time.Now, Urgent: migration.InProgress})
+	if err != nil {
+		return err
 	}
-	<-ctx.Done()
-	c.queue.ShutDown()
-	group.Wait()
+	if _, err := records.OnChange(l.Add); err != nil {
+		return err
+	}
+	if err := i.start(ctx, l.Handler(migration.Namespace)); err != nil {
+		return err
+	}
+	fmt.Fprintln(log, "ready")
+	l.Run(ctx)
 	return nil
 }
 
-func (c *controller) next(ctx context.Context) bool {
-	namespace, shutdown := c.queue.Get()
-	if shutdown {
-		return false
+// reconciler returns what the program does with a namespace.
+func (program Program) reconciler(p Parts) (reconciler, error) {
+	switch program {
+	case Headroom, Guarded:
+		p.Guard = program == Guarded
+		keeper, err := NewKeeper(p)
+		return keeper.Keep, err
+	case RaisePending:
+		return raisePending{client: p.Client, quotas: p.Quotas, caches: p.Caches}.reconcile, nil
+	default:
+		return nil, fmt.Errorf("no program %q", program)
 	}
-	defer c.queue.Done(namespace)
-	again, err := c.reconcile(ctx, namespace)
-	switch {
-	case err != nil && ctx.Err() == nil:
-		fmt.Fprintf(c.log, "%s: %v\n", namespace, err)
-	case err == nil:
-		c.queue.Forget(namespace)
-	}
-	if again > 0 {
-		c.queue.AddAfter(namespace, again)
-	}
-	if err != nil && !waits(err) {
-		c.queue.AddRateLimited(namespace)
-	}
-	return true
-}
-
-// waits reports whether trying again is no use before something has changed.
-func waits(err error) bool {
-	return errors.Is(err, applier.ErrForbidden) || errors.Is(err, applier.ErrUnreadable) ||
-		apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }

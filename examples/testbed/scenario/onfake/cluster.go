@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/examples/testbed/process"
@@ -46,19 +47,28 @@ func New(s *scenario.Scenario, seed uint64) (*Cluster, error) {
 	}
 	var failed error
 	c.fake.Start(library, func(p *fake.Process) fake.Program {
-		l, err := process.NewLibrary(parts(p))
-		if err != nil {
-			failed = err
-			return fake.Program{}
-		}
-		return fake.Program{Reconcile: l.Reconcile, Namespace: process.Concerned}
+		keeper, err := process.NewKeeper(parts(p))
+		failed = err
+		return fake.Program{Reconcile: keeper.Keep, Namespace: concerned}
 	})
 	return c, failed
 }
 
+// concerned returns the namespace to look at after an event of object, of the ledger too.
+func concerned(object any) string {
+	if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+		object = tombstone.Obj
+	}
+	if record, ok := object.(*corev1.ConfigMap); ok {
+		return record.Labels[configmap.Label]
+	}
+	return migration.Namespace(object)
+}
+
 func parts(p *fake.Process) process.Parts {
 	return process.Parts{
-		Client: p.Client,
+		Client: p.Client.CoreV1(),
+		Ledger: configmap.New(p.Client.CoreV1(), process.Namespace),
 		Caches: migration.Caches{
 			Migrations:  migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](p.Caches.Migrations),
 			VMIs:        migration.FromIndexer[kubevirtv1.VirtualMachineInstance](p.Caches.VMIs),
