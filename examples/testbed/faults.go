@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
 	"github.com/vmquota/headroom/examples/testbed/bed"
@@ -18,6 +19,7 @@ import (
 type faultOptions struct {
 	kills, races, rounds int
 	seed                 uint64
+	guard                string
 }
 
 // breakThings runs all faults on a bed of its own, and says what came of them.
@@ -28,6 +30,7 @@ func breakThings(ctx context.Context, args []string, out, log io.Writer) (err er
 	flags.IntVar(&opts.kills, "kills", 300, "")
 	flags.IntVar(&opts.races, "races", 300, "")
 	flags.IntVar(&opts.rounds, "rounds", 5, "")
+	flags.StringVar(&opts.guard, "guard", filepath.Join("..", "controller", "guard", "policy"), "")
 	flags.Uint64Var(&opts.seed, "seed", uint64(time.Now().UnixNano()), "")
 	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
 		return errUsage
@@ -38,12 +41,13 @@ func breakThings(ctx context.Context, args []string, out, log io.Writer) (err er
 	}
 	defer func() { err = errors.Join(err, b.Stop()) }()
 	fmt.Fprintln(log, "seed", opts.seed)
+	var failed []error
 	for _, fault := range faultsOf(opts, log) {
 		if err := onStage(ctx, b, fault, out, log); err != nil {
-			return fmt.Errorf("%s (seed %d): %w", fault.name, opts.seed, err)
+			failed = append(failed, fmt.Errorf("%s (seed %d): %w", fault.name, opts.seed, err))
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // A fault is one kind of them. It says what came of it.
@@ -68,7 +72,10 @@ func faultsOf(o faultOptions, log io.Writer) []fault {
 			return faults.Races(ctx, stage, o.races, 5)
 		}},
 		{"a thief, without a guard", process.Headroom, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
-			return faults.Steal(ctx, stage, 12, 5*time.Second)
+			return faults.Steal(ctx, stage, 12, 5*time.Second, "")
+		}},
+		{"the same thief, with the guard", process.Guarded, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+			return faults.Steal(ctx, stage, 12, 5*time.Second, o.guard)
 		}},
 	}
 }

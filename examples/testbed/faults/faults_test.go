@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -48,9 +49,15 @@ func TestFaults(t *testing.T) {
 		require.Positive(t, report.Nudged)
 	})
 	t.Run("thief", func(t *testing.T) {
-		loot, err := faults.Steal(t.Context(), stage(t, process.Headroom), 6, 2*time.Second)
+		loot, err := faults.Steal(t.Context(), stage(t, process.Headroom), 6, 2*time.Second, "")
 		require.NoError(t, err)
-		t.Log("without a guard the thief got", loot)
+		t.Log("without the guard the thief got", loot)
+		require.Positive(t, loot.Pods+loot.Refused, "the thief did not even try")
+	})
+	t.Run("guarded", func(t *testing.T) {
+		loot, err := faults.Steal(t.Context(), stage(t, process.Guarded), 6, 2*time.Second, filepath.Join("..", "..", "controller", "guard", "policy"))
+		require.NoError(t, err)
+		t.Log("with the guard the thief got", loot)
 		require.Positive(t, loot.Pods+loot.Refused, "the thief did not even try")
 	})
 	// The last one, because the bed takes a while to recover.

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
 	kubevirtv1 "kubevirt.io/api/core/v1"
@@ -114,20 +115,11 @@ func install(ctx context.Context, stage *onbed.Stage, content []byte) error {
 // awaitLock waits until the API server enforces the policy, also against administrators.
 func awaitLock(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet) error {
 	quotas := stage.Client.CoreV1().ResourceQuotas(f.Namespace())
-	for range 100 {
-		rq, err := quotas.Get(ctx, onbed.FleetQuota, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		metav1.SetMetaDataAnnotation(&rq.ObjectMeta, "trial", "true")
-		if _, err = quotas.Update(ctx, rq, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}}); apierrors.IsForbidden(err) {
-			return nil
-		}
-		if err := wait(ctx, 100*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return errors.New("the lock is not enforced")
+	patch := []byte(`{"metadata":{"annotations":{"trial":"true"}}}`)
+	return eventually(ctx, "the lock is on", func() bool {
+		_, err := quotas.Patch(ctx, onbed.FleetQuota, types.MergePatchType, patch, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+		return apierrors.IsForbidden(err)
+	})
 }
 
 // checkRefusals returns how often the library tried to write the locked quota, if it has

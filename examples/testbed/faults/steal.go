@@ -19,10 +19,18 @@ const thiefUser = "headroom-testbed-thief"
 // Steal drains all three nodes of a fleet of n virtual machines, one after the other,
 // while a thief is at work in its namespace. It reports what the thief got, and that the
 // drains came through all the same. The stage has the library.
-func Steal(ctx context.Context, stage *onbed.Stage, n int, hold time.Duration) (Loot, error) {
+//
+// The manifests of the guard are in folder, such as examples/controller/guard/policy; ""
+// is no guard. With it the stage's library has to be [process.Guarded].
+func Steal(ctx context.Context, stage *onbed.Stage, n int, hold time.Duration, folder string) (Loot, error) {
 	f, err := stage.Fleet(ctx, "thief", n, onbed.Linger(2*time.Second))
 	if err != nil {
 		return Loot{}, err
+	}
+	if folder != "" {
+		if err := errors.Join(installGuard(ctx, stage, folder), guard(ctx, stage, f.Namespace())); err != nil {
+			return Loot{}, err
+		}
 	}
 	if err := GrantThief(ctx, stage.Client, f.Namespace(), thiefUser); err != nil {
 		return Loot{}, err
