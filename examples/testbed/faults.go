@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vmquota/headroom/examples/testbed/bed"
@@ -19,10 +20,11 @@ import (
 type faultOptions struct {
 	kills, races, rounds int
 	seed                 uint64
-	guard                string
+	guard, only          string
 }
 
-// breakThings runs all faults on a bed of its own, and says what came of them.
+// breakThings runs all faults, or those of one kind, on a bed of its own, and says what
+// came of them.
 func breakThings(ctx context.Context, args []string, out, log io.Writer) (err error) {
 	var opts faultOptions
 	flags := flag.NewFlagSet("faults", flag.ContinueOnError)
@@ -30,9 +32,14 @@ func breakThings(ctx context.Context, args []string, out, log io.Writer) (err er
 	flags.IntVar(&opts.kills, "kills", 300, "")
 	flags.IntVar(&opts.races, "races", 300, "")
 	flags.IntVar(&opts.rounds, "rounds", 5, "")
+	flags.StringVar(&opts.only, "only", "", "")
 	flags.StringVar(&opts.guard, "guard", filepath.Join("..", "controller", "guard", "policy"), "")
 	flags.Uint64Var(&opts.seed, "seed", uint64(time.Now().UnixNano()), "")
 	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
+		return errUsage
+	}
+	todo := slices.DeleteFunc(faultsOf(opts, log), func(f fault) bool { return opts.only != "" && opts.only != f.kind })
+	if len(todo) == 0 {
 		return errUsage
 	}
 	b, err := bed.Start(ctx, bed.Config{Step: 50 * time.Millisecond, Log: log})
@@ -42,7 +49,7 @@ func breakThings(ctx context.Context, args []string, out, log io.Writer) (err er
 	defer func() { err = errors.Join(err, b.Stop()) }()
 	fmt.Fprintln(log, "seed", opts.seed)
 	var failed []error
-	for _, fault := range faultsOf(opts, log) {
+	for _, fault := range todo {
 		if err := onStage(ctx, b, fault, out, log); err != nil {
 			failed = append(failed, fmt.Errorf("%s (seed %d): %w", fault.name, opts.seed, err))
 		}
@@ -52,6 +59,7 @@ func breakThings(ctx context.Context, args []string, out, log io.Writer) (err er
 
 // A fault is one kind of them. It says what came of it.
 type fault struct {
+	kind    string // as it is in the flag --only
 	name    string
 	library process.Program // that the stage has
 	run     func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error)
@@ -59,22 +67,22 @@ type fault struct {
 
 func faultsOf(o faultOptions, log io.Writer) []fault {
 	return []fault{
-		{"kill -9 of two replicas", "", func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"kill", "kill -9 of two replicas", "", func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Kill(ctx, stage, o.kills, 2, 12, o.seed, log)
 		}},
-		{"kill -9 of the control plane", "", func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"restart", "kill -9 of the control plane", "", func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Restart(ctx, stage, o.rounds, 12, time.Second, o.seed, log)
 		}},
-		{"Rancher's write lock", "", func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"lock", "Rancher's write lock", "", func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Lock(ctx, stage, log)
 		}},
-		{"lost races", process.Headroom, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"races", "lost races", process.Headroom, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Races(ctx, stage, o.races, 5)
 		}},
-		{"a thief, without a guard", process.Headroom, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"thief", "a thief, without a guard", process.Headroom, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Steal(ctx, stage, 12, 5*time.Second, "")
 		}},
-		{"the same thief, with the guard", process.Guarded, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"thief", "the same thief, with the guard", process.Guarded, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Steal(ctx, stage, 12, 5*time.Second, o.guard)
 		}},
 	}

@@ -34,7 +34,7 @@ const usage = `usage:
         ends the test beds that up started, or the one in DIR, and removes their folders
   testbed measure [--vms N] [--rounds N]
         compares the library with other policies, prints a table
-  testbed faults [--kills N] [--races N] [--rounds N] [--seed N] [--guard DIR]
+  testbed faults [--only kill|restart|lock|races|thief] [--kills N] [--rounds N] [--races N] [--guard DIR] [--seed N]
         breaks things while VMs migrate, says what came of it
 `
 

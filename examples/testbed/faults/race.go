@@ -40,11 +40,20 @@ type RaceReport struct {
 	// Nudged is how many of them were ended by a nudge. The others KubeVirt ended by
 	// itself: it also wakes when any other migration ends.
 	Nudged int
+	// Slow tells what happened in those that took longer than promised.
+	Slow []string
 }
 
+// promised is within what time the pod is to be let in.
+const promised = 2 * time.Second
+
 func (r RaceReport) String() string {
-	return fmt.Sprintf("%d lost races, %d of them ended by a nudge; from there being room to the pod: p50 %v, p90 %v, max %v",
-		len(r.Waits), r.Nudged, Percentile(r.Waits, 50), Percentile(r.Waits, 90), Percentile(r.Waits, 100))
+	text := fmt.Sprintf("%d lost races, %d of them ended by a nudge; from there being room to the pod: p50 %v, p90 %v, max %v; %d took longer than %v",
+		len(r.Waits), r.Nudged, Percentile(r.Waits, 50), Percentile(r.Waits, 90), Percentile(r.Waits, 100), len(r.Slow), promised)
+	for _, slow := range r.Slow {
+		text += "\n  " + slow
+	}
+	return text
 }
 
 // Races lets KubeVirt lose the race after a raise, so often, with as many virtual machines
@@ -70,8 +79,10 @@ func Races(ctx context.Context, stage *onbed.Stage, races, abreast int) (RaceRep
 	for _, r := range reports {
 		all.Waits = append(all.Waits, r.Waits...)
 		all.Nudged += r.Nudged
+		all.Slow = append(all.Slow, r.Slow...)
 	}
 	slices.Sort(all.Waits)
+	slices.Sort(all.Slow)
 	return all, errors.Join(failed...)
 }
 
@@ -169,27 +180,53 @@ func readRaces(f *onbed.Fleet, opened map[string]time.Time) (RaceReport, error) 
 	}
 	var report RaceReport
 	for name, from := range opened {
-		nudged := false
-		var admitted time.Time
-		for _, e := range events {
-			switch {
-			case e.Received.Before(from) || !admitted.IsZero():
-			case e.Resource == "virtualmachineinstancemigrations" && e.Name == name && e.User == onbed.User &&
-				strings.Contains(string(e.RequestObject), migration.NudgedAnnotation):
-				nudged = true
-			case isTarget(e, name) && e.Code == 201:
-				admitted = e.Answered
-			}
-		}
-		if admitted.IsZero() {
+		r := readRace(events, name, from)
+		if r.admitted.IsZero() {
 			return report, fmt.Errorf("the audit log does not have the target pod of %s", name)
 		}
-		if nudged {
+		if r.nudged {
 			report.Nudged++
 		}
-		report.Waits = append(report.Waits, admitted.Sub(from))
+		took := r.admitted.Sub(from)
+		report.Waits = append(report.Waits, took)
+		if took > promised {
+			report.Slow = append(report.Slow, fmt.Sprintf("%s of %s, since there was room: %s", name, f.Namespace(), strings.Join(r.story, ", ")))
+		}
 	}
 	return report, nil
+}
+
+// A race is what the audit log tells of one.
+type race struct {
+	nudged   bool // after there was room
+	admitted time.Time
+	story    []string
+}
+
+// readRace finds the race of a migration, for whose pod there is room since from.
+func readRace(events []bed.AuditEvent, name string, from time.Time) race {
+	var r race
+	for _, e := range events {
+		what := ""
+		switch {
+		case !r.admitted.IsZero() || e.Received.Before(from.Add(-promised)):
+			continue
+		case e.Resource == "virtualmachineinstancemigrations" && e.Name == name && e.User == onbed.User &&
+			strings.Contains(string(e.RequestObject), migration.NudgedAnnotation):
+			what = "nudged"
+			r.nudged = r.nudged || !e.Received.Before(from)
+		case onbed.Wrote(e):
+			what = "quota written"
+		case !isTarget(e, name):
+			continue
+		case e.Code == 201:
+			what, r.admitted = "let in", e.Answered
+		default:
+			what = "refused"
+		}
+		r.story = append(r.story, fmt.Sprintf("%s at %.2f s", what, e.Answered.Sub(from).Seconds()))
+	}
+	return r
 }
 
 // isTarget reports whether e is a try to create the target pod of a migration.
