@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
 	kubevirtv1 "kubevirt.io/api/core/v1"
@@ -117,6 +118,8 @@ func (p *play) startVMs(ctx context.Context, vm VM) error {
 	for _, name := range vm.names() {
 		vmi := virt.NewVMI(p.cluster.Namespace(), name, vm.Cores, vm.Memory)
 		vmi.Spec.Domain.Resources.Limits = vm.Limits.DeepCopy()
+		// KubeVirt 1.8 runs a container disk in a container of its own, which is charged.
+		vmi.Spec.Volumes[0].VolumeSource = kubevirtv1.VolumeSource{EmptyDisk: &kubevirtv1.EmptyDiskSource{Capacity: *resource.NewQuantity(1<<30, resource.BinarySI)}}
 		if err := p.cluster.CreateVMI(ctx, vmi); err != nil {
 			return err
 		}
