@@ -18,8 +18,11 @@ import (
 // upPrefix is how the names of the folders begin that up makes.
 const upPrefix = "up-"
 
-// readyFile is in a bed's folder when the bed is ready.
-const readyFile = "ready"
+// What is in a bed's folder when the bed is ready.
+const (
+	readyFile = "ready"
+	programs  = "bin" // the folder of kubectl
+)
 
 // up builds here, where somebody sees the progress, and starts a process that serves
 // the bed and stays.
@@ -56,7 +59,7 @@ func up(ctx context.Context, opts options, out, log io.Writer) error {
 	if err := awaitReady(ctx, server, dir, log); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "export KUBECONFIG=%s\n", filepath.Join(dir, bed.AdminKubeconfig))
+	fmt.Fprintf(out, "export KUBECONFIG=%s PATH=\"$PATH:%s\"\n", filepath.Join(dir, bed.AdminKubeconfig), filepath.Join(dir, programs))
 	fmt.Fprintf(log, "logs and data are in %s; to end it: go -C examples/testbed run . down\n", dir)
 	return nil
 }
@@ -97,9 +100,24 @@ func serve(ctx context.Context, opts options, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(b.Dir(), readyFile), nil, 0o600); err != nil {
+	if err := errors.Join(
+		linkKubectl(ctx, opts.versions, filepath.Join(b.Dir(), programs), log),
+		os.WriteFile(filepath.Join(b.Dir(), readyFile), nil, 0o600),
+	); err != nil {
 		return errors.Join(err, b.Stop())
 	}
 	<-ctx.Done()
 	return b.Stop()
+}
+
+// linkKubectl makes the folder dir, in which kubectl is.
+func linkKubectl(ctx context.Context, versions bed.Versions, dir string, log io.Writer) error {
+	kubectl, err := bed.Kubectl(ctx, versions, log)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return os.Symlink(kubectl, filepath.Join(dir, filepath.Base(kubectl)))
 }

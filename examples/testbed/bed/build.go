@@ -38,34 +38,50 @@ type binaries struct {
 	controlPlane, kubevirt string
 }
 
-// Build builds the programs of those versions that are not built yet. It tells log what
-// it is doing; nil: nobody.
+// Build builds the programs of those versions that are not built yet, kubectl too. It
+// tells log what it is doing; nil: nobody.
 func Build(ctx context.Context, versions Versions, log io.Writer) error {
-	_, err := build(ctx, versions, log)
+	if _, err := build(ctx, versions, log); err != nil {
+		return err
+	}
+	_, err := Kubectl(ctx, versions, log)
 	return err
 }
 
+// Kubectl returns the path of the kubectl of those versions, which it builds if that was
+// not done yet. A bed does not need it.
+func Kubectl(ctx context.Context, versions Versions, log io.Writer) (path string, err error) {
+	return versions.kubectl().binary(ctx, log)
+}
+
 func build(ctx context.Context, versions Versions, log io.Writer) (binaries, error) {
+	controlPlane, kubevirt := versions.programs()
+	var result binaries
+	var err error
+	if result.controlPlane, err = controlPlane.binary(ctx, log); err != nil {
+		return binaries{}, err
+	}
+	if result.kubevirt, err = kubevirt.binary(ctx, log); err != nil {
+		return binaries{}, err
+	}
+	return result, nil
+}
+
+// binary returns the path of the program's binary, which it builds if that was not done
+// yet.
+func (p program) binary(ctx context.Context, log io.Writer) (string, error) {
 	if log == nil {
 		log = io.Discard
 	}
 	source, err := goOutput(ctx, "", "list", "-m", "-f", "{{.Dir}}", testbedModule)
 	if err != nil {
-		return binaries{}, err
+		return "", err
 	}
 	cache, err := cacheDir()
 	if err != nil {
-		return binaries{}, err
+		return "", err
 	}
-	controlPlane, kubevirt := versions.programs()
-	var result binaries
-	if result.controlPlane, err = controlPlane.build(ctx, source, cache, log); err != nil {
-		return binaries{}, err
-	}
-	if result.kubevirt, err = kubevirt.build(ctx, source, cache, log); err != nil {
-		return binaries{}, err
-	}
-	return result, nil
+	return p.build(ctx, source, cache, log)
 }
 
 func cacheDir() (string, error) {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Versions are what a bed is built from. The modules below controlplane and kubevirt
-// require these, in a file for each Versions; a test holds them to it.
+// Versions are what a bed is built from. The modules below controlplane, kubevirt
+// and kubectl require these, in a file for each Versions; a test holds them to it.
 type Versions struct {
 	Name       string // to choose it by
 	Kubernetes string
@@ -39,7 +39,7 @@ func ChooseVersions(name string) (Versions, error) {
 	return all[i], nil
 }
 
-// programs returns the nested modules that are built, and how.
+// programs returns the nested modules that a bed runs, and how they are built.
 func (v Versions) programs() (controlPlane, kubevirt program) {
 	controlPlane = program{
 		name:    "controlplane",
@@ -59,6 +59,17 @@ func (v Versions) programs() (controlPlane, kubevirt program) {
 		kubevirt.tags = "kubevirt_1_8"
 	}
 	return controlPlane, kubevirt
+}
+
+// kubectl returns the nested module of the client.
+func (v Versions) kubectl() program {
+	return program{
+		name:    "kubectl",
+		what:    "kubectl " + v.Kubernetes,
+		cold:    "2 minutes",
+		ldflags: "-s -w" + versionFlags(v.Kubernetes),
+		modfile: v.modfile(),
+	}
 }
 
 // modfile returns the name of the file that a program's requirements are in.

@@ -12,12 +12,16 @@ import (
 
 func TestVersionsAreThoseOfTheModules(t *testing.T) {
 	for _, versions := range []Versions{Newest, Oldest} {
-		controlPlane := readModfile(t, "controlplane", versions)
+		controlPlane, kubectl := readModfile(t, "controlplane", versions), readModfile(t, "kubectl", versions)
 		require.Equal(t, versions.Kubernetes, controlPlane["k8s.io/kubernetes"])
 		require.Equal(t, versions.Etcd, controlPlane["go.etcd.io/etcd/server/v3"])
-		for module, version := range controlPlane {
-			if strings.HasPrefix(module, "k8s.io/") && strings.HasPrefix(version, "v0.3") && !strings.Contains(version, "-") && module != "k8s.io/kube-openapi" {
-				require.Equal(t, "v0"+strings.TrimPrefix(versions.Kubernetes, "v1"), version, module)
+		library := "v0" + strings.TrimPrefix(versions.Kubernetes, "v1")
+		require.Equal(t, library, kubectl["k8s.io/kubectl"])
+		for _, required := range []map[string]string{controlPlane, kubectl} {
+			for module, version := range required {
+				if strings.HasPrefix(module, "k8s.io/") && strings.HasPrefix(version, "v0.3") && !strings.Contains(version, "-") && module != "k8s.io/kube-openapi" {
+					require.Equal(t, library, version, module)
+				}
 			}
 		}
 		kubevirt := readModfile(t, "kubevirt", versions)
