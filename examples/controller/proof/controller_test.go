@@ -1,0 +1,148 @@
+package proof
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/examples/testbed/sim"
+)
+
+// A migration that quota has refused is rescued, and both objects tell.
+func TestRefusedAndRescued(t *testing.T) {
+	leader, other := pair(t)
+	s := newScene(t, 1)
+	s.disable(true)
+	s.migrate(0, "")
+	s.refused(0)
+	s.disable(false)
+	s.await(0, kubevirtv1.MigrationSucceeded)
+	s.settled()
+	eventually(t, func(c *assert.CollectT) {
+		list, err := admin.CoreV1().Events(s.namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "source=headroom"})
+		require.NoError(c, err)
+		var reasons []string
+		for i := range list.Items {
+			reasons = append(reasons, list.Items[i].InvolvedObject.Kind+" "+list.Items[i].Reason)
+		}
+		require.Contains(c, reasons, "ResourceQuota HeadroomRaised")
+		require.Contains(c, reasons, "ResourceQuota HeadroomRestored")
+		require.Contains(c, reasons, "VirtualMachineInstanceMigration HeadroomGranted")
+	})
+	requireAllowed(t, leader, other)
+}
+
+// The leader is killed while one migration runs, and before another one is refused.
+func TestFailOver(t *testing.T) {
+	leader, other := pair(t)
+	s := newScene(t, 2)
+	s.migrate(0, sim.Hang)
+	s.await(0, kubevirtv1.MigrationRunning)
+	s.raised()
+	during := s.bytes(t)
+
+	leader.kill()
+	killed := time.Now()
+	s.migrate(1, "")
+	s.refused(1)
+	require.False(t, other.leads(t))
+	require.Equal(t, during, s.bytes(t), "nobody has lowered what is in use")
+	eventually(t, func(c *assert.CollectT) { require.True(c, other.leads(c)) })
+	t.Log("the other replica leads after", time.Since(killed).Round(time.Millisecond))
+	s.await(1, kubevirtv1.MigrationSucceeded)
+	t.Log("the migration that was refused meanwhile has succeeded after", time.Since(killed).Round(time.Millisecond))
+
+	s.release(0)
+	s.await(0, kubevirtv1.MigrationSucceeded)
+	s.settled()
+
+	// The killed one comes back, and takes over when the other one is ended.
+	back := newReplica(t, leader.name)
+	require.False(t, back.leads(t))
+	other.stop()
+	ended := time.Now()
+	eventually(t, func(c *assert.CollectT) { require.True(c, back.leads(c)) })
+	t.Log("after an orderly end the other one leads after", time.Since(ended).Round(time.Millisecond))
+	requireAllowed(t, leader, other, back)
+}
+
+// What the README promises about metrics is there, and moves with a drain.
+func TestMetricsOfADrain(t *testing.T) {
+	leader, other := pair(t)
+	const machines = 4
+	s := newScene(t, machines)
+	before := leader.scrape(t)
+	require.Zero(t, before.family("headroom_migrations"))
+	for i := range machines {
+		s.migrate(i, sim.Hang)
+	}
+	seen := map[string]bool{}
+	note := func() scrape {
+		now := leader.scrape(t)
+		for _, name := range promised(t) {
+			if now.has(name) || now.has(name+"_count") {
+				seen[name] = true
+			}
+		}
+		return now
+	}
+	eventually(t, func(c *assert.CollectT) {
+		now := note()
+		require.Positive(c, now[`headroom_migrations{namespace="`+s.namespace+`",state="charged"}`])
+		require.Positive(c, now[`headroom_raised{namespace="`+s.namespace+`",quota="q",resource="limits.memory"}`])
+		require.Positive(c, now[`headroom_oldest_migration_seconds{namespace="`+s.namespace+`"}`])
+	})
+	for i := range machines {
+		s.release(i)
+	}
+	for i := range machines {
+		s.await(i, kubevirtv1.MigrationSucceeded)
+	}
+	s.settled()
+	var after scrape
+	eventually(t, func(c *assert.CollectT) {
+		after = note()
+		require.Zero(c, after.family("headroom_migrations"))
+	})
+	moved := func(series string) float64 { return after[series] - before[series] }
+	require.Positive(t, moved(`headroom_quota_writes_total{action="raised"}`))
+	require.Positive(t, moved(`headroom_quota_writes_total{action="restored"}`))
+	require.EqualValues(t, machines, moved("headroom_blocked_seconds_count"))
+	require.Positive(t, after.family("headroom_exposure_total")-before.family("headroom_exposure_total"))
+	writes := after.family("headroom_api_writes_total") - before.family("headroom_api_writes_total")
+	require.Positive(t, writes)
+	t.Logf("%d migrations: raised %v, lowered %v, restored %v, all writes %v", machines, moved(`headroom_quota_writes_total{action="raised"}`),
+		moved(`headroom_quota_writes_total{action="lowered"}`), moved(`headroom_quota_writes_total{action="restored"}`), writes)
+
+	// These are there only while something is wrong.
+	absent := []string{"headroom_deferred_migrations", "headroom_quota_trouble", "headroom_taken"}
+	for _, name := range promised(t) {
+		require.True(t, seen[name] || slices.Contains(absent, name), "%s is not there", name)
+	}
+	for _, name := range []string{"headroom_quota_refusals_total", "headroom_quota_resets_total", "headroom_reconcile_errors_total"} {
+		require.Zero(t, after[name], name)
+	}
+	idle := other.scrape(t)
+	require.Zero(t, idle["headroom_leader"])
+	require.Zero(t, idle.family("headroom_quota_writes_total"))
+	requireAllowed(t, leader, other)
+}
+
+// promised are the metrics of the README's table.
+func promised(t *testing.T) (names []string) {
+	t.Helper()
+	for line := range strings.Lines(readme(t)) {
+		if found := regexp.MustCompile("^\\| `(headroom_[a-z_]+)`").FindStringSubmatch(line); found != nil {
+			names = append(names, found[1])
+		}
+	}
+	require.NotEmpty(t, names)
+	return names
+}
