@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -148,19 +149,21 @@ func requireAllowed(t *testing.T, called []string) {
 var metricName = regexp.MustCompile(`\bheadroom_[a-z_]+`)
 
 // names are those of our metrics that exist, histograms with their suffixes.
-func names(m *metrics) []string {
+func names(m *metrics) []string { return slices.Sorted(maps.Keys(labels(m))) }
+
+// labels are those of each of our metrics, in their order.
+func labels(m *metrics) map[string][]string {
 	descs := make(chan *prometheus.Desc, 1000)
 	m.registry.Describe(descs)
 	close(descs)
-	var names []string
+	found := map[string][]string{}
 	for desc := range descs {
-		name := regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(desc.String())[1]
-		if strings.HasPrefix(name, "headroom_") {
-			names = append(names, name)
+		parts := regexp.MustCompile(`fqName: "(headroom_[a-z_]+)".*variableLabels: \{([a-z,]*)\}`).FindStringSubmatch(desc.String())
+		if parts != nil {
+			found[parts[1]] = strings.FieldsFunc(parts[2], func(r rune) bool { return r == ',' })
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return found
 }
 
 // Every metric that the alerts and the dashboard name exists, and every one that exists
@@ -214,11 +217,11 @@ func TestAlertsAndDashboard(t *testing.T) {
 	require.Equal(t, exist, slices.Compact(shown))
 }
 
-// The README explains each flag and each metric.
+// The README explains each flag and each metric, with its labels.
 func TestREADME(t *testing.T) {
 	readme := string(read(t, "README.md"))
-	for _, name := range names(newMetrics(nil)) {
-		require.Contains(t, readme, "`"+name+"`")
+	for name, labels := range labels(newMetrics(nil)) {
+		require.Contains(t, readme, strings.ReplaceAll("| `"+name+"` | "+strings.Join(labels, ", ")+" | ", "|  |", "| |"))
 	}
 	for _, name := range metricName.FindAllString(readme, -1) {
 		require.Contains(t, names(newMetrics(nil)), name)
