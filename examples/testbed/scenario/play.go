@@ -116,10 +116,8 @@ func zeros(list corev1.ResourceList) corev1.ResourceList {
 // startVMs starts one VM after the other, so that they are spread evenly over the nodes.
 func (p *play) startVMs(ctx context.Context, vm VM) error {
 	for _, name := range vm.names() {
-		vmi := virt.NewVMI(p.cluster.Namespace(), name, vm.Cores, vm.Memory)
+		vmi := NewVMI(p.cluster.Namespace(), name, vm.Cores, vm.Memory)
 		vmi.Spec.Domain.Resources.Limits = vm.Limits.DeepCopy()
-		// KubeVirt 1.8 runs a container disk in a container of its own, which is charged.
-		vmi.Spec.Volumes[0].VolumeSource = kubevirtv1.VolumeSource{EmptyDisk: &kubevirtv1.EmptyDiskSource{Capacity: *resource.NewQuantity(1<<30, resource.BinarySI)}}
 		if err := p.cluster.CreateVMI(ctx, vmi); err != nil {
 			return err
 		}
@@ -135,6 +133,16 @@ func (p *play) startVMs(ctx context.Context, vm VM) error {
 		}
 	}
 	return nil
+}
+
+// NewVMI returns a virtual machine instance that every KubeVirt charges alike: its disk is
+// an empty one, because KubeVirt 1.8 runs a container disk in a container of its own.
+func NewVMI(namespace, name string, sockets uint32, guest resource.Quantity) *kubevirtv1.VirtualMachineInstance {
+	vmi := virt.NewVMI(namespace, name, sockets, guest)
+	vmi.Spec.Volumes[0].VolumeSource = kubevirtv1.VolumeSource{
+		EmptyDisk: &kubevirtv1.EmptyDiskSource{Capacity: *resource.NewQuantity(1<<30, resource.BinarySI)},
+	}
+	return vmi
 }
 
 func (p *play) createPod(ctx context.Context, pod Pod) error {

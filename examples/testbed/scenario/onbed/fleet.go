@@ -14,7 +14,6 @@ import (
 
 	"github.com/vmquota/headroom/examples/testbed/scenario"
 	"github.com/vmquota/headroom/examples/testbed/sim"
-	"github.com/vmquota/headroom/examples/testbed/virt"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -73,7 +72,7 @@ func (s *Stage) Fleet(ctx context.Context, name string, n int, options ...FleetO
 	rq := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: FleetQuota}, Spec: corev1.ResourceQuotaSpec{Hard: f.Static.DeepCopy()}}
 	var vmis []*kubevirtv1.VirtualMachineInstance
 	for i := range n {
-		vmi := virt.NewVMI(namespace, fmt.Sprintf("vm%d", i+1), 1, *resource.NewQuantity(1<<30, resource.BinarySI))
+		vmi := scenario.NewVMI(namespace, fmt.Sprintf("vm%d", i+1), 1, *resource.NewQuantity(1<<30, resource.BinarySI))
 		vmis = append(vmis, vmi)
 		f.VMs = append(f.VMs, vmi.Name)
 	}
