@@ -69,6 +69,10 @@ func Races(ctx context.Context, stage *onbed.Stage, races, abreast int) (RaceRep
 		todo <- i + 1
 	}
 	close(todo)
+	// By its own limits KubeVirt would not try, however often it is woken.
+	if err := stage.Configure(ctx, onbed.Crowded); err != nil {
+		return RaceReport{}, err
+	}
 	reports, failed := make([]RaceReport, abreast), make([]error, abreast)
 	var group sync.WaitGroup
 	for i := range abreast {
@@ -83,7 +87,7 @@ func Races(ctx context.Context, stage *onbed.Stage, races, abreast int) (RaceRep
 	}
 	slices.Sort(all.Waits)
 	slices.Sort(all.Slow)
-	return all, errors.Join(failed...)
+	return all, errors.Join(append(failed, stage.Configure(ctx, onbed.Alone))...)
 }
 
 // racesOf provokes races one after the other.
@@ -190,7 +194,7 @@ func readRaces(f *onbed.Fleet, opened map[string]time.Time) (RaceReport, error) 
 		took := r.admitted.Sub(from)
 		report.Waits = append(report.Waits, took)
 		if took > promised {
-			report.Slow = append(report.Slow, fmt.Sprintf("%s of %s, since there was room: %s", name, f.Namespace(), strings.Join(r.story, ", ")))
+			report.Slow = append(report.Slow, fmt.Sprintf("%s of %s, since there was room: %s", name, f.Namespace(), strings.Join(r.story, "; ")))
 		}
 	}
 	return report, nil
@@ -224,7 +228,7 @@ func readRace(events []bed.AuditEvent, name string, from time.Time) race {
 		default:
 			what = "refused"
 		}
-		r.story = append(r.story, fmt.Sprintf("%s at %.2f s", what, e.Answered.Sub(from).Seconds()))
+		r.story = append(r.story, fmt.Sprintf("%s at %.2f s, asked %.2f s before", what, e.Answered.Sub(from).Seconds(), e.Answered.Sub(e.Received).Seconds()))
 	}
 	return r
 }
