@@ -42,20 +42,20 @@ func TestFaults(t *testing.T) {
 	})
 	t.Run("races", func(t *testing.T) {
 		// One at a time, because KubeVirt also wakes when another migration ends.
-		report, err := faults.Races(t.Context(), stage(t, process.Headroom), 4, 1)
+		report, err := faults.Races(t.Context(), stage(t, process.Headroom), 2, 1)
 		require.NoError(t, err)
 		t.Log(report)
-		require.Len(t, report.Waits, 4)
+		require.Len(t, report.Waits, 2)
 		require.Positive(t, report.Nudged)
 	})
 	t.Run("thief", func(t *testing.T) {
-		loot, err := faults.Steal(t.Context(), stage(t, process.Headroom), 6, 2*time.Second, "")
+		loot, err := faults.Steal(t.Context(), stage(t, process.Headroom), 3, 2*time.Second, "")
 		require.NoError(t, err)
 		t.Log("without the guard the thief got", loot)
 		require.Positive(t, loot.Pods+loot.Refused, "the thief did not even try")
 	})
 	t.Run("guarded", func(t *testing.T) {
-		loot, err := faults.Steal(t.Context(), stage(t, process.Guarded), 6, 2*time.Second, filepath.Join("..", "..", "controller", "guard", "policy"))
+		loot, err := faults.Steal(t.Context(), stage(t, process.Guarded), 3, 2*time.Second, filepath.Join("..", "..", "controller", "guard", "policy"))
 		require.NoError(t, err)
 		t.Log("with the guard the thief got", loot)
 		require.Positive(t, loot.Pods+loot.Refused, "the thief did not even try")
