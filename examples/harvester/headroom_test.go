@@ -20,6 +20,7 @@ import (
 	"github.com/vmquota/headroom/fake"
 	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/ledger/configmap"
+	"github.com/vmquota/headroom/ledger/rancher"
 	"github.com/vmquota/headroom/migration"
 )
 
@@ -82,7 +83,25 @@ func harvester(o options) func(p *fake.Process) fake.Program {
 			}
 			_, err = h.onNamespace(name, ns)
 			return again, err
-		}}
+		}, Namespace: concerned}
+	}
+}
+
+// concerned is which namespace is to be looked at after an event of object: its own, and
+// that of an entry of the ledger.
+func concerned(object any) string {
+	if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+		object = tombstone.Obj
+	}
+	switch o := object.(type) {
+	case *corev1.ConfigMap:
+		return o.Labels[configmap.Label]
+	case *corev1.Namespace:
+		return o.Name
+	case metav1.Object:
+		return o.GetNamespace()
+	default:
+		return ""
 	}
 }
 
@@ -115,6 +134,26 @@ func rancherProcess(p *fake.Process) fake.Program {
 			return ""
 		},
 	}
+}
+
+// adoptingRancher is one whose process takes over from an old Harvester before it writes.
+func adoptingRancher(p *fake.Process) fake.Program {
+	program := rancherProcess(p)
+	takeover := rancher.Takeover{
+		Quotas: p.Client.CoreV1(),
+		List:   listed[corev1.ResourceQuota](p.Caches.ResourceQuotas, "resourcequotas"),
+		Limits: limitsFrom(p.Client.CoreV1()),
+		Ledger: configmap.New(p.Client.CoreV1(), system),
+		Seed:   true,
+	}
+	apply := program.Reconcile
+	program.Reconcile = func(ctx context.Context, namespace string) (time.Duration, error) {
+		if err := takeover.Adopt(ctx, namespace); err != nil {
+			return 0, err
+		}
+		return apply(ctx, namespace)
+	}
+	return program
 }
 
 // fullNamespace is a cluster with n VMs, and a quota of Rancher's that they fill exactly.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -383,6 +384,65 @@ func TestH19WayOverWhileAGuestGrows(t *testing.T) {
 	}
 	require.Empty(t, u.Finish())
 	u.isRaisedBy(0)
+}
+
+// newLocked is a namespace that an old Harvester has raised for two VMs, of which one is
+// gone, before Rancher's write lock came. Only Rancher can take over.
+func newLocked(t *testing.T) *upgrade {
+	t.Helper()
+	u := &upgrade{Cluster: fullNamespace(t, fake.Config{Seed: 7, Lock: fake.RancherUser, Slack: time.Minute}, 2), t: t, static: times(perVM, 2)}
+	ctx, namespaces := context.Background(), u.Client("kubectl").CoreV1().Namespaces()
+	ns, err := namespaces.Get(ctx, "tenant", metav1.GetOptions{})
+	require.NoError(t, err)
+	metav1.SetMetaDataAnnotation(&ns.ObjectMeta, rancher.LimitsAnnotation, `{"limit":{"limitsCpu":"2030m","limitsMemory":"5547429376"}}`)
+	_, err = namespaces.Update(ctx, ns, metav1.UpdateOptions{})
+	require.NoError(t, err)
+
+	entry, err := json.Marshal(perVM)
+	require.NoError(t, err)
+	rq := u.quota()
+	rq.Spec.Hard = times(perVM, 4)
+	rq.Annotations = map[string]string{
+		rancher.HarvesterUIDPrefix + string(u.Snapshot("tenant").VMIs[0].UID): string(entry),
+		rancher.HarvesterNamePrefix + "gone":                                  string(entry),
+	}
+	_, err = u.Client(fake.RancherUser).CoreV1().ResourceQuotas("tenant").Update(ctx, rq, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	return u
+}
+
+// Whichever of the two new versions comes first, what runs keeps its room, and what had
+// leaked is gone once both are there.
+func TestWayOverWithTheWriteLock(t *testing.T) {
+	type start struct {
+		user    string
+		program func(*fake.Process) fake.Program
+	}
+	first, second := start{fake.RancherUser, adoptingRancher}, start{user, harvester(options{ledgerOnly: true})}
+	for name, starts := range map[string][]start{"Rancher first": {first, second}, "Harvester first": {second, first}} {
+		t.Run(name, func(t *testing.T) {
+			u := newLocked(t)
+			u.hang("move", u.Snapshot("tenant").VMIs[0].Name)
+			u.Start(starts[0].user, starts[0].program)
+			u.Advance(10 * time.Second)
+			u.isRaisedBy(2)
+			u.Start(starts[1].user, starts[1].program)
+			u.Advance(10 * time.Second)
+			u.isRaisedBy(1)
+			u.ends()
+		})
+	}
+}
+
+// With nothing in flight, Rancher's seed is taken out again.
+func TestLeakWithTheWriteLock(t *testing.T) {
+	u := newLocked(t)
+	u.Start(user, harvester(options{ledgerOnly: true}))
+	u.Advance(10 * time.Second)
+	u.Start(fake.RancherUser, adoptingRancher)
+	u.Advance(10 * time.Second)
+	u.isRaisedBy(0)
+	u.ends()
 }
 
 // Back and forth: the old version finds what it expects in the middle of a migration, ends

@@ -306,3 +306,27 @@ func TestNothingIsLeftWhateverHappens(t *testing.T) {
 		s.requireStored(amounts(list(limits)), amounts(list(limits)))
 	})
 }
+
+// A budget over all namespaces is the applier's. What a write has granted beyond it, the
+// applier takes back.
+func TestBudgetOverAllNamespaces(t *testing.T) {
+	s := newStore(t)
+	s.create(used(quotaOf("limits.cpu=4"), "limits.cpu=4"))
+	s.inFlight(blocked("m1", "limits.cpu=2"))
+	a, err := s.shim.Applier(applier.Config{Quotas: s.clients, Now: epoch, Budget: list("limits.cpu=2")})
+	require.NoError(t, err)
+	b, err := s.shim.Applier(applier.Config{Quotas: s.clients, Now: epoch, Budget: list("limits.cpu=1")})
+	require.NoError(t, err)
+	_, err = b.Apply(ctx, "tenant")
+	require.NoError(t, err)
+	s.requireStored("limits.cpu=4", "limits.cpu=4")
+	_, err = s.write(s.shown(), "limits.cpu=5")
+	require.NoError(t, err)
+	s.requireStored("limits.cpu=7", "limits.cpu=5")
+	_, err = b.Apply(ctx, "tenant")
+	require.NoError(t, err)
+	s.requireStored("limits.cpu=5", "limits.cpu=5")
+	_, err = a.Apply(ctx, "tenant")
+	require.NoError(t, err)
+	s.requireStored("limits.cpu=7", "limits.cpu=5")
+}
