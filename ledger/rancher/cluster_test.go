@@ -29,14 +29,21 @@ type cluster struct {
 	rancher *fake.Rancher
 	updates int  // by Rancher's quota controller, without conflicts
 	off     bool // the kill switch
+	adopts  bool // what an old Harvester has left
 	limits  corev1.ResourceList
+
+	observing, applying *fake.Process
 }
 
 const system = "headroom"
 
 func newCluster(t *testing.T, config fake.Config, latency fake.Span, vms int64) *cluster {
+	return newClusterThat(t, false, config, latency, vms)
+}
+
+func newClusterThat(t *testing.T, adopts bool, config fake.Config, latency fake.Span, vms int64) *cluster {
 	config.Lock = fake.RancherUser
-	c := &cluster{Cluster: fake.New(config), t: t, limits: room(vms)}
+	c := &cluster{Cluster: fake.New(config), t: t, adopts: adopts, limits: room(vms)}
 	clients := c.Client(fake.RancherUser).CoreV1()
 	shim := c.shim(configmap.New(clients, system))
 	decorated := shim.Client(clients)
@@ -59,8 +66,8 @@ func newCluster(t *testing.T, config fake.Config, latency fake.Span, vms int64) 
 	for i := range vms {
 		require.NoError(t, c.CreateVMI(fake.NewVMI("tenant", fmt.Sprint("vm", i), 1, resource.MustParse("1Gi"))))
 	}
-	c.Start("virt", c.observer)
-	c.Start(fake.RancherUser, c.applier)
+	c.observing = c.Start("virt", c.observer)
+	c.applying = c.Start(fake.RancherUser, c.applier)
 	c.Advance(time.Minute)
 	return c
 }
@@ -74,7 +81,7 @@ func room(n int64) corev1.ResourceList {
 }
 
 func (c *cluster) shim(record *configmap.Ledger) *rancher.Shim {
-	shim, err := rancher.New(rancher.Config{Ledger: record, Disabled: func() bool { return c.off }})
+	shim, err := rancher.New(rancher.Config{Ledger: record, Disabled: func() bool { return c.off }, Takeover: c.adopts})
 	require.NoError(c.t, err)
 	return shim
 }
@@ -82,10 +89,23 @@ func (c *cluster) shim(record *configmap.Ledger) *rancher.Shim {
 // applier is the one in Rancher's process. The ledger and the quotas wake it.
 func (c *cluster) applier(p *fake.Process) fake.Program {
 	quotas := migration.FromIndexer[corev1.ResourceQuota](p.Caches.ResourceQuotas)
-	a, err := c.shim(configmap.New(p.Client.CoreV1(), system)).Applier(applier.Config{Quotas: p.Client.CoreV1(), List: quotas, Now: p.Now})
+	record := configmap.New(p.Client.CoreV1(), system)
+	a, err := c.shim(record).Applier(applier.Config{Quotas: p.Client.CoreV1(), List: quotas, Now: p.Now})
 	require.NoError(c.t, err)
+	takeover := rancher.Takeover{Quotas: p.Client.CoreV1(), List: quotas, Ledger: record, Seed: true, Limits: func(ctx context.Context, name string) (corev1.ResourceList, error) {
+		ns, err := p.Client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return rancher.Limits(ns)
+	}}
 	return fake.Program{
 		Reconcile: func(ctx context.Context, namespace string) (time.Duration, error) {
+			if c.adopts {
+				if err := takeover.Adopt(ctx, namespace); err != nil {
+					return 0, err
+				}
+			}
 			result, err := a.Apply(ctx, namespace)
 			return result.RetryAfter, err
 		},

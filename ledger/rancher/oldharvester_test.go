@@ -58,3 +58,29 @@ func TestRaiseOfAnOldHarvesterInMidFlight(t *testing.T) {
 	require.Equal(t, amounts(c.limits), amounts(c.quota().Spec.Hard))
 	require.False(t, c.isRaised())
 }
+
+// Where every Harvester has the library, nothing is lost between the old one and the new:
+// not by Rancher's controller, which comes first here, nor by its applier, nor when what
+// they took over turns out to be over.
+func TestRaiseOfAnOldHarvesterIsTakenOver(t *testing.T) {
+	c := newClusterThat(t, true, fake.Config{Seed: 13, Slack: time.Hour}, near, 2)
+	c.observing.Crash(10 * time.Minute)
+	c.applying.Crash(5 * time.Minute)
+	c.raiseAsHarvester()
+	require.NoError(t, c.Migrate("tenant", "move", "vm0", fake.Outcome{Hang: true}))
+	c.Advance(10 * time.Second)
+	c.rancher.Restart()
+	for range 15 {
+		c.Advance(time.Minute)
+		require.Equal(t, "3045m", c.limit("limits.cpu"))
+		require.True(t, c.isRaised())
+		static, err := applier.Static(c.quota())
+		require.NoError(t, err)
+		require.Equal(t, amounts(c.limits), amounts(static))
+	}
+	require.NotContains(t, c.quota().Annotations, entryKey)
+	require.Equal(t, 1, c.updates)
+	require.NoError(t, c.Abort("tenant", "move"))
+	c.Advance(time.Minute)
+	c.finish()
+}

@@ -23,6 +23,12 @@ type Config struct {
 	// Disabled is the kill switch, and is asked each time. Nil: it is off. See
 	// DisabledVariable for another one.
 	Disabled func() bool
+	// Takeover counts what a Harvester from before this library says on a quota
+	// ([ReadHarvester]) as in flight, while the ledger says nothing: so that the first write
+	// of the limits does not lower what it has raised. It goes with a Takeover that has
+	// Seed, called before the applier, and is for clusters in which every Harvester has the
+	// library: an old one takes nothing out of the ledger.
+	Takeover bool
 }
 
 // A Shim stands between a controller that knows the static limits only and its
@@ -50,10 +56,14 @@ func (s *Shim) Disabled() bool {
 }
 
 // Applier returns the applier that belongs beside the shim: that of config, with the
-// ledger, the policy and the kill switch of the shim. Its client and its List are to be
-// undecorated ones. It fails if config lacks something.
+// ledger, the policy and the kill switch of the shim, and HarvesterSkips if there is no
+// other DisabledFor. Its client and its List are to be undecorated ones. It fails if config
+// lacks something.
 func (s *Shim) Applier(config applier.Config) (*applier.Applier, error) {
 	config.Ledger, config.Policy, config.Disabled = s.config.Ledger, s.config.Policy, s.Disabled
+	if config.DisabledFor == nil {
+		config.DisabledFor = HarvesterSkips
+	}
 	return applier.New(config)
 }
 

@@ -39,6 +39,10 @@ func (s *Shim) Stored(ctx context.Context, rq *corev1.ResourceQuota) (*corev1.Re
 		if err != nil && !partial {
 			return nil, &Error{Namespace: rq.Namespace, Quota: rq.Name, Err: fmt.Errorf("read the ledger: %w", err)}
 		}
+		if s.config.Takeover && len(inFlight) == 0 && !isRaised(rq) {
+			record, _ := ReadHarvester(rq) // what is malformed is told when it is adopted
+			inFlight = record.InFlight()
+		}
 		hard = s.effective(rq, inFlight)
 		if partial {
 			hard = most(hard, carried(rq))
@@ -54,7 +58,7 @@ func (s *Shim) Stored(ctx context.Context, rq *corev1.ResourceQuota) (*corev1.Re
 // Where nothing is granted these are the static ones, however much is used.
 func (s *Shim) effective(rq *corev1.ResourceQuota, inFlight []quota.Migration) corev1.ResourceList {
 	migrations := quota.Under(rq, inFlight)
-	if rq.Annotations[applier.DisabledAnnotation] == "true" {
+	if rq.Annotations[applier.DisabledAnnotation] == "true" || HarvesterSkips(rq) {
 		migrations = slices.DeleteFunc(migrations, func(m quota.Migration) bool { return m.State < quota.Charged })
 	}
 	if len(migrations) == 0 {

@@ -95,14 +95,21 @@ func TestPolicyCounts(t *testing.T) {
 }
 
 func TestSwitchOfOneQuota(t *testing.T) {
-	s := newStore(t)
-	rq := used(quotaOf("limits.cpu=4"), "limits.cpu=5")
-	rq.Annotations = map[string]string{applier.DisabledAnnotation: "true"}
-	s.create(rq)
-	s.inFlight(charged("m1", "limits.cpu=1"), blocked("m2", "limits.cpu=1"))
-	_, err := s.write(s.shown(), "limits.cpu=6")
-	require.NoError(t, err)
-	require.Equal(t, "limits.cpu=7", amounts(s.stored().Spec.Hard), "what is charged is covered, nothing else")
+	for _, annotation := range []string{applier.DisabledAnnotation, rancher.HarvesterSkip} {
+		s := newStore(t)
+		rq := used(quotaOf("limits.cpu=4"), "limits.cpu=5")
+		rq.Annotations = map[string]string{annotation: "true"}
+		s.create(rq)
+		s.inFlight(charged("m1", "limits.cpu=1"), blocked("m2", "limits.cpu=1"))
+		_, err := s.write(s.shown(), "limits.cpu=6")
+		require.NoError(t, err)
+		require.Equal(t, "limits.cpu=7", amounts(s.stored().Spec.Hard), "what is charged is covered, nothing else")
+		a, err := s.shim.Applier(applier.Config{Quotas: s.clients, Now: epoch})
+		require.NoError(t, err)
+		_, err = a.Apply(ctx, "tenant")
+		require.NoError(t, err)
+		require.Equal(t, "limits.cpu=7", amounts(s.stored().Spec.Hard))
+	}
 }
 
 func TestScopesCount(t *testing.T) {

@@ -4,6 +4,7 @@ package namespace
 
 import (
 	"context"
+	"os"
 	"time"
 
 	wranglercorev1 "github.com/rancher/wrangler/v3/pkg/generated/controllers/core/v1"
@@ -36,17 +37,23 @@ type Quotas struct {
 	configMaps informers.SharedInformerFactory
 	record     *configmap.Ledger
 	shim       *rancher.Shim
+	takeover   bool
 }
+
+// TakeoverVariable is the environment variable that has what a Harvester from before this
+// library has raised taken over, if it is "true". It is for when every Harvester has the
+// library: what is taken over, an old one does not take out of the ledger.
+const TakeoverVariable = "HEADROOM_RANCHER_TAKEOVER"
 
 // NewQuotas returns the Quotas of the cluster of client, which reads the ledger. Disabled
 // is a kill switch, such as a setting or a feature flag; nil: the environment variable
 // HEADROOM_RANCHER_DISABLED is the only one.
 func NewQuotas(client kubernetes.Interface, disabled func() bool) (*Quotas, error) {
-	q := &Quotas{client: client}
+	q := &Quotas{client: client, takeover: os.Getenv(TakeoverVariable) == "true"}
 	q.configMaps = informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithNamespace(LedgerNamespace), informers.WithTweakListOptions(configmap.Select))
 	q.record = configmap.New(client.CoreV1(), LedgerNamespace, configmap.WithInformer(q.configMaps.Core().V1().ConfigMaps().Informer()))
-	shim, err := rancher.New(rancher.Config{Ledger: q.record, Disabled: disabled})
+	shim, err := rancher.New(rancher.Config{Ledger: q.record, Disabled: disabled, Takeover: q.takeover})
 	q.shim = shim
 	return q, err
 }
@@ -67,22 +74,12 @@ func (q *Quotas) Run(ctx context.Context, quotas wranglercorev1.ResourceQuotaCon
 	if decorated, ok := quotas.(*quotaController); ok {
 		quotas = decorated.ResourceQuotaController
 	}
-	stored := quotas.Cache()
-	writer, err := q.shim.Applier(applier.Config{
-		Quotas: &privileged{ResourceQuotasGetter: q.client.CoreV1(), client: quotas},
-		List: func(_ context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
-			return stored.List(namespace, labels.Everything())
-		},
-		Now: time.Now,
-	})
+	look, err := q.look(quotas)
 	if err != nil {
 		return err
 	}
 	l, err := loop.New(loop.Config{
-		Look: func(ctx context.Context, namespace string) (time.Duration, error) {
-			result, err := writer.Apply(ctx, namespace)
-			return result.RetryAfter, err
-		},
+		Look: look,
 		Namespaces: func() ([]string, error) {
 			return quotas.Informer().GetIndexer().ListIndexFuncValues(cache.NamespaceIndex), nil
 		},
@@ -110,6 +107,37 @@ func (q *Quotas) Run(ctx context.Context, quotas wranglercorev1.ResourceQuotaCon
 	}
 	l.Run(ctx)
 	return nil
+}
+
+// look returns what Run does about a namespace, when to look again included.
+func (q *Quotas) look(quotas wranglercorev1.ResourceQuotaController) (func(ctx context.Context, namespace string) (time.Duration, error), error) {
+	client, stored := &privileged{ResourceQuotasGetter: q.client.CoreV1(), client: quotas}, quotas.Cache()
+	list := func(_ context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
+		return stored.List(namespace, labels.Everything())
+	}
+	writer, err := q.shim.Applier(applier.Config{Quotas: client, List: list, Now: time.Now})
+	if err != nil {
+		return nil, err
+	}
+	takeover := rancher.Takeover{Quotas: client, List: list, Limits: q.limits, Ledger: q.record, Seed: true}
+	return func(ctx context.Context, namespace string) (time.Duration, error) {
+		if q.takeover && !q.shim.Disabled() {
+			if err := takeover.Adopt(ctx, namespace); err != nil {
+				return 0, err
+			}
+		}
+		result, err := writer.Apply(ctx, namespace)
+		return result.RetryAfter, err
+	}, nil
+}
+
+// limits returns what is asked for a namespace.
+func (q *Quotas) limits(ctx context.Context, name string) (corev1.ResourceList, error) {
+	ns, err := q.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return rancher.Limits(ns)
 }
 
 // quotaClient is a decorated client. What it does not have is that of the inner one.
