@@ -49,7 +49,8 @@
 // For the applier get, list, watch and update of resourcequotas, which Rancher has; if the
 // write lock is on, as the user whom it lets through. For the ledger get, list and watch of
 // configmaps in the system namespace. Whoever sees the migrations writes there, and has no
-// rights on quotas.
+// rights on quotas. A takeover also needs get of namespaces, and create and update of
+// configmaps there.
 //
 // # Switching it off
 //
@@ -62,7 +63,27 @@
 // To go back to a Rancher without the shim, switch off, restart, wait for the sync, and put
 // the old version in place. Without that the old version resets spec.hard by itself, at the
 // next event of each namespace, but two annotations stay, which mean nothing any more. To
-// roll out, put the new version in place: what it finds is static.
+// roll out, put the new version in place: what it finds is static, unless an old Harvester
+// has raised it.
+//
+// # After an old Harvester
+//
+// Before this library Harvester raised quotas by itself, with annotations of its own
+// ([ReadHarvester]). Three ways lead from there:
+//
+//   - Where nothing locks the quotas, Harvester itself takes over, with a [Takeover] before
+//     its applier (examples/harvester), before the shim comes. Nothing is lost.
+//   - Where they are locked, and every Harvester has the library, Rancher's process does:
+//     Config.Takeover, and a Takeover with Seed before the applier. What an entry claims
+//     stays raised until the new Harvester has looked.
+//   - Otherwise the shim does not count what an old Harvester has raised. The controller
+//     finds other limits than it wants and writes its own, as it would without the shim, and
+//     what the ledger says, if somebody writes that already. Target pods that run are not
+//     hurt; one that is blocked stays so until its migration is in the ledger. The reason is
+//     that behind the lock an old Harvester cannot take its entries away: they would count
+//     for ever.
+//
+// HarvesterSkip is honoured by the decorators and by the applier ([HarvesterSkips]).
 //
 // # How to see that it works
 //
@@ -71,15 +92,18 @@
 //	$ kubectl -n tenant get resourcequota -o yaml | grep headroom.vmquota.io/
 //	$ kubectl -n headroom get configmap -l headroom.vmquota.io/namespace=tenant -o yaml
 //
-// examples/explain reads both and says what the limits should be, and why.
+// What the limits should be, and why:
+//
+//	$ go run github.com/vmquota/headroom/examples/explain -n tenant
 //
 // # What it does not do
 //
 //   - It does not tell what the static limits are: the controller does, by writing them.
 //     [Limits] reads what was asked for, which may be something else.
-//   - It has no budget over all namespaces. A namespace's quota.Policy counts. Where a
-//     migration waits for the budget of one of several quotas, a write by the controller may
-//     grant it in another one; the applier takes that back with its next look.
+//   - The decorators do not know a budget over all namespaces, applier.Config.Budget. A
+//     namespace's quota.Policy counts. So where a migration waits for that budget, or for the one
+//     of another quota in its namespace, a change of the limits by the controller may grant it;
+//     the applier takes that back with its next look.
 //   - It does not raise a quota of which the ledger cannot be read: a write is refused, and the
 //     controller tries again. If a part cannot be read (ledger.ErrPartial), raises stay.
 //   - Server-side apply, and JSON patches of the limits, are refused with ErrUntranslatable.
