@@ -1,8 +1,6 @@
 package proof
 
 import (
-	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,13 +11,11 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/vmquota/headroom/examples/testbed/bed"
 )
 
 // system is where the ledger and the service accounts are.
@@ -104,18 +100,11 @@ func grant(t *testing.T, account string, revise func(text string) string) {
 	if revise != nil {
 		text = revise(text)
 	}
-	documents, kinds := yaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 1024), []string{}
-	for {
-		var o unstructured.Unstructured
-		err := documents.Decode(&o)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		require.NoError(t, err)
-		kinds = append(kinds, o.GetKind())
-		resource, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
-		_, err = objects.Resource(resource).Namespace(o.GetNamespace()).Create(t.Context(), &o, metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict})
-		require.NoError(t, err)
-	}
-	require.Equal(t, []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}, kinds)
+	kubectl, err := bed.Kubectl(t.Context(), shared.Versions(), os.Stderr)
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), kubectl, "apply", "--kubeconfig", shared.Kubeconfig(), "-f", "-")
+	cmd.Stdin = strings.NewReader(text)
+	said, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(said))
+	require.Equal(t, 5, strings.Count(string(said), " created\n"), string(said))
 }
