@@ -22,11 +22,7 @@ import (
 
 // A reconciler keeps the quotas of a namespace right. Its requests name a namespace, not
 // an object: what the limits must be depends on all that is in the namespace.
-type reconciler struct {
-	observer *migration.Observer
-	applier  *applier.Applier
-	nudger   *migration.Nudger
-}
+type reconciler struct{ keeper migration.Keeper }
 
 // newReconciler reads from reader, which is a cache; it writes quotas by quotas, and VMIMs
 // by patch.
@@ -52,26 +48,16 @@ func newReconciler(
 	if err != nil {
 		return nil, err
 	}
-	return &reconciler{
-		observer: &migration.Observer{Caches: caches, Ledger: record, Now: now},
-		applier:  writer,
-		nudger:   &migration.Nudger{Caches: caches, Quotas: listQuotas, Patch: patch, Now: now},
-	}, nil
+	return &reconciler{migration.Keeper{
+		Observer: &migration.Observer{Caches: caches, Ledger: record, Now: now},
+		Applier:  writer,
+		Nudger:   &migration.Nudger{Caches: caches, Quotas: listQuotas, Patch: patch, Now: now},
+	}}, nil
 }
 
 // Reconcile implements reconcile.Reconciler.
 func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if err := r.observer.Observe(ctx, request.Name); err != nil {
-		return reconcile.Result{}, err
-	}
-	applied, err := r.applier.Apply(ctx, request.Name)
-	if err != nil {
-		return reconcile.Result{}, err
-	}
-	again, err := r.nudger.Nudge(ctx, request.Name)
-	if applied.RetryAfter > 0 && (again == 0 || applied.RetryAfter < again) {
-		again = applied.RetryAfter
-	}
+	again, err := r.keeper.Keep(ctx, request.Name)
 	return reconcile.Result{RequeueAfter: again}, err
 }
 
