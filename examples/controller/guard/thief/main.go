@@ -4,7 +4,9 @@
 //	kubectl apply -k examples/controller/guard/fail-closed
 //	go -C examples/controller/guard run ./thief
 //
-// It needs an administrator's kubeconfig. It makes two namespaces and removes them.
+// It needs an administrator's kubeconfig. It makes namespaces, one for each row that it
+// prints, and removes them. Do not run it beside a working controller: the quotas that it
+// raises have no migration in flight, so the controller lowers them again.
 package main
 
 import (
@@ -150,21 +152,35 @@ func prepare(ctx context.Context, client kubernetes.Interface, guarded bool) (st
 	if _, created := client.CoreV1().ResourceQuotas(ns.Name).Create(ctx, rq, metav1.CreateOptions{}); created != nil || err != nil {
 		return "", errors.Join(err, created)
 	}
+	// A quota's controller that computes the usage for the first time while a pod is created
+	// may not know of that pod yet.
+	if err := awaitUsed(ctx, client, ns.Name, "0"); err != nil {
+		return "", err
+	}
 	created := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
 		_, err := client.CoreV1().Pods(ns.Name).Create(ctx, pod("500m", nil), metav1.CreateOptions{})
-		return err == nil, nil // the service account and the quota's status come in their time
+		return err == nil, nil // the service account comes in its time
 	})
 	if created != nil {
 		return "", fmt.Errorf("the first pod: %w", created)
 	}
-	return ns.Name, wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
-		rq, err := client.CoreV1().ResourceQuotas(ns.Name).Get(ctx, "q", metav1.GetOptions{})
+	return ns.Name, awaitUsed(ctx, client, ns.Name, "500m")
+}
+
+// awaitUsed waits until the quota in namespace says that so many cores are used.
+func awaitUsed(ctx context.Context, client kubernetes.Interface, namespace, cores string) error {
+	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
+		rq, err := client.CoreV1().ResourceQuotas(namespace).Get(ctx, "q", metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
-		used := rq.Status.Used[corev1.ResourceLimitsCPU]
-		return used.String() == "500m", nil
+		used, known := rq.Status.Used[corev1.ResourceLimitsCPU]
+		return known && used.String() == cores, nil
 	})
+	if err != nil {
+		return fmt.Errorf("a usage of %s: %w", cores, err)
+	}
+	return nil
 }
 
 func pod(cores string, labels map[string]string) *corev1.Pod {
