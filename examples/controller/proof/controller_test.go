@@ -114,7 +114,9 @@ func TestMetricsOfADrain(t *testing.T) {
 	moved := func(series string) float64 { return after[series] - before[series] }
 	require.Positive(t, moved(`headroom_quota_writes_total{action="raised"}`))
 	require.Positive(t, moved(`headroom_quota_writes_total{action="restored"}`))
-	require.EqualValues(t, machines, moved("headroom_blocked_seconds_count"))
+	// A migration that is admitted at once, into room made for another, was not seen to wait.
+	require.Positive(t, moved("headroom_blocked_seconds_count"))
+	require.LessOrEqual(t, moved("headroom_blocked_seconds_count"), float64(machines))
 	require.Positive(t, after.family("headroom_exposure_total")-before.family("headroom_exposure_total"))
 	writes := after.family("headroom_api_writes_total") - before.family("headroom_api_writes_total")
 	require.Positive(t, writes)

@@ -11,13 +11,26 @@ import (
 	"github.com/vmquota/headroom/examples/testbed/bed"
 )
 
-// The steps of the demo that need no kind cluster, with the kubectl of the bed.
-func TestDemo(t *testing.T) {
+// program returns the path of the bed's kubectl.
+func program(t *testing.T) string {
+	t.Helper()
 	kubectl, err := bed.Kubectl(t.Context(), shared.Versions(), os.Stderr)
 	require.NoError(t, err)
+	return kubectl
+}
+
+func kubectl(t *testing.T, args ...string) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), program(t), append([]string{"--kubeconfig=" + shared.Kubeconfig()}, args...)...)
+	output, err := command.CombinedOutput()
+	require.NoError(t, err, "%s", output)
+}
+
+// The steps of the demo that need no kind cluster.
+func TestDemo(t *testing.T) {
 	demo := exec.CommandContext(t.Context(), "../../kind/demo", "process", "guard", "machine", "refused", "rescued", "clean", "stop")
 	demo.Env = append(os.Environ(), "KUBECONFIG="+shared.Kubeconfig(), "TMPDIR="+t.TempDir(),
-		"PATH="+filepath.Dir(kubectl)+string(filepath.ListSeparator)+os.Getenv("PATH"))
+		"PATH="+filepath.Dir(program(t))+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	output, err := demo.CombinedOutput()
 	t.Logf("%s", output)
 	if err != nil {
