@@ -43,6 +43,9 @@ func newScene(t *testing.T, machines int) *scene {
 		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{cpu: resource.MustParse("100"), memory: resource.MustParse("1000Gi")}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
+	s.eventually(func(c *assert.CollectT) {
+		require.Len(c, s.quota(c).Status.Used, 2, "before it is enforced, nothing is charged")
+	})
 	for i := range machines {
 		_, err := s.vmis.Create(t.Context(), virt.NewVMI(name, fmt.Sprint("vm", i), 1, resource.MustParse("1Gi")))
 		require.NoError(t, err)
@@ -55,7 +58,14 @@ func newScene(t *testing.T, machines int) *scene {
 			require.Equal(c, kubevirtv1.Running, vmi.Status.Phase)
 		}
 	})
-	used := s.quota(t).Status.Used
+	var used corev1.ResourceList
+	s.eventually(func(c *assert.CollectT) {
+		used = s.quota(c).Status.Used
+		for _, name := range []corev1.ResourceName{cpu, memory} {
+			charged := used[name]
+			require.Positive(c, charged.Sign(), name)
+		}
+	})
 	full, err := json.Marshal(map[string]any{"spec": map[string]any{"hard": used}})
 	require.NoError(t, err)
 	s.patchQuota(string(full))
