@@ -28,13 +28,16 @@ import (
 // leaves them raised. A quota that is not raised has none of these annotations.
 //
 // InFlight are the migrations of the namespace, and uid tells the UID of a VMI; empty if
-// it is not known. There is one entry for each VMI with migrations that are charged, then
+// the VMI is gone. There is one entry for each VMI with migrations that are charged, then
 // blocked, as far as the raise goes. What the entries do not explain is compensation, as
-// far as it is memory; of limits.cpu there is none, in Harvester.
+// far as it is memory; of limits.cpu there is none, in Harvester, and none at all before
+// v1.9.0.
 //
-// An annotation that the API server would refuse is not written: the key of a VMI with a
-// long name whose UID is not known, and what goes beyond 256 KiB in all. HarvesterSkip
-// stays as it is. If the annotations of this library cannot be read, nothing changes.
+// What Harvester would never remove is not written: the entry of a VMI that is gone, since
+// its handler of migrations does nothing without the VMI, and compensation without an
+// entry, since the one goes with the other. Such a raise ends with the rollback. Nor is
+// what the API server would refuse, beyond 256 KiB in all. HarvesterSkip stays as it is.
+// If the annotations of this library cannot be read, nothing changes.
 func MirrorHarvester(rq *corev1.ResourceQuota, inFlight []quota.Migration, uid func(vmi string) types.UID) *corev1.ResourceQuota {
 	static, err := applier.Static(rq)
 	if rq == nil || err != nil {
@@ -49,9 +52,7 @@ func MirrorHarvester(rq *corev1.ResourceQuota, inFlight []quota.Migration, uid f
 		}
 	}
 	for _, one := range byTurn(quota.Under(rq, inFlight)) {
-		if key := entryKey(one.VMI, uid); key != "" {
-			m.take(key, one.Surge)
-		}
+		m.take(entryKey(one.VMI, uid), one.Surge)
 	}
 	m.write(rq)
 	if len(rq.Annotations) == 0 {
@@ -69,13 +70,11 @@ func byTurn(migrations []quota.Migration) []quota.Migration {
 	return migrations
 }
 
-// entryKey returns the annotation for a VMI; empty if there is none that is valid.
+// entryKey returns the annotation for a VMI; empty if it is gone, or the key not valid.
 func entryKey(vmi string, uid func(vmi string) types.UID) string {
-	key := HarvesterNamePrefix + vmi
-	if id := uid(vmi); id != "" {
-		key = HarvesterUIDPrefix + string(id)
-	}
-	if len(utilvalidation.IsQualifiedName(key)) > 0 {
+	id := uid(vmi)
+	key := HarvesterUIDPrefix + string(id)
+	if id == "" || len(utilvalidation.IsQualifiedName(key)) > 0 {
 		return ""
 	}
 	return key
@@ -87,26 +86,30 @@ type mirror struct {
 	entries map[string]corev1.ResourceList
 }
 
-// take gives of what is left to the entry key, no more than surge.
+// take gives of what is left to the entry key, no more than surge. With the empty key it
+// goes to no entry.
 func (m mirror) take(key string, surge corev1.ResourceList) {
 	for _, name := range scaled {
 		part := less(surge[name], less(surge[name], m.left[name]))
 		if part.Sign() <= 0 {
 			continue
 		}
+		m.left[name] = less(m.left[name], part)
+		if key == "" {
+			continue
+		}
 		if m.entries[key] == nil {
 			m.entries[key] = corev1.ResourceList{}
 		}
 		m.entries[key][name] = plus(m.entries[key][name], part)
-		m.left[name] = less(m.left[name], part)
 	}
 }
 
 // write writes the entries to the annotations of rq, as far as they fit, and what is left
-// as compensation.
+// as compensation, if there are entries.
 func (m mirror) write(rq *corev1.ResourceQuota) {
 	const compensation = 128 // is more than it takes
-	size := compensation
+	size, entries := compensation, 0
 	for key, value := range rq.Annotations {
 		size += len(key) + len(value)
 	}
@@ -117,8 +120,9 @@ func (m mirror) write(rq *corev1.ResourceQuota) {
 			continue
 		}
 		metav1.SetMetaDataAnnotation(&rq.ObjectMeta, key, value)
+		entries++
 	}
-	if memory := m.left[corev1.ResourceLimitsMemory]; memory.Sign() > 0 {
+	if memory := m.left[corev1.ResourceLimitsMemory]; memory.Sign() > 0 && entries > 0 {
 		metav1.SetMetaDataAnnotation(&rq.ObjectMeta, HarvesterCompensation, jsonList(corev1.ResourceList{corev1.ResourceLimitsMemory: memory}))
 	}
 }

@@ -30,6 +30,9 @@ func uidOf(vmi string) types.UID {
 	if strings.HasPrefix(vmi, "unknown") {
 		return ""
 	}
+	if len(vmi) > 50 {
+		return types.UID(strings.TrimPrefix(entryKey, rancher.HarvesterUIDPrefix))
+	}
 	return types.UID("uid-of-" + vmi)
 }
 
@@ -83,18 +86,18 @@ func TestMirrorIsWhatHarvesterExpects(t *testing.T) {
 		},
 		"memory above static": {
 			listOf("limits.cpu", "5015m", "limits.memory", "8Gi"),
-			[]quota.Migration{moving("a", "unknown", quota.Charged, one)},
-			[]string{rancher.HarvesterNamePrefix + "unknown", rancher.HarvesterCompensation},
+			[]quota.Migration{moving("a", "vm1", quota.Charged, one)},
+			[]string{rancher.HarvesterUIDPrefix + "uid-of-vm1", rancher.HarvesterCompensation},
 		},
-		"H20: a long name, and no UID": {
-			listOf("limits.cpu", "4", "limits.memory", "7966263040"),
-			[]quota.Migration{moving("a", "unknown"+strings.Repeat("x", 60), quota.Charged, one)},
-			[]string{rancher.HarvesterCompensation},
+		"H20: a long name": {
+			listOf("limits.cpu", "5015m", "limits.memory", "7966263040"),
+			[]quota.Migration{moving("a", strings.Repeat("x", 64), quota.Charged, one)},
+			[]string{entryKey},
 		},
 		"queued ones need nothing": {
-			listOf("limits.cpu", "4", "limits.memory", "7966263040"),
-			[]quota.Migration{moving("a", "vm1", quota.Queued, one)},
-			[]string{rancher.HarvesterCompensation},
+			listOf("limits.cpu", "5015m", "limits.memory", "7966263040"),
+			[]quota.Migration{moving("a", "vm0", quota.Queued, one), moving("b", "vm1", quota.Charged, one)},
+			[]string{rancher.HarvesterUIDPrefix + "uid-of-vm1"},
 		},
 	}
 	for name, test := range tests {
@@ -116,6 +119,54 @@ func TestMirrorIsWhatHarvesterExpects(t *testing.T) {
 	}
 }
 
+// Harvester removes the entry of a VMI only while that is there, and the compensation only
+// with an entry. What it would never remove is not written.
+func TestMirrorHasOnlyWhatHarvesterRemoves(t *testing.T) {
+	one := listOf("limits.cpu", "1015m", "limits.memory", "2773714688")
+	tests := map[string]struct {
+		hard     corev1.ResourceList
+		inFlight []quota.Migration
+		want     corev1.ResourceList // that an old Harvester comes to
+	}{
+		"a VMI that is gone": {
+			listOf("limits.cpu", "5015m", "limits.memory", "7966263040"),
+			[]quota.Migration{moving("a", "unknown", quota.Charged, one)},
+			limits,
+		},
+		"and has a long name": {
+			listOf("limits.cpu", "5015m", "limits.memory", "7966263040"),
+			[]quota.Migration{moving("a", "unknown"+strings.Repeat("x", 60), quota.Charged, one)},
+			limits,
+		},
+		"and memory above static": {
+			listOf("limits.cpu", "5015m", "limits.memory", "8Gi"),
+			[]quota.Migration{moving("a", "unknown", quota.Charged, one)},
+			limits,
+		},
+		"one of two": {
+			listOf("limits.cpu", "6030m", "limits.memory", "10739977728"),
+			[]quota.Migration{moving("a", "unknown", quota.Charged, one), moving("b", "vm1", quota.Blocked, one)},
+			listOf("limits.cpu", "5015m", "limits.memory", "7966263040"),
+		},
+		"no migration at all": {listOf("limits.cpu", "4", "limits.memory", "8Gi"), nil, limits},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			mirror := rancher.MirrorHarvester(applier.WithLimits(harvested(limits), limits, test.hard), test.inFlight, uidOf)
+			require.True(t, quota.Equal(test.hard, mirror.Spec.Hard))
+			require.Equal(t, spelled(test.want), spelled(oldHarvester(t, mirror, limits)))
+			record, err := rancher.ReadHarvester(mirror)
+			require.NoError(t, err)
+			for _, e := range record.Entries {
+				require.NotEmpty(t, e.UID)
+			}
+			if len(record.Entries) == 0 {
+				require.Nil(t, record.Compensation)
+			}
+		})
+	}
+}
+
 // H20: whatever is in flight, the API server takes the annotations.
 func TestH20MirrorIsValid(t *testing.T) {
 	var inFlight []quota.Migration
@@ -125,13 +176,13 @@ func TestH20MirrorIsValid(t *testing.T) {
 	}
 	hard["limits.memory"] = resource.MustParse("20000Gi")
 	rq := applier.WithLimits(harvested(limits), limits, hard)
-	require.NotEmpty(t, validation.ValidateAnnotations(map[string]string{rancher.HarvesterNamePrefix + inFlight[1].VMI: ""}, field.NewPath("metadata", "annotations")))
-	for _, uid := range []func(string) types.UID{uidOf, func(string) types.UID { return "" }} {
-		mirror := rancher.MirrorHarvester(rq, inFlight, uid)
-		require.Empty(t, validation.ValidateAnnotations(mirror.Annotations, field.NewPath("metadata", "annotations")))
-		require.Greater(t, len(mirror.Annotations), 1000)
-		require.True(t, quota.Equal(hard, oldHarvester(t, mirror, limits)))
-	}
+	require.NotEmpty(t, validation.ValidateAnnotations(map[string]string{rancher.HarvesterUIDPrefix + inFlight[1].VMI: ""}, field.NewPath("metadata", "annotations")))
+	mirror := rancher.MirrorHarvester(rq, inFlight, uidOf)
+	require.Empty(t, validation.ValidateAnnotations(mirror.Annotations, field.NewPath("metadata", "annotations")))
+	require.Greater(t, len(mirror.Annotations), 1000)
+	raised := oldHarvester(t, mirror, limits)
+	require.Negative(t, raised.Name("limits.memory", resource.BinarySI).Cmp(hard["limits.memory"]), "of keys that are not valid nothing is written")
+	require.Positive(t, raised.Name("limits.memory", resource.BinarySI).Cmp(resource.MustParse("10000Gi")), "what does not fit is compensation")
 }
 
 func TestMirrorLeavesTheUnreadableAlone(t *testing.T) {
