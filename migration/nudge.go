@@ -22,6 +22,7 @@ const NudgedAnnotation = "headroom.vmquota.io/nudged"
 
 const (
 	firstNudge = time.Second
+	minPause   = 500 * time.Millisecond
 	maxPause   = time.Minute
 )
 
@@ -33,9 +34,10 @@ const (
 // before its back-off ends, which may be 1000 seconds (seen in 3 of 250 raises of the
 // real one). An update of the VMIM wakes it at once. So: once the limits that are
 // enforced (status.hard) have room for a refused target pod and it still does not come,
-// the Nudger touches an annotation of the VMIM, after one second and then with growing
-// pauses of up to a minute, until the pod is there or the migration is over. It needs no
-// right to write quotas.
+// the Nudger touches an annotation of the VMIM, after one second, half a second later
+// (now and then KubeVirt sleeps on for a second), and then with pauses that double, up to
+// a minute, until the pod is there or the migration is over. It needs no right to write
+// quotas.
 //
 // It remembers when it nudged whom, in memory only: after a restart the pauses begin
 // anew. It is safe for concurrent use.
@@ -59,7 +61,7 @@ type Nudger struct {
 // A wait is for the target pod of a migration for which there is room.
 type wait struct {
 	next  time.Time
-	pause time.Duration
+	pause time.Duration // after next
 }
 
 // Nudge looks at namespace, and nudges whom it must. It returns after which time it
@@ -97,11 +99,11 @@ func (n *Nudger) due(namespace string, waiting []*kubevirtv1.VirtualMachineInsta
 		w, known := n.waits[namespace][vmim.UID]
 		switch {
 		case !known:
-			w = wait{next: now.Add(firstNudge), pause: firstNudge}
+			w = wait{next: now.Add(firstNudge), pause: minPause}
 		case !now.Before(w.next):
 			due = append(due, vmim)
-			w.pause = min(2*w.pause, maxPause)
 			w.next = now.Add(w.pause)
+			w.pause = min(2*w.pause, maxPause)
 		}
 		waits[vmim.UID] = w
 		if left := w.next.Sub(now); again == 0 || left < again {

@@ -79,12 +79,16 @@ func TestNudgeComesAfterASecondAndThenWithGrowingPauses(t *testing.T) {
 	n.Nudged = func(context.Context, *kubevirtv1.VirtualMachineInstanceMigration) { count++ }
 	r.until(3380 * time.Millisecond) // status.hard is raised, the pod is not there
 	n.run(t, r, 200*time.Second)
-	require.Equal(t, []time.Duration{
-		1 * time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second, 31 * time.Second, 63 * time.Second,
-		123 * time.Second, 183 * time.Second,
-	}, n.patches)
+	require.Equal(t, seconds(1, 1.5, 2.5, 4.5, 8.5, 16.5, 32.5, 64.5, 124.5, 184.5), n.patches)
 	require.Len(t, events.Events, len(n.patches))
 	require.Equal(t, len(n.patches), count)
+}
+
+func seconds(all ...float64) (durations []time.Duration) {
+	for _, s := range all {
+		durations = append(durations, time.Duration(s*float64(time.Second)))
+	}
+	return durations
 }
 
 func (n *nudged) events() *record.FakeRecorder {
@@ -100,21 +104,21 @@ func TestNudgeStopsWhenThePodIsThere(t *testing.T) {
 	n.run(t, r, 5*time.Second)
 	r.until(3390 * time.Millisecond)
 	n.run(t, r, time.Hour)
-	require.Equal(t, []time.Duration{1 * time.Second, 3 * time.Second}, n.patches)
+	require.Equal(t, seconds(1, 1.5, 2.5, 4.5), n.patches)
 }
 
 func TestNudgeForgetsWhomItNudged(t *testing.T) {
 	r, later := recordingOf(t, "basic"), recordingOf(t, "basic")
 	n := newNudged(t, r)
 	r.until(3380 * time.Millisecond)
-	n.run(t, r, 5*time.Second) // the next one would come at 7 s
+	n.run(t, r, 5*time.Second) // the next one would come at 8.5 s
 	later.until(2 * time.Second)
 	n.Caches, n.Quotas = later.caches(), later.quotas // not enforced any more
 	n.run(t, r, 5*time.Second)
 	n.Caches, n.Quotas = r.caches(), r.quotas
 	n.now = start.Add(10 * time.Second)
 	n.run(t, r, 12*time.Second)
-	require.Equal(t, []time.Duration{1 * time.Second, 3 * time.Second, 11 * time.Second}, n.patches)
+	require.Equal(t, seconds(1, 1.5, 2.5, 4.5, 11, 11.5), n.patches)
 }
 
 func TestNudgeReportsErrors(t *testing.T) {
@@ -129,9 +133,9 @@ func TestNudgeReportsErrors(t *testing.T) {
 	again, err := n.Nudge(t.Context(), r.namespace)
 	require.ErrorIs(t, err, n.fail)
 	require.ErrorContains(t, err, "nudge VirtualMachineInstanceMigration "+r.namespace+"/m1: ")
-	require.Equal(t, 2*time.Second, again)
+	require.Equal(t, 500*time.Millisecond, again)
 
-	n.now, n.fail = start.Add(3*time.Second), apierrors.NewNotFound(schema.GroupResource{}, "m1")
+	n.now, n.fail = start.Add(1500*time.Millisecond), apierrors.NewNotFound(schema.GroupResource{}, "m1")
 	_, err = n.Nudge(t.Context(), r.namespace)
 	require.NoError(t, err)
 	require.Empty(t, events.Events)
