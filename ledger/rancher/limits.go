@@ -18,25 +18,56 @@ import (
 // Rancher.
 const LimitsAnnotation = "field.cattle.io/resourceQuota"
 
-// fields are Rancher's names of limits (ResourceQuotaLimit of its
-// pkg/apis/management.cattle.io/v3). All others are in its map "extended".
-var fields = map[string]corev1.ResourceName{
-	"configMaps":             corev1.ResourceConfigMaps,
-	"limitsCpu":              corev1.ResourceLimitsCPU,
-	"limitsMemory":           corev1.ResourceLimitsMemory,
-	"persistentVolumeClaims": corev1.ResourcePersistentVolumeClaims,
-	"pods":                   corev1.ResourcePods,
-	"replicationControllers": corev1.ResourceReplicationControllers,
-	"requestsCpu":            corev1.ResourceRequestsCPU,
-	"requestsMemory":         corev1.ResourceRequestsMemory,
-	"requestsStorage":        corev1.ResourceRequestsStorage,
-	"secrets":                corev1.ResourceSecrets,
-	"services":               corev1.ResourceServices,
-	"servicesLoadBalancers":  corev1.ResourceServicesLoadBalancers,
-	"servicesNodePorts":      corev1.ResourceServicesNodePorts,
+// An asked is LimitsAnnotation. As in Rancher, encoding/json matches the names of its
+// members, in whatever case they are, and takes the last of several.
+type asked struct {
+	Limit json.RawMessage `json:"limit"`
 }
 
-const extended = "extended"
+// A limit has Rancher's names of limits (ResourceQuotaLimit of its
+// pkg/apis/management.cattle.io/v3). All others are in its map "extended".
+type limit struct {
+	ConfigMaps             json.RawMessage `json:"configMaps"`
+	Extended               json.RawMessage `json:"extended"`
+	LimitsCPU              json.RawMessage `json:"limitsCpu"`
+	LimitsMemory           json.RawMessage `json:"limitsMemory"`
+	PersistentVolumeClaims json.RawMessage `json:"persistentVolumeClaims"`
+	Pods                   json.RawMessage `json:"pods"`
+	ReplicationControllers json.RawMessage `json:"replicationControllers"`
+	RequestsCPU            json.RawMessage `json:"requestsCpu"`
+	RequestsMemory         json.RawMessage `json:"requestsMemory"`
+	RequestsStorage        json.RawMessage `json:"requestsStorage"`
+	Secrets                json.RawMessage `json:"secrets"`
+	Services               json.RawMessage `json:"services"`
+	ServicesLoadBalancers  json.RawMessage `json:"servicesLoadBalancers"`
+	ServicesNodePorts      json.RawMessage `json:"servicesNodePorts"`
+}
+
+// A field is one limit with a name of its own.
+type field struct {
+	name     string // Rancher's
+	resource corev1.ResourceName
+	value    json.RawMessage
+}
+
+// fields returns the fields of l, by name.
+func (l *limit) fields() []field {
+	return []field{
+		{"configMaps", corev1.ResourceConfigMaps, l.ConfigMaps},
+		{"limitsCpu", corev1.ResourceLimitsCPU, l.LimitsCPU},
+		{"limitsMemory", corev1.ResourceLimitsMemory, l.LimitsMemory},
+		{"persistentVolumeClaims", corev1.ResourcePersistentVolumeClaims, l.PersistentVolumeClaims},
+		{"pods", corev1.ResourcePods, l.Pods},
+		{"replicationControllers", corev1.ResourceReplicationControllers, l.ReplicationControllers},
+		{"requestsCpu", corev1.ResourceRequestsCPU, l.RequestsCPU},
+		{"requestsMemory", corev1.ResourceRequestsMemory, l.RequestsMemory},
+		{"requestsStorage", corev1.ResourceRequestsStorage, l.RequestsStorage},
+		{"secrets", corev1.ResourceSecrets, l.Secrets},
+		{"services", corev1.ResourceServices, l.Services},
+		{"servicesLoadBalancers", corev1.ResourceServicesLoadBalancers, l.ServicesLoadBalancers},
+		{"servicesNodePorts", corev1.ResourceServicesNodePorts, l.ServicesNodePorts},
+	}
+}
 
 // Limits returns the limits that LimitsAnnotation asks for, in ResourceQuota names. They
 // are not the static limits: those of the project's default may be missing, and what does
@@ -45,8 +76,8 @@ const extended = "extended"
 //
 // Nil, no annotation and an empty one ask for nothing: the result is nil. One without a
 // limit in it has a result that is empty. A field of its own goes before the same name in
-// "extended". As in Rancher, an empty amount of such a field is an absent one, and unknown
-// fields are ignored.
+// "extended". As in Rancher, an empty amount of such a field is an absent one, the case of
+// its name does not matter, and unknown fields are ignored.
 //
 // A null, other JSON than expected, and an amount that is malformed or negative are an
 // [Error] with ErrMalformed inside, and there is no result. Of several faults it names the
@@ -55,33 +86,33 @@ func Limits(ns *corev1.Namespace) (corev1.ResourceList, error) {
 	if ns == nil || strings.TrimSpace(ns.Annotations[LimitsAnnotation]) == "" {
 		return nil, nil
 	}
-	annotation, err := object(ns.Annotations[LimitsAnnotation])
+	annotation, err := object[asked](ns.Annotations[LimitsAnnotation])
 	if err != nil {
 		return nil, malformed(ns, "", err)
 	}
 	limits := corev1.ResourceList{}
-	if annotation["limit"] == nil {
+	if annotation.Limit == nil {
 		return limits, nil
 	}
-	limit, err := object(string(annotation["limit"]))
+	l, err := object[limit](string(annotation.Limit))
 	if err != nil {
 		return nil, malformed(ns, "limit", err)
 	}
-	if limit[extended] != nil {
-		more, err := object(string(limit[extended]))
+	if l.Extended != nil {
+		more, err := object[map[string]json.RawMessage](string(l.Extended))
 		if err != nil {
-			return nil, malformed(ns, "limit."+extended, err)
+			return nil, malformed(ns, "limit.extended", err)
 		}
-		for _, name := range slices.Sorted(maps.Keys(more)) {
-			if limits[corev1.ResourceName(name)], err = amount(more[name]); err != nil {
-				return nil, malformed(ns, fmt.Sprintf("limit.%s[%s]", extended, name), err)
+		for _, name := range slices.Sorted(maps.Keys(*more)) {
+			if limits[corev1.ResourceName(name)], err = amount((*more)[name]); err != nil {
+				return nil, malformed(ns, fmt.Sprintf("limit.extended[%s]", name), err)
 			}
 		}
 	}
-	for _, field := range slices.Sorted(maps.Keys(fields)) {
-		if value, ok := limit[field]; ok && string(value) != `""` {
-			if limits[fields[field]], err = amount(value); err != nil {
-				return nil, malformed(ns, "limit."+field, err)
+	for _, f := range l.fields() {
+		if f.value != nil && string(f.value) != `""` {
+			if limits[f.resource], err = amount(f.value); err != nil {
+				return nil, malformed(ns, "limit."+f.name, err)
 			}
 		}
 	}
@@ -94,8 +125,9 @@ func malformed(ns *corev1.Namespace, field string, err error) error {
 
 var errNull = errors.New("it is null")
 
-func object(text string) (map[string]json.RawMessage, error) {
-	var members map[string]json.RawMessage
+// object reads a JSON object.
+func object[T any](text string) (*T, error) {
+	var members *T
 	if err := json.Unmarshal([]byte(text), &members); err != nil {
 		return nil, err
 	}

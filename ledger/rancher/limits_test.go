@@ -36,6 +36,8 @@ func TestLimitsOfAllFields(t *testing.T) {
 		`{"limit":{"limitsCpu":""}}`:                   "",
 		`{"limit":{"limitsGpu":"1"},"usedLimit":null}`: "",
 		`{"limit":{}}`:                                 "",
+		`{"Limit":{"limitsCPU":"4","PODS":"8"}}`:       "limits.cpu=4 pods=8",
+		`{"limit":{"pods":"8","Pods":"9"}}`:            "pods=9",
 		`{}`:                                           "",
 		`{"limit":{"limitsCpu":"1","extended":{"limits.cpu":"2","requests.nvidia.com/gpu":"3"}}}`:  "limits.cpu=1 requests.nvidia.com/gpu=3",
 		`{"limit":{"limitsMemory":"9223372036854775807","extended":{"x":"12345678901234567890"}}}`: "limits.memory=9223372036854775807 x=12345678901234567890",
