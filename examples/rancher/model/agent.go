@@ -84,7 +84,7 @@ func Start(config Config) (*Agent, error) {
 		a.work.Add(1)
 		go func() {
 			defer a.work.Done()
-			if err := quotas.Run(ctx, decorated); err != nil && ctx.Err() == nil {
+			if err := quotas.Run(ctx, decorated, decorated); err != nil && ctx.Err() == nil {
 				klog.FromContext(ctx).Error(err, "The applier has ended")
 			}
 		}()

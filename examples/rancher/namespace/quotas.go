@@ -5,6 +5,8 @@ package namespace
 import (
 	"context"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	wranglercorev1 "github.com/rancher/wrangler/v3/pkg/generated/controllers/core/v1"
@@ -34,7 +36,7 @@ const LedgerNamespace = "headroom"
 // apart. NewQuotas makes them. Nil Quotas decorate nothing.
 type Quotas struct {
 	client     kubernetes.Interface
-	configMaps informers.SharedInformerFactory
+	configMaps configMaps
 	record     *configmap.Ledger
 	shim       *rancher.Shim
 	takeover   bool
@@ -50,9 +52,7 @@ const TakeoverVariable = "HEADROOM_RANCHER_TAKEOVER"
 // HEADROOM_RANCHER_DISABLED is the only one.
 func NewQuotas(client kubernetes.Interface, disabled func() bool) (*Quotas, error) {
 	q := &Quotas{client: client, takeover: os.Getenv(TakeoverVariable) == "true"}
-	q.configMaps = informers.NewSharedInformerFactoryWithOptions(client, 0,
-		informers.WithNamespace(LedgerNamespace), informers.WithTweakListOptions(configmap.Select))
-	q.record = configmap.New(client.CoreV1(), LedgerNamespace, configmap.WithInformer(q.configMaps.Core().V1().ConfigMaps().Informer()))
+	q.record = configmap.New(client.CoreV1(), LedgerNamespace, configmap.WithInformer(&q.configMaps))
 	shim, err := rancher.New(rancher.Config{Ledger: q.record, Disabled: disabled, Takeover: q.takeover})
 	q.shim = shim
 	return q, err
@@ -68,13 +68,21 @@ func (q *Quotas) Decorate(inner wranglercorev1.ResourceQuotaController) wrangler
 }
 
 // Run raises and lowers the quotas of quotas when the ledger changes, until ctx is done.
-// It needs the cache of quotas, which is started by whoever starts its factory, and writes
-// with its client. What fails is logged, by klog's logger in ctx, and tried again.
-func (q *Quotas) Run(ctx context.Context, quotas wranglercorev1.ResourceQuotaController) error {
+// It needs the cache of quotas, which is started by whoever starts its factory. It writes
+// with client, which must be one that the write lock lets through, as that of the
+// controller is. Either may be decorated or not. What fails is logged, by klog's logger in
+// ctx, and tried again.
+//
+// When it has returned it may be called again, but not before. Without it the ledger is
+// read from the API server at each write.
+func (q *Quotas) Run(ctx context.Context, quotas wranglercorev1.ResourceQuotaController, client wranglercorev1.ResourceQuotaClient) error {
 	if decorated, ok := quotas.(*quotaController); ok {
 		quotas = decorated.ResourceQuotaController
 	}
-	look, err := q.look(quotas)
+	informer := informers.NewSharedInformerFactoryWithOptions(q.client, 0, informers.WithNamespace(LedgerNamespace),
+		informers.WithTweakListOptions(configmap.Select)).Core().V1().ConfigMaps().Informer()
+	q.configMaps.next = informer
+	look, err := q.look(quotas, undecorated(client))
 	if err != nil {
 		return err
 	}
@@ -101,21 +109,64 @@ func (q *Quotas) Run(ctx context.Context, quotas wranglercorev1.ResourceQuotaCon
 	if err != nil {
 		return err
 	}
-	q.configMaps.Start(ctx.Done())
-	if !cache.WaitForCacheSync(ctx.Done(), q.configMaps.Core().V1().ConfigMaps().Informer().HasSynced, registration.HasSynced) {
+	defer func() { _ = quotas.Informer().RemoveEventHandler(registration) }() // it fails if the informer has ended too
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Add(1)
+	go func() {
+		defer watching.Done()
+		informer.Run(ctx.Done())
+	}()
+	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced, registration.HasSynced) {
 		return ctx.Err()
 	}
+	q.configMaps.current.Store(&informer)
 	l.Run(ctx)
 	return nil
 }
 
+// configMaps are the cache of the ledger's ConfigMaps. An informer runs only once, so that
+// each Run has its own. What has not been read yet, or is no longer kept up, is not a cache.
+type configMaps struct {
+	next    cache.SharedIndexInformer
+	current atomic.Pointer[cache.SharedIndexInformer]
+}
+
+func (c *configMaps) HasSynced() bool {
+	informer := c.current.Load()
+	return informer != nil && !(*informer).IsStopped()
+}
+
+func (c *configMaps) GetStore() cache.Store {
+	if informer := c.current.Load(); informer != nil {
+		return (*informer).GetStore()
+	}
+	return cache.NewStore(cache.MetaNamespaceKeyFunc)
+}
+
+func (c *configMaps) AddEventHandler(handler cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
+	return c.next.AddEventHandler(handler)
+}
+
+// undecorated returns what is behind a decorated client.
+func undecorated(client wranglercorev1.ResourceQuotaClient) wranglercorev1.ResourceQuotaClient {
+	switch decorated := client.(type) {
+	case *quotaController:
+		return decorated.ResourceQuotaController
+	case *quotaClient:
+		return decorated.ClientInterface
+	default:
+		return client
+	}
+}
+
 // look returns what Run does about a namespace, when to look again included.
-func (q *Quotas) look(quotas wranglercorev1.ResourceQuotaController) (func(ctx context.Context, namespace string) (time.Duration, error), error) {
-	client, stored := &privileged{ResourceQuotasGetter: q.client.CoreV1(), client: quotas}, quotas.Cache()
+func (q *Quotas) look(quotas wranglercorev1.ResourceQuotaController, writer wranglercorev1.ResourceQuotaClient) (func(ctx context.Context, namespace string) (time.Duration, error), error) {
+	client, stored := &privileged{ResourceQuotasGetter: q.client.CoreV1(), client: writer}, quotas.Cache()
 	list := func(_ context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
 		return stored.List(namespace, labels.Everything())
 	}
-	writer, err := q.shim.Applier(applier.Config{Quotas: client, List: list, Now: time.Now})
+	limits, err := q.shim.Applier(applier.Config{Quotas: client, List: list, Now: time.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +177,7 @@ func (q *Quotas) look(quotas wranglercorev1.ResourceQuotaController) (func(ctx c
 				return 0, err
 			}
 		}
-		result, err := writer.Apply(ctx, namespace)
+		result, err := limits.Apply(ctx, namespace)
 		return result.RetryAfter, err
 	}, nil
 }

@@ -28,7 +28,7 @@ func TestTakeover(t *testing.T) {
 				Name: "n", Annotations: map[string]string{rancher.LimitsAnnotation: `{"limit":{"limitsCpu":"4"}}`},
 			}}), func() bool { return name == "switched off" })
 			require.NoError(t, err)
-			look, err := q.look(s)
+			look, err := q.look(s, s)
 			require.NoError(t, err)
 			_, err = look(ctx, "n")
 			require.NoError(t, err)
