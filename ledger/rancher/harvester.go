@@ -51,8 +51,8 @@ type HarvesterRecord struct {
 	Compensation corev1.ResourceList
 	// Changed says that spec.hard may not have followed yet (HarvesterResync is "true").
 	Changed bool
-	// Followed says that spec.hard was looked at after the last change (it is "false").
-	// Versions before v1.9.0 say neither.
+	// Followed says that spec.hard was looked at after the last change (it is "false"),
+	// and followed, unless the namespace had no limits. Versions before v1.9.0 say neither.
 	Followed bool
 }
 
@@ -95,6 +95,18 @@ func (r HarvesterRecord) added(name corev1.ResourceName) resource.Quantity {
 		sum = plus(sum, r.Compensation[name])
 	}
 	return sum
+}
+
+// followed reports whether hard contains what Harvester adds, which it says, and which
+// leaves something of each limit that is raised.
+func (r HarvesterRecord) followed(hard corev1.ResourceList) bool {
+	for _, name := range scaled {
+		added, live := r.added(name), hard[name]
+		if added.Sign() > 0 && live.Sign() > 0 && live.Cmp(added) <= 0 {
+			return false
+		}
+	}
+	return r.Followed
 }
 
 // scales reports whether there is a sign that spec.hard is not what Rancher wrote.

@@ -216,6 +216,16 @@ func TestHarvesterStatic(t *testing.T) {
 			[]string{entryKey, entryValue, rancher.HarvesterResync, "false"},
 			"limits.cpu=4 limits.memory=4952Mi",
 		},
+		"H13: and it was gone before spec.hard could follow": {
+			listOf("limits.cpu", "4", "limits.memory", "1237Mi"), nil,
+			[]string{entryKey, entryValue, rancher.HarvesterResync, "false"},
+			"limits.cpu=4 limits.memory=1237Mi",
+		},
+		"H13: and a limit was all that was added": {
+			listOf("limits.cpu", "1", "limits.memory", "4952Mi"), nil,
+			[]string{entryKey, entryValue, rancher.HarvesterResync, "false"},
+			"limits.cpu=1 limits.memory=4952Mi",
+		},
 		"H13: and it is not known whether spec.hard has followed": {
 			raised, nil,
 			[]string{entryKey, entryValue, rancher.HarvesterResync, "true"},

@@ -38,8 +38,11 @@ var scaled = []corev1.ResourceName{corev1.ResourceLimitsCPU, corev1.ResourceLimi
 //     the recorded one, only if the annotations explain the rest exactly.
 //   - Where the namespace has no such limit, or zero, Harvester raises nothing.
 //   - Without the namespace's limits, annotations that spec.hard has followed
-//     (HarvesterRecord.Followed) are subtracted. In all other cases the limit stands as
-//     it is. Rancher, which sees the static limits, sets them right when it next looks at
+//     (HarvesterRecord.Followed) are subtracted, unless that leaves nothing of limits.cpu
+//     or of limits.memory: Harvester raises no limit from zero, and it says that it has
+//     followed also where it skips a namespace without limits. (It is too little if the
+//     namespace has lost them in the moment between an entry and its raise.) In all other
+//     cases the limit stands as it is. Rancher, which sees the static limits, sets them right when it next looks at
 //     the namespace.
 //
 // The error is that of [ReadHarvester] or, with no limits, of applier.Static. Malformed
@@ -57,6 +60,7 @@ func HarvesterStatic(rq *corev1.ResourceQuota, limits corev1.ResourceList) (core
 	s := scaling{record: record, limits: limits, known: malformed == nil, skips: HarvesterSkips(rq)}
 	s.recorded, _ = readList(rq.Annotations[applier.StaticAnnotation]) // nil if the quota has none
 	s.applied, _ = readList(rq.Annotations[applier.AppliedAnnotation])
+	s.followed = s.record.followed(rq.Spec.Hard)
 	for _, name := range scaled {
 		if live, ok := rq.Spec.Hard[name]; ok {
 			static[name] = s.static(name, live).DeepCopy()
@@ -72,6 +76,7 @@ type scaling struct {
 	recorded, applied corev1.ResourceList
 	known             bool // all of the record could be read
 	skips             bool
+	followed          bool // spec.hard contains what the record adds
 }
 
 // static returns the static limit of name, of which live is there.
@@ -94,7 +99,7 @@ func (s scaling) static(name corev1.ResourceName, live resource.Quantity) resour
 		return asked
 	case recorded && explained(ours):
 		return ours
-	case s.limits == nil && s.record.Followed && s.known && !recorded && !s.skips:
+	case s.limits == nil && s.followed && s.known && !recorded && !s.skips:
 		return less(live, added)
 	default:
 		return live
