@@ -472,6 +472,28 @@ func TestRollBackAndForth(t *testing.T) {
 	}
 }
 
+// Limits may be edited while the old annotations are there: the new ones hold at once, for
+// this version and for the old one.
+func TestLimitsAreEditedBesideTheMirror(t *testing.T) {
+	mirroring := harvester(options{rollback: true})
+	u := newUpgrade(t, 2, mirroring)
+	u.hang("first", "vm0")
+	for _, n := range []int64{4, 3} {
+		require.NoError(t, u.rancher.SetLimit("tenant", times(perVM, n)))
+		u.Advance(time.Minute)
+		require.Len(t, traces(u.quota()), 1)
+		require.True(t, quota.Equal(times(perVM, n+1), u.quota().Spec.Hard))
+	}
+	u.to(oldHarvester(nil), time.Second)
+	u.Advance(time.Minute)
+	require.True(t, quota.Equal(times(perVM, 4), u.quota().Spec.Hard))
+	require.NoError(t, u.Abort("tenant", "first"))
+	u.Advance(time.Minute)
+	require.True(t, quota.Equal(times(perVM, 3), u.quota().Spec.Hard))
+	u.to(current, time.Second)
+	u.ends()
+}
+
 // Without the mirror, the old version lowers the limits under the migration. It is what
 // the mirror is for.
 func TestRollBackWithoutMirror(t *testing.T) {
