@@ -21,7 +21,10 @@ import (
 
 // A Config is what an [Agent] works with.
 type Config struct {
-	REST     *rest.Config // whom Rancher is for the API server
+	REST *rest.Config // whom Rancher is for the API server
+	// WriteAs is whom it impersonates when it writes quotas. Since the lock that is another
+	// account than its own.
+	WriteAs  rest.ImpersonationConfig
 	Projects *Projects
 	// Latency is how far away the API server is: how long each request takes more than it
 	// would, and each event.
@@ -67,9 +70,14 @@ func Start(config Config) (*Agent, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	v1 := factory.Core().V1()
 	decorated := quotas.Decorate(v1.ResourceQuota())
+	writer, err := decorated.WithImpersonation(config.WriteAs)
+	if err != nil {
+		stop()
+		return nil, err
+	}
 	a := &Agent{stop: stop, controller: &Controller{
 		Namespaces: v1.Namespace(),
-		Quotas:     decorated,
+		Quotas:     writer,
 		QuotaCache: decorated.Cache(),
 		Projects:   config.Projects,
 		Latency:    config.Latency,
@@ -84,7 +92,7 @@ func Start(config Config) (*Agent, error) {
 		a.work.Add(1)
 		go func() {
 			defer a.work.Done()
-			if err := quotas.Run(ctx, decorated, decorated); err != nil && ctx.Err() == nil {
+			if err := quotas.Run(ctx, decorated, writer); err != nil && ctx.Err() == nil {
 				klog.FromContext(ctx).Error(err, "The applier has ended")
 			}
 		}()

@@ -33,7 +33,8 @@ import (
 )
 
 const (
-	rancherUser = "system:serviceaccount:cattle-system:rancher-webhook-sudo"
+	rancherUser = "system:serviceaccount:cattle-system:rancher"
+	lockKey     = "system:serviceaccount:cattle-system:rancher-webhook-sudo" // whom the lock lets through
 	// unlocked is on namespaces in which there is no lock, as with an older Rancher.
 	unlocked = "proof.headroom.vmquota.io/unlocked"
 )
@@ -120,7 +121,7 @@ func lock(ctx context.Context) error {
 			}}},
 			MatchConditions: []admissionv1.MatchCondition{
 				{Name: "managed", Expression: `(request.operation == "DELETE" ? oldObject : object).metadata.?labels[?"` + model.QuotaLabel + `"].orValue("") == "true"`},
-				{Name: "not-its-own", Expression: `!(request.userInfo.username in ["` + rancherUser + `", "system:serviceaccount:kube-system:namespace-controller"])`},
+				{Name: "not-its-own", Expression: `!(request.userInfo.username in ["` + lockKey + `", "system:serviceaccount:kube-system:namespace-controller"])`},
 			},
 			Validations: []admissionv1.Validation{{
 				Expression: "false", Reason: &forbidden, Message: "users are forbidden from changing resources managed by Rancher",

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/examples/rancher/model"
@@ -46,7 +47,9 @@ type scene struct {
 
 // newScene starts an agent that is configured so, and fills the namespace.
 func newScene(t *testing.T, vms int, configure func(*model.Config)) *scene {
-	s := &scene{t: t, config: model.Config{REST: asUser, Projects: &projects, Shim: true}}
+	s := &scene{t: t, config: model.Config{
+		REST: asUser, WriteAs: rest.ImpersonationConfig{UserName: lockKey, Groups: []string{"system:masters"}}, Projects: &projects, Shim: true,
+	}}
 	if configure != nil {
 		configure(&s.config)
 	}
