@@ -39,7 +39,7 @@ func (k Keeper) Keep(ctx context.Context, namespace string) (again time.Duration
 	}
 	if k.Applier != nil {
 		result, err := k.Applier.Apply(ctx, namespace)
-		errs, again = append(errs, worthRetry(err)), result.RetryAfter
+		errs, again = append(errs, applier.WorthRetry(err)), result.RetryAfter
 	}
 	if k.Nudger != nil {
 		after, err := k.Nudger.Nudge(ctx, namespace)
@@ -49,21 +49,6 @@ func (k Keeper) Keep(ctx context.Context, namespace string) (again time.Duration
 		}
 	}
 	return again, errors.Join(errs...)
-}
-
-// worthRetry returns what of err, which joins the errors of an Apply, more tries may cure.
-func worthRetry(err error) error {
-	var joined interface{ Unwrap() []error }
-	if !errors.As(err, &joined) {
-		return err
-	}
-	var rest []error
-	for _, one := range joined.Unwrap() {
-		if !errors.Is(one, applier.ErrForbidden) && !errors.Is(one, applier.ErrUnreadable) {
-			rest = append(rest, one)
-		}
-	}
-	return errors.Join(rest...)
 }
 
 // InProgress reports whether object is a VMIM that is not final. Of all that informers

@@ -86,25 +86,11 @@ func (t *tenants) keep(ctx context.Context, namespace string) (time.Duration, er
 		t.tell(ctx, namespace, quotas, result)
 	}
 	again, nudged := t.nudger.Nudge(ctx, namespace)
-	err := errors.Join(observed, retriable(applied, result), listed, nudged)
+	err := errors.Join(observed, applier.WorthRetry(applied), listed, nudged)
 	if err != nil {
 		t.metrics.failures.Inc()
 	}
 	return sooner(again, result.RetryAfter), err
-}
-
-// retriable returns err, which is that of an Apply, or nil if trying again has to wait
-// for a change or for Result.RetryAfter.
-func retriable(err error, result applier.Result) error {
-	for _, q := range result.Quotas {
-		if q.Err != nil && !errors.Is(q.Err, applier.ErrForbidden) && !errors.Is(q.Err, applier.ErrUnreadable) {
-			return err
-		}
-	}
-	if len(result.Quotas) == 0 || errors.Is(err, ledger.ErrPartial) {
-		return err
-	}
-	return nil
 }
 
 // tell writes events where people look: on the quota that was raised or restored, and on

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/rancher/wrangler/v3/pkg/relatedresource"
@@ -73,8 +72,8 @@ func (h *headroom) onNamespace(name string, ns *corev1.Namespace) (*corev1.Names
 		}
 		result, err := h.applier.Apply(ctx, name)
 		h.again(name, result.RetryAfter)
-		if err != nil && !errors.Is(err, applier.ErrForbidden) && !errors.Is(err, applier.ErrUnreadable) {
-			return ns, err // those two are told in events
+		if err := applier.WorthRetry(err); err != nil {
+			return ns, err
 		}
 	}
 	after, err := h.nudger.Nudge(ctx, name)

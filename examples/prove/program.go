@@ -92,10 +92,7 @@ func (e embedding) program(p *fake.Process) fake.Program {
 			}
 			if !e.observesOnly {
 				applied, err := writer.Apply(ctx, namespace)
-				if !errors.Is(err, applier.ErrForbidden) && !errors.Is(err, applier.ErrUnreadable) {
-					failed = append(failed, err)
-				}
-				again = applied.RetryAfter
+				failed, again = append(failed, applier.WorthRetry(err)), applied.RetryAfter
 			}
 			if !e.appliesOnly && !e.noNudge {
 				look, err := nudger.Nudge(ctx, namespace)

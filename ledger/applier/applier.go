@@ -125,7 +125,7 @@ func New(config Config) (*Applier, error) {
 // the error says so.
 //
 // Errors are to be retried as controllers do it, except for ErrForbidden and
-// ErrUnreadable: for these RetryAfter and the next change are enough.
+// ErrUnreadable: for these RetryAfter and the next change are enough; see [WorthRetry].
 func (a *Applier) Apply(ctx context.Context, namespace string) (Result, error) {
 	memories, done := a.memories.take(namespace)
 	defer done()

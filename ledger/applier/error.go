@@ -46,6 +46,24 @@ func (e *Error) Error() string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
+// WorthRetry returns what of err, an error of [Applier.Apply], more tries may cure: all but
+// what is ErrForbidden or ErrUnreadable. Those two are for an administrator, who is told by
+// events and Metrics, and trying again before RetryAfter does not help. It returns nil if
+// nothing is left.
+func WorthRetry(err error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return err
+	}
+	var rest []error
+	for _, one := range joined.Unwrap() {
+		if !errors.Is(one, ErrForbidden) && !errors.Is(one, ErrUnreadable) {
+			rest = append(rest, one)
+		}
+	}
+	return errors.Join(rest...)
+}
+
 // refused reports whether the API server has refused a request as such, rather than
 // failed at it or found it outdated: by any status 4xx but those that pass by themselves.
 func refused(err error) bool {

@@ -184,3 +184,32 @@ func TestARefusedWriteIsTriedAgainWhenThePolicyChanges(t *testing.T) {
 		})
 	}
 }
+
+func TestWorthRetry(t *testing.T) {
+	s := newScene(t)
+	for _, name := range []string{"a", "b"} {
+		s.limit(name, "limits.cpu=4")
+		s.use(name, "limits.cpu=4")
+	}
+	s.inFlight(blocked("m", "limits.cpu=1"))
+	lost := errors.New("no route")
+	answers := []error{denied(metav1.StatusReasonForbidden, http.StatusForbidden), lost}
+	s.before = func(verb string) (err error) {
+		if verb == "update" {
+			err, answers = answers[0], answers[1:]
+		}
+		return err
+	}
+	_, err := s.applier.Apply(s.ctx, "tenant")
+	require.ErrorIs(t, err, applier.ErrForbidden)
+	require.NotErrorIs(t, applier.WorthRetry(err), applier.ErrForbidden)
+	require.ErrorIs(t, applier.WorthRetry(err), lost)
+
+	require.NoError(t, applier.WorthRetry(nil))
+	require.Equal(t, lost, applier.WorthRetry(lost))
+	s.refuse(denied(metav1.StatusReasonForbidden, http.StatusForbidden))
+	s.pass(time.Minute)
+	_, err = s.applier.Apply(s.ctx, "tenant")
+	require.ErrorIs(t, err, applier.ErrForbidden)
+	require.NoError(t, applier.WorthRetry(err))
+}

@@ -178,7 +178,7 @@ func (q *Quotas) look(quotas wranglercorev1.ResourceQuotaController, writer wran
 			}
 		}
 		result, err := limits.Apply(ctx, namespace)
-		return result.RetryAfter, err
+		return result.RetryAfter, applier.WorthRetry(err)
 	}, nil
 }
 
