@@ -212,4 +212,9 @@ func TestWorthRetry(t *testing.T) {
 	_, err = s.applier.Apply(s.ctx, "tenant")
 	require.ErrorIs(t, err, applier.ErrForbidden)
 	require.NoError(t, applier.WorthRetry(err))
+
+	s.edit("tenant/a", func(rq *corev1.ResourceQuota) { rq.Annotations = map[string]string{applier.StaticAnnotation: "?"} })
+	_, err = s.applier.Apply(s.ctx, "tenant")
+	require.ErrorIs(t, err, applier.ErrUnreadable)
+	require.NoError(t, applier.WorthRetry(err))
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/rancher/wrangler/v3/pkg/generic"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -22,7 +23,7 @@ import (
 	"github.com/vmquota/headroom/quota"
 )
 
-var errLocked = errors.New("users are forbidden from changing resources managed by Rancher")
+var errLocked = apierrors.NewForbidden(resources, "q", errors.New("users are forbidden from changing resources managed by Rancher"))
 
 // locked is the inner controller where the write lock is on: only a client that
 // impersonates writes. Its cache and its client are those of a clientset.
@@ -138,4 +139,19 @@ func TestRunAgain(t *testing.T) {
 	c.record()
 	c.becomes(four)
 	stop()
+}
+
+// A write that is refused is for an administrator: it is no error that the loop would try
+// again at once.
+func TestARefusalWaits(t *testing.T) {
+	c := newCluster(t)
+	require.True(t, cache.WaitForCacheSync(t.Context().Done(), c.quotas.informer.HasSynced))
+	c.record("1")
+	q, err := NewQuotas(c.client, nil)
+	require.NoError(t, err)
+	look, err := q.look(c.quotas, c.quotas)
+	require.NoError(t, err)
+	again, err := look(ctx, "n")
+	require.NoError(t, err)
+	require.Equal(t, 5*time.Second, again)
 }
