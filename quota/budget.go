@@ -14,7 +14,7 @@ import (
 func (p Policy) admit(t tally, candidates []*Migration, granted *[]types.UID) []Deferral {
 	cs := p.checks(t)
 	if len(cs) > 0 {
-		slices.SortFunc(candidates, byTurn)
+		slices.SortFunc(candidates, func(a, b *Migration) int { return ByTurn(*a, *b) })
 	}
 	var deferred []Deferral
 	for _, m := range candidates {
@@ -33,8 +33,10 @@ func (p Policy) admit(t tally, candidates []*Migration, granted *[]types.UID) []
 	return deferred
 }
 
-// byTurn orders the migrations that wait: the next to be granted first.
-func byTurn(a, b *Migration) int {
+// ByTurn orders the migrations that wait, as [Policy.Decide] does and KubeVirt: it is
+// negative if a is granted before b. The order is that of Priority (higher first), Created
+// (older first) and UID.
+func ByTurn(a, b Migration) int {
 	return cmp.Or(
 		cmp.Compare(b.Priority, a.Priority),
 		a.Created.Compare(b.Created.Time),
@@ -46,7 +48,7 @@ func byTurn(a, b *Migration) int {
 type check struct {
 	name   corev1.ResourceName
 	format resource.Format
-	above  amount // regular usage above static, if the policy is strict
+	above  amount // regular usage that does not lift the limit
 	capped bool   // whether there is a budget
 	budget amount
 	taken  amount // of the budget, by the charged and the granted
@@ -57,16 +59,13 @@ type checks []check
 
 // checks returns what p limits, given the charged migrations in t.
 func (p Policy) checks(t tally) checks {
-	if len(p.Budget) == 0 && !p.Strict {
+	if len(p.Budget) == 0 && len(p.Lift) == 0 && !p.Strict {
 		return nil
 	}
 	cs := make(checks, 0, len(t))
 	for i := range t {
 		l := &t[i]
-		c := check{name: l.name, format: l.format}
-		if p.Strict {
-			c.above = l.regular().minus(l.static)
-		}
+		c := check{name: l.name, format: l.format, above: l.regular().minus(p.lifted(l))}
 		if budget, ok := p.Budget[l.name]; ok {
 			c.capped, c.budget, c.taken = true, amountOf(budget), l.surge()
 		}

@@ -19,6 +19,7 @@ func TestDecideOnNothing(t *testing.T) {
 	want := quota.Decision{
 		Hard: corev1.ResourceList{}, Regular: corev1.ResourceList{},
 		Temporary: corev1.ResourceList{}, Available: corev1.ResourceList{},
+		Surge: corev1.ResourceList{}, Need: corev1.ResourceList{},
 	}
 	requireSame(t, want, quota.Policy{}.Decide(nil, nil, nil), scenario{})
 	requireSame(t, want, quota.Policy{Eager: true, Strict: true}.Decide(nil, nil, listOf(cpu, "1")), scenario{})

@@ -13,7 +13,7 @@ import (
 // A Decision is what a [Policy] makes of one quota. Its lists have the keys of the
 // static limits, in their formats. The zero Decision limits nothing.
 type Decision struct {
-	// Hard are the effective limits, for spec.hard.
+	// Hard are the effective limits, for status.hard.
 	Hard corev1.ResourceList
 	// Regular is the part of used that no migration holds, never negative.
 	Regular corev1.ResourceList
@@ -23,6 +23,11 @@ type Decision struct {
 	// Available is what regular workloads may still take: static less Regular,
 	// never negative.
 	Available corev1.ResourceList
+	// Surge is what the granted migrations charge twice in all.
+	Surge corev1.ResourceList
+	// Need is the part of Surge that used does not contain yet: what the target pods of the
+	// granted migrations will still be charged for.
+	Need corev1.ResourceList
 	// Granted are the UIDs of the migrations whose surge is in Hard, sorted.
 	Granted []types.UID
 	// Deferred are those that asked for headroom and got none, the next to be
@@ -51,9 +56,9 @@ const (
 	// it, so it waits for some of them to end. Missing is how much larger the
 	// budget would have to be to let it in, and all those that wait before it.
 	BudgetUsed DeferralReason = "BudgetUsed"
-	// RegularAboveStatic says that regular usage is above the static limit, which
-	// Policy.Strict does not lift, so quota would refuse its target pod all the
-	// same. Missing is regular usage less static.
+	// RegularAboveStatic says that regular usage is above the static limit, and that
+	// Policy.Strict or Policy.Lift does not let it lift the limit that far, so quota would
+	// refuse its target pod all the same. Missing is the usage that does not lift it.
 	RegularAboveStatic DeferralReason = "RegularAboveStatic"
 )
 
@@ -63,6 +68,8 @@ func (p Policy) decision(static corev1.ResourceList, t tally, granted []types.UI
 		Regular:   make(corev1.ResourceList, len(t)),
 		Temporary: make(corev1.ResourceList, len(t)),
 		Available: make(corev1.ResourceList, len(t)),
+		Surge:     make(corev1.ResourceList, len(t)),
+		Need:      make(corev1.ResourceList, len(t)),
 		Granted:   granted,
 		Deferred:  deferred,
 	}
@@ -71,6 +78,8 @@ func (p Policy) decision(static corev1.ResourceList, t tally, granted []types.UI
 		regular := l.regular()
 		d.Regular[l.name] = regular.in(l.format)
 		d.Temporary[l.name] = l.temporary().in(l.format)
+		d.Surge[l.name] = l.surge().in(l.format)
+		d.Need[l.name] = l.surge().minus(l.temporary()).in(l.format)
 		d.Available[l.name] = l.static.minus(regular).in(l.format)
 	}
 	return d

@@ -240,6 +240,10 @@ func (roll dice) migration(uid types.UID, of regime, names []corev1.ResourceName
 	if roll.rarely(3) {
 		m.Held = roll.list(of, 1, names) // also what is not Charged may say so
 	}
+	if roll.rarely(2) { // what the rule does not read
+		m.RefusedBy = pick(roll, []string{"", "q"})
+		m.Node, m.Over, m.Growth = pick(roll, []string{"", "node-1", "node-2"}), roll.flip(), roll.list(of, 1, names)
+	}
 	for roll.rarely(4) {
 		m.Shares = append(m.Shares, quota.Share{
 			Traits: pick(roll, someTraits),
@@ -269,6 +273,9 @@ func (roll dice) scenario() scenario {
 	limited := pick(roll, []int{2, 1, 3, 0})
 	s := scenario{regime: regime(roll(int(regimes))), names: resourceNames[:limited+1]}
 	s.policy.Eager, s.policy.Strict = roll.flip(), roll.flip()
+	if roll.rarely(3) {
+		s.policy.Lift = roll.list(s.regime, 3, s.names)
+	}
 	if roll.flip() {
 		s.policy.Budget = roll.list(s.regime, 3, s.names)
 	}
@@ -350,8 +357,8 @@ func (s scenario) decide() quota.Decision {
 // String is what a failing test shows.
 func (s scenario) String() string {
 	var out strings.Builder
-	fmt.Fprintf(&out, "eager %v, strict %v, budget %s\nstatic %s\nused %s\n",
-		s.policy.Eager, s.policy.Strict, listString(s.policy.Budget), listString(s.static), listString(s.used))
+	fmt.Fprintf(&out, "eager %v, strict %v, budget %s, lift %s\nstatic %s\nused %s\n",
+		s.policy.Eager, s.policy.Strict, listString(s.policy.Budget), listString(s.policy.Lift), listString(s.static), listString(s.used))
 	for i, m := range s.migrations {
 		if i == 20 {
 			fmt.Fprintf(&out, "and %d more\n", len(s.migrations)-i)

@@ -88,13 +88,18 @@ func outranks(a, b *Migration) bool {
 		cmp.Compare(a.State, b.State),
 		compareLists(a.Surge, b.Surge),
 		compareHeld(a.Held, b.Held),
+		compareLists(a.Growth, b.Growth),
 		cmp.Compare(a.Priority, b.Priority),
 		b.Created.Compare(a.Created.Time),
 		cmp.Compare(a.VMI, b.VMI),
+		cmp.Compare(a.Node, b.Node),
+		compareBool(b.Over, a.Over),
+		cmp.Compare(a.RefusedBy, b.RefusedBy),
 		compareBool(a.Shares == nil, b.Shares == nil),
 		slices.CompareFunc(a.Shares, b.Shares, compareShares),
 		compareSpelled(a.Surge, b.Surge),
 		compareSpelled(a.Held, b.Held),
+		compareSpelled(a.Growth, b.Growth),
 	) > 0
 }
 

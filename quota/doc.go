@@ -7,14 +7,14 @@
 //
 // # Words
 //
-//   - static: the hard limits that the tenant was given. An absent key is
-//     unlimited, a zero is a limit of zero.
+//   - static: the hard limits that the tenant was given (spec.hard). An absent key
+//     is unlimited, a zero is a limit of zero.
 //   - used: status.used of the ResourceQuota.
 //   - surge: what one migration charges twice while its two pods exist.
 //   - held: the part of a migration's surge that used already contains.
 //   - temporary usage: the held surge of all migrations. Regular usage is the
 //     rest of used.
-//   - effective: what spec.hard must be now.
+//   - effective: what status.hard must be now.
 //
 // # Rule
 //
@@ -22,9 +22,10 @@
 //
 //	temporary[r] = sum of held[r] over the migrations
 //	regular[r]   = max(0, used[r] - temporary[r])
-//	effective[r] = max(static[r], regular[r]) + sum of surge[r] over the granted
+//	effective[r] = max(static[r], min(regular[r], lift[r])) + sum of surge[r] over the granted
 //	available[r] = max(0, static[r] - regular[r])
 //
 // Granted are the charged migrations, and those blocked ones that the budget of
-// the [Policy] lets in. [Effective] is the rule without a budget.
+// the [Policy] lets in; lift is a cap in the Policy, by default there is none.
+// [Effective] is the rule without budget and cap.
 package quota

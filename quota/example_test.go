@@ -103,29 +103,6 @@ func ExampleDecision_Fits() {
 	// limits.memory requested: 8Gi available: 4Gi
 }
 
-// While a quota is raised, somebody gives the tenant more CPU.
-func ExampleRebase() {
-	static := corev1.ResourceList{
-		corev1.ResourceLimitsCPU:    resource.MustParse("30"),
-		corev1.ResourceLimitsMemory: resource.MustParse("60Gi"),
-	}
-	applied := corev1.ResourceList{ // what we wrote
-		corev1.ResourceLimitsCPU:    resource.MustParse("34015m"),
-		corev1.ResourceLimitsMemory: resource.MustParse("73364549376"),
-	}
-	live := corev1.ResourceList{ // what is there now
-		corev1.ResourceLimitsCPU:    resource.MustParse("40"),
-		corev1.ResourceLimitsMemory: resource.MustParse("73364549376"),
-	}
-
-	static = quota.Rebase(static, applied, live)
-	fmt.Println("cpu", static.Name(corev1.ResourceLimitsCPU, resource.DecimalSI),
-		"memory", static.Name(corev1.ResourceLimitsMemory, resource.BinarySI))
-
-	// Output:
-	// cpu 40 memory 60Gi
-}
-
 // What quota charges for a pod is what its migration charges twice.
 func ExampleFootprint() {
 	restarts := corev1.ContainerRestartPolicyAlways

@@ -54,7 +54,7 @@ func TestWorkedFigures(t *testing.T) {
 		name         string
 		static, used corev1.ResourceList
 		migrations   []quota.Migration
-		strict       bool
+		policy       quota.Policy
 		want         quota.Decision
 	}{
 		{
@@ -66,6 +66,8 @@ func TestWorkedFigures(t *testing.T) {
 				Regular:   listOf(cpu, "1", memory, "4952Mi"),
 				Temporary: listOf(cpu, "0", memory, 0),
 				Available: listOf(cpu, "0", memory, 0),
+				Surge:     listOf(cpu, "0", memory, 0),
+				Need:      listOf(cpu, "0", memory, 0),
 			},
 		},
 		{
@@ -78,6 +80,8 @@ func TestWorkedFigures(t *testing.T) {
 				Regular:   listOf(cpu, "1", memory, "1267028Ki"),
 				Temporary: listOf(cpu, "0", memory, 0),
 				Available: listOf(cpu, "0", memory, "684Ki"),
+				Surge:     listOf(cpu, "1", memory, "1267028Ki"),
+				Need:      listOf(cpu, "1", memory, "1267028Ki"),
 				Granted:   []types.UID{"a"},
 			},
 		},
@@ -91,6 +95,8 @@ func TestWorkedFigures(t *testing.T) {
 				Regular:   listOf(memory, 52216983555),
 				Temporary: listOf(memory, 0),
 				Available: listOf(memory, 16502493181),
+				Surge:     listOf(memory, 17405661185),
+				Need:      listOf(memory, 17405661185),
 				Granted:   []types.UID{"a"},
 			},
 		},
@@ -104,6 +110,8 @@ func TestWorkedFigures(t *testing.T) {
 				Regular:   listOf(cpu, "24390m", memory, 53880239616),
 				Temporary: listOf(cpu, "4015m", memory, 8940039936),
 				Available: listOf(cpu, "5610m", memory, 10544269824),
+				Surge:     listOf(cpu, "8030m", memory, 17880079872),
+				Need:      listOf(cpu, "4015m", memory, 8940039936),
 				Granted:   []types.UID{"a", "b"},
 			},
 		},
@@ -117,6 +125,8 @@ func TestWorkedFigures(t *testing.T) {
 				Regular:   listOf(cpu, "24390m", memory, 53880239616),
 				Temporary: listOf(cpu, "4015m", memory, 8940039936),
 				Available: listOf(cpu, "5610m", memory, 10544269824),
+				Surge:     listOf(cpu, "4015m", memory, 8940039936),
+				Need:      listOf(cpu, "0", memory, 0),
 				Granted:   []types.UID{"b"},
 			},
 		},
@@ -129,6 +139,8 @@ func TestWorkedFigures(t *testing.T) {
 				Regular:   listOf(cpu, "24390m", memory, 53880239616),
 				Temporary: listOf(cpu, "0", memory, 0),
 				Available: listOf(cpu, "5610m", memory, 10544269824),
+				Surge:     listOf(cpu, "0", memory, 0),
+				Need:      listOf(cpu, "0", memory, 0),
 			},
 		},
 		{
@@ -141,6 +153,8 @@ func TestWorkedFigures(t *testing.T) {
 				Regular:   listOf(requestsMemory, "2750460Ki"),
 				Temporary: listOf(requestsMemory, "916820Ki"),
 				Available: listOf(requestsMemory, "1550340Ki"),
+				Surge:     listOf(requestsMemory, "1833640Ki"),
+				Need:      listOf(requestsMemory, "916820Ki"),
 				Granted:   []types.UID{"a", "b"},
 			},
 		},
@@ -154,6 +168,8 @@ func TestWorkedFigures(t *testing.T) {
 				Regular:   listOf(memory, 5682461313),
 				Temporary: listOf(memory, 0),
 				Available: listOf(memory, 0),
+				Surge:     listOf(memory, 5682461313),
+				Need:      listOf(memory, 5682461313),
 				Granted:   []types.UID{"b"},
 			},
 		},
@@ -162,13 +178,48 @@ func TestWorkedFigures(t *testing.T) {
 			static:     listOf(memory, "5000Mi"),
 			used:       listOf(memory, "5682461313"),
 			migrations: []quota.Migration{blocked("b", memory, "5682461313")},
-			strict:     true,
+			policy:     quota.Policy{Strict: true},
 			want: quota.Decision{
 				Hard:      listOf(memory, "5000Mi"),
 				Regular:   listOf(memory, 5682461313),
 				Temporary: listOf(memory, 0),
 				Available: listOf(memory, 0),
+				Surge:     listOf(memory, 0),
+				Need:      listOf(memory, 0),
 				Deferred:  []quota.Deferral{{UID: "b", Reason: quota.RegularAboveStatic, Missing: listOf(memory, 439581313)}},
+			},
+		},
+		{
+			name:       "what was taken does not lift",
+			static:     listOf(memory, "5000Mi"),
+			used:       listOf(memory, "9000Mi"),
+			migrations: []quota.Migration{charged("a", memory, "1000Mi"), blocked("b", memory, "1000Mi"), blocked("c", cpu, "1")},
+			policy:     quota.Policy{Lift: listOf(memory, "6000Mi", cpu, "0")},
+			want: quota.Decision{
+				Hard:      listOf(memory, "7000Mi"),
+				Regular:   listOf(memory, "8000Mi"),
+				Temporary: listOf(memory, "1000Mi"),
+				Available: listOf(memory, 0),
+				Surge:     listOf(memory, "1000Mi"),
+				Need:      listOf(memory, 0),
+				Granted:   []types.UID{"a", "c"},
+				Deferred:  []quota.Deferral{{UID: "b", Reason: quota.RegularAboveStatic, Missing: listOf(memory, "2000Mi")}},
+			},
+		},
+		{
+			name:       "a lift below static is none",
+			static:     listOf(memory, "5000Mi"),
+			used:       listOf(memory, "4000Mi"),
+			migrations: []quota.Migration{blocked("a", memory, "2000Mi")},
+			policy:     quota.Policy{Lift: listOf(memory, "1")},
+			want: quota.Decision{
+				Hard:      listOf(memory, "7000Mi"),
+				Regular:   listOf(memory, "4000Mi"),
+				Temporary: listOf(memory, 0),
+				Available: listOf(memory, "1000Mi"),
+				Surge:     listOf(memory, "2000Mi"),
+				Need:      listOf(memory, "2000Mi"),
+				Granted:   []types.UID{"a"},
 			},
 		},
 		{
@@ -181,6 +232,8 @@ func TestWorkedFigures(t *testing.T) {
 				Regular:   listOf(memory, 39777229191),
 				Temporary: listOf(memory, 0),
 				Available: listOf(memory, 0),
+				Surge:     listOf(memory, 11364922626),
+				Need:      listOf(memory, 11364922626),
 				Granted:   []types.UID{"a", "b"},
 			},
 		},
@@ -194,19 +247,20 @@ func TestWorkedFigures(t *testing.T) {
 				Regular:   listOf(memory, 39777229191),
 				Temporary: listOf(memory, 0),
 				Available: listOf(memory, 0),
+				Surge:     listOf(memory, 11364922626),
+				Need:      listOf(memory, 11364922626),
 				Granted:   []types.UID{"a", "b"},
 			},
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			for range 3 { // however often recomputed
-				got := quota.Policy{Strict: row.strict}.Decide(row.static, row.migrations, row.used)
+			for range 3 {
+				got := row.policy.Decide(row.static, row.migrations, row.used)
 				require.Empty(t, gocmp.Diff(row.want, got, exactly))
-				if !row.strict {
+				if !row.policy.Strict && row.policy.Lift == nil {
 					hard := quota.Effective(row.static, row.migrations, row.used)
 					require.Empty(t, gocmp.Diff(row.want.Hard, hard, exactly))
 				}
-				row.static = quota.Rebase(row.static, got.Hard, got.Hard)
 			}
 		})
 	}

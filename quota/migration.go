@@ -16,7 +16,8 @@ type Migration struct {
 	// UID is that of the VirtualMachineInstanceMigration. The functions of this
 	// package count a UID once, however often it is listed; see [Policy.Decide].
 	UID types.UID
-	// VMI names the virtual machine instance that moves. It is for people only.
+	// VMI names the virtual machine instance that moves. The rule does not read it; room is
+	// made for one migration of a VMI at a time. Empty means that it is not known.
 	VMI string
 	// State is how far the migration has come.
 	State State
@@ -33,12 +34,27 @@ type Migration struct {
 	// Priority orders the migrations that wait for the budget: higher is granted
 	// first.
 	Priority int32
+	// Growth is what the target pod asks for beside Surge and keeps afterwards: the
+	// growth of a guest by hot-plug, which must fit the static limits. The rule does
+	// not read it; whoever makes room for target pods does. Nil means none.
+	Growth corev1.ResourceList
+	// Node is the node that the migration leaves, for KubeVirt's limit of outbound
+	// migrations per node. Empty means that it is not known.
+	Node string
+	// Over means that KubeVirt has ended the migration, and only its losing pod is
+	// still charged: it takes none of KubeVirt's parallel migrations.
+	Over bool
+	// RefusedBy is the name of the quota that refused the target pod last, as the API
+	// server has said. It may be one that is no ResourceQuota of the namespace, such as
+	// OpenShift's ClusterResourceQuota. The rule does not read it; whoever makes room for
+	// target pods does. Empty means that it is not known.
+	RefusedBy string
 	// Created breaks ties of Priority: the older is granted first. Those without
 	// a time (the zero value) are older than all others.
 	Created metav1.Time
 	// Shares divide Surge and Held among pods that the scopes of a ResourceQuota
 	// tell apart; their sums are Surge and Held. Nil means that all of it falls
-	// to one pod with the zero Traits. Only [Migration.Under] reads them.
+	// to one pod with the zero Traits. Only [Under] reads them.
 	Shares []Share
 }
 
@@ -82,7 +98,7 @@ func (s State) String() string {
 
 // DeepCopy returns a copy of m that shares no memory with it.
 func (m Migration) DeepCopy() Migration {
-	m.Surge, m.Held = copyList(m.Surge), copyList(m.Held)
+	m.Surge, m.Held, m.Growth = copyList(m.Surge), copyList(m.Held), copyList(m.Growth)
 	if m.Shares == nil {
 		return m
 	}

@@ -33,10 +33,19 @@ func plainDecide(p quota.Policy, static corev1.ResourceList, migrations []quota.
 		}
 	}
 
-	regular, above := rats{}, rats{}
+	regular, above, lifted := rats{}, rats{}, rats{}
 	for name, limit := range static {
 		regular[name] = positive(minus(positive(ratOf(used[name])), temporary.at(name)))
-		above[name] = positive(minus(regular[name], positive(ratOf(limit))))
+		lifted[name] = positive(ratOf(limit))
+		if lift := regular[name]; !p.Strict {
+			if most, capped := p.Lift[name]; capped && positive(ratOf(most)).Cmp(lift) < 0 {
+				lift = positive(ratOf(most))
+			}
+			if lift.Cmp(lifted[name]) > 0 {
+				lifted[name] = lift
+			}
+		}
+		above[name] = positive(minus(regular[name], lifted[name]))
 	}
 
 	granted := charged
@@ -46,22 +55,23 @@ func plainDecide(p quota.Policy, static corev1.ResourceList, migrations []quota.
 	d := quota.Decision{
 		Hard: corev1.ResourceList{}, Regular: corev1.ResourceList{},
 		Temporary: corev1.ResourceList{}, Available: corev1.ResourceList{},
+		Surge: corev1.ResourceList{}, Need: corev1.ResourceList{},
 	}
 	for name, limit := range static {
 		floor := positive(ratOf(limit))
-		hard := floor
-		if !p.Strict && regular[name].Cmp(floor) > 0 {
-			hard = regular[name]
-		}
+		surge := new(big.Rat)
 		for _, claim := range granted {
-			hard = plus(hard, claim.surge.at(name))
+			surge = plus(surge, claim.surge.at(name))
 		}
+		hard := plus(lifted[name], surge)
 		d.Hard[name] = limit
 		if hard.Cmp(floor) > 0 {
 			d.Hard[name] = quantityOf(hard, limit.Format)
 		}
 		d.Regular[name] = quantityOf(regular[name], limit.Format)
 		d.Temporary[name] = quantityOf(temporary.at(name), limit.Format)
+		d.Surge[name] = quantityOf(surge, limit.Format)
+		d.Need[name] = quantityOf(minus(surge, temporary.at(name)), limit.Format)
 		d.Available[name] = quantityOf(positive(minus(floor, regular[name])), limit.Format)
 	}
 	for _, claim := range granted {
@@ -121,8 +131,8 @@ func plainDistinct(migrations []quota.Migration) []quota.Migration {
 	return distinct
 }
 
-// plainQueue lets in those of queue for which the budget and Strict have room.
-// Above is what regular usage is above static.
+// plainQueue lets in those of queue for which the budget, Strict and Lift have room.
+// Above is the regular usage that does not lift the limit.
 func plainQueue(p quota.Policy, queue, charged []plainClaim, above rats) (admitted []plainClaim, deferred []plainDeferral) {
 	slices.SortFunc(queue, func(a, b plainClaim) int {
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), a.Created.Compare(b.Created.Time), cmp.Compare(a.UID, b.UID))
@@ -137,11 +147,9 @@ func plainQueue(p quota.Policy, queue, charged []plainClaim, above rats) (admitt
 			deferred = append(deferred, plainDeferral{claim, quota.BudgetExceeded, excess})
 			continue
 		}
-		if p.Strict {
-			if lifted := only(above, claim.surge); len(lifted) > 0 {
-				deferred = append(deferred, plainDeferral{claim, quota.RegularAboveStatic, lifted})
-				continue
-			}
+		if unlifted := only(above, claim.surge); len(unlifted) > 0 {
+			deferred = append(deferred, plainDeferral{claim, quota.RegularAboveStatic, unlifted})
+			continue
 		}
 		taken.add(claim.surge)
 		short := only(over(taken, p.Budget), claim.surge)
@@ -276,6 +284,7 @@ func requireSame(t failer, want, got quota.Decision, s scenario) {
 func sameDecision(a, b quota.Decision) bool {
 	return sameList(a.Hard, b.Hard) && sameList(a.Regular, b.Regular) &&
 		sameList(a.Temporary, b.Temporary) && sameList(a.Available, b.Available) &&
+		sameList(a.Surge, b.Surge) && sameList(a.Need, b.Need) &&
 		slices.Equal(a.Granted, b.Granted) &&
 		slices.EqualFunc(a.Deferred, b.Deferred, func(a, b quota.Deferral) bool {
 			return a.UID == b.UID && a.Reason == b.Reason && sameList(a.Missing, b.Missing)

@@ -7,9 +7,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Effective returns what spec.hard of a ResourceQuota must be now: its static
-// limits, raised by the surge of the charged and the blocked migrations, and no
-// lower than what regular workloads use already.
+// Effective returns what status.hard of a ResourceQuota must be now: its static
+// limits (spec.hard), raised by the surge of the charged and the blocked migrations,
+// and no lower than what regular workloads use already.
 //
 // The result has exactly the keys of static and is never nil. A limit that is not
 // raised keeps the spelling of static; a raised one is written canonically in the
@@ -48,10 +48,15 @@ type Policy struct {
 	// Strict means that usage above static does not lift the limit. A migration
 	// whose target pod would be refused for that reason is deferred.
 	Strict bool
+	// Lift caps how far regular usage above static lifts the limit, in ResourceQuota
+	// names and units: what is above both static and Lift was taken from the room of
+	// migrations. It does not lift the limit, and a migration whose target pod would be
+	// refused because of it is deferred. An absent key, or a nil list, is no cap.
+	Lift corev1.ResourceList
 }
 
 // Decide applies the rule to one quota: static are the limits that the tenant was
-// given, used is status.used of the ResourceQuota, and migrations are those in
+// given (spec.hard), used is status.used of the ResourceQuota, and migrations are those in
 // flight under this quota (see [Under] for one that has scopes).
 //
 // A UID that is listed several times counts once: the one with the greatest State,
@@ -63,7 +68,7 @@ type Policy struct {
 // Priority, Created and UID, as long as the budget lasts on every resource that
 // they need. The first one that it does not last for stops all behind it, so that
 // nobody is overtaken for ever; but one that could never be granted, because it
-// alone is over the budget or because of Strict, holds nobody back.
+// alone is over the budget or because of Strict or Lift, holds nobody back.
 //
 // The lists of the result have exactly the keys of static and are never nil.
 func (p Policy) Decide(static corev1.ResourceList, migrations []Migration, used corev1.ResourceList) Decision {
@@ -86,15 +91,25 @@ func (p Policy) Decide(static corev1.ResourceList, migrations []Migration, used 
 	return p.decision(static, t, granted, deferred)
 }
 
+// lifted returns the limit of l without any surge: static, or regular usage as far as the
+// policy lets it lift the limit.
+func (p Policy) lifted(l *line) amount {
+	if p.Strict {
+		return l.static
+	}
+	regular := l.regular()
+	if lift, capped := p.Lift[l.name]; capped {
+		regular = regular.min(amountOf(lift))
+	}
+	return l.static.max(regular)
+}
+
 // hard writes the effective limits of t.
 func (p Policy) hard(static corev1.ResourceList, t tally) corev1.ResourceList {
 	hard := make(corev1.ResourceList, len(t))
 	for i := range t {
 		l := &t[i]
-		limit, surge := l.static, l.surge()
-		if !p.Strict {
-			limit = limit.max(l.regular())
-		}
+		limit, surge := p.lifted(l), l.surge()
 		if surge.isZero() && limit.cmp(l.static) == 0 {
 			hard[l.name] = static[l.name].DeepCopy()
 			continue

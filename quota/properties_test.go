@@ -63,7 +63,7 @@ func TestKeysAreStatic(t *testing.T) {
 		s := scenarios.Draw(t, "scenario")
 		d := s.decide()
 		for _, list := range []corev1.ResourceList{
-			d.Hard, d.Regular, d.Temporary, d.Available, quota.Effective(s.static, s.migrations, s.used),
+			d.Hard, d.Regular, d.Temporary, d.Available, d.Surge, d.Need, quota.Effective(s.static, s.migrations, s.used),
 		} {
 			if list == nil || !slices.Equal(sortedNames(s.static), sortedNames(list)) {
 				t.Fatalf("the keys of %s are not those of\n%s", listString(list), s)
@@ -92,11 +92,10 @@ func TestBlockedFits(t *testing.T) {
 		d := s.decide()
 		claims := claimsOf(s, d)
 		for name := range s.static {
-			limit, regular := positive(ratOf(s.static[name])), ratOf(d.Regular[name])
-			if s.policy.Strict && regular.Cmp(limit) > 0 {
-				// Strict promises this to those that it grants beyond the charged ones.
+			if s.unlifted(name, d).Sign() > 0 {
+				// Strict and Lift promise this to those that are granted beyond the charged ones.
 				if claims.asked.at(name).Sign() > 0 {
-					t.Fatalf("granted although regular usage of %s is above static:\n%s", name, s)
+					t.Fatalf("granted although regular usage of %s is not lifted:\n%s", name, s)
 				}
 				continue
 			}
@@ -127,6 +126,23 @@ func TestRegularGainsNothing(t *testing.T) {
 			}
 			if ratOf(d.Regular[name]).Cmp(positive(ratOf(regular[name]))) != 0 {
 				t.Fatalf("regular usage of %s is not what it was:\n%s", name, s)
+			}
+		}
+	})
+}
+
+// Surge is what is on top, and Need what used lacks of it.
+func TestSurgeAndNeed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := scenarios.Draw(t, "scenario").distinct()
+		d := s.decide()
+		claims := claimsOf(s, d)
+		for name := range s.static {
+			if surge := ratOf(d.Surge[name]); surge.Cmp(claims.surge.at(name)) != 0 {
+				t.Fatalf("the surge of %s is %s:\n%s", name, surge.FloatString(9), s)
+			}
+			if need := ratOf(d.Need[name]); need.Cmp(claims.open.at(name)) != 0 {
+				t.Fatalf("%s of %s is needed:\n%s", need.FloatString(9), name, s)
 			}
 		}
 	})
@@ -216,7 +232,7 @@ func TestMonotone(t *testing.T) {
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		s, roll := scenarios.Draw(t, "scenario"), rapidDice(t)
-		if s.policy.Strict {
+		if s.policy.Strict || s.policy.Lift != nil {
 			s.policy.Budget = nil // as above: a larger static makes a migration more eligible
 		}
 		larger := s
@@ -234,14 +250,11 @@ func TestIdempotent(t *testing.T) {
 		s := scenarios.Draw(t, "scenario")
 		d := s.decide()
 
-		// What a reconciler does next: it finds what it wrote, and decides again.
-		again := s
-		again.static = quota.Rebase(s.static, d.Hard, d.Hard)
-		requireSameList(t, notNil(s.static), again.static, s)
-		requireSame(t, d, again.decide(), s)
+		// What a reconciler does next: it decides again.
+		requireSame(t, d, s.decide(), s)
 
 		// And the result stands when it is taken for static, without migrations.
-		if !s.policy.Strict {
+		if !s.policy.Strict && s.policy.Lift == nil {
 			requireSameList(t, d.Hard, quota.Effective(d.Hard, nil, s.used), s)
 		}
 	})
@@ -262,16 +275,12 @@ func TestPure(t *testing.T) {
 		err := d.Fits(s.used)
 		seen := quota.Under(rq, s.migrations)
 		all := quota.Under(scopedQuota(), s.migrations)
-		rebased := quota.Rebase(s.static, d.Hard, s.used)
-		kept := quota.Rebase(s.static, s.used, s.used)
 		quota.Equal(s.static, s.used)
 		effective := quota.Effective(s.static, s.migrations, s.used)
 
 		// Whatever is done to one output shows in no input and in no other output.
 		expected := other.decide()
 		spoil(effective)
-		spoil(rebased)
-		spoil(kept)
 		spoilMigrations(seen)
 		spoilMigrations(all)
 		if exceeded := (*quota.ExceededError)(nil); errors.As(err, &exceeded) {
@@ -279,11 +288,11 @@ func TestPure(t *testing.T) {
 			spoilQuantity(exceeded.Available)
 		}
 		requireSame(t, expected, d, s)
-		lists := []corev1.ResourceList{d.Hard, d.Regular, d.Temporary, d.Available}
+		lists := []corev1.ResourceList{d.Hard, d.Regular, d.Temporary, d.Available, d.Surge, d.Need}
 		for _, one := range d.Deferred {
 			lists = append(lists, one.Missing)
 		}
-		fresh := []corev1.ResourceList{expected.Hard, expected.Regular, expected.Temporary, expected.Available}
+		fresh := []corev1.ResourceList{expected.Hard, expected.Regular, expected.Temporary, expected.Available, expected.Surge, expected.Need}
 		for _, one := range expected.Deferred {
 			fresh = append(fresh, one.Missing)
 		}
@@ -314,6 +323,7 @@ func spoilMigrations(migrations []quota.Migration) {
 	for i := range migrations {
 		spoil(migrations[i].Surge)
 		spoil(migrations[i].Held)
+		spoil(migrations[i].Growth)
 		for j := range migrations[i].Shares {
 			spoil(migrations[i].Shares[j].Surge)
 			spoil(migrations[i].Shares[j].Held)
@@ -353,7 +363,6 @@ func TestPureWhileShared(t *testing.T) {
 						_ = errs[worker].Error()
 					}
 					quota.Effective(s.static, s.migrations, s.used)
-					quota.Rebase(s.static, want.Hard, s.used)
 					quota.Equal(s.static, s.used)
 					quota.Under(scopedQuota(corev1.ResourceQuotaScopeTerminating), s.migrations)
 				}
@@ -371,7 +380,7 @@ func TestNegativeIsZero(t *testing.T) {
 		s := scenarios.Draw(t, "scenario")
 		zeroed := s
 		zeroed.static, zeroed.used = withoutNegative(s.static), withoutNegative(s.used)
-		zeroed.policy.Budget = withoutNegative(s.policy.Budget)
+		zeroed.policy.Budget, zeroed.policy.Lift = withoutNegative(s.policy.Budget), withoutNegative(s.policy.Lift)
 		zeroed.migrations = slices.Clone(s.migrations)
 		for i, m := range s.migrations {
 			zeroed.migrations[i].Surge, zeroed.migrations[i].Held = withoutNegative(m.Surge), withoutNegative(m.Held)
@@ -415,6 +424,19 @@ func withoutZero(list corev1.ResourceList) corev1.ResourceList {
 	positive := maps.Clone(list)
 	maps.DeleteFunc(positive, func(_ corev1.ResourceName, q resource.Quantity) bool { return q.IsZero() })
 	return positive
+}
+
+// unlifted is the regular usage that does not lift the limit.
+func (s scenario) unlifted(name corev1.ResourceName, d quota.Decision) *big.Rat {
+	regular, lifted := ratOf(d.Regular[name]), positive(ratOf(s.static[name]))
+	if lift, capped := s.policy.Lift[name]; s.policy.Strict {
+		return positive(minus(regular, lifted))
+	} else if capped && positive(ratOf(lift)).Cmp(lifted) > 0 {
+		return positive(minus(regular, positive(ratOf(lift))))
+	} else if capped {
+		return positive(minus(regular, lifted))
+	}
+	return new(big.Rat)
 }
 
 // claims are sums over the granted of a decision.

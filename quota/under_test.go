@@ -28,7 +28,8 @@ func requireMigrations(t *testing.T, want, got []quota.Migration) {
 // sameMigration is what requireMigrations asks, without the cost of a report.
 func sameMigration(a, b quota.Migration) bool {
 	return a.UID == b.UID && a.VMI == b.VMI && a.State == b.State && a.Priority == b.Priority && a.Created == b.Created &&
-		sameList(a.Surge, b.Surge) && sameList(a.Held, b.Held) &&
+		a.Node == b.Node && a.Over == b.Over && a.RefusedBy == b.RefusedBy &&
+		sameList(a.Surge, b.Surge) && sameList(a.Held, b.Held) && sameList(a.Growth, b.Growth) &&
 		slices.EqualFunc(a.Shares, b.Shares, func(a, b quota.Share) bool {
 			return a.Traits == b.Traits && sameList(a.Surge, b.Surge) && sameList(a.Held, b.Held)
 		})
