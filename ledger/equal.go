@@ -14,9 +14,9 @@ import (
 // other would change nothing. The order of the migrations does not matter, nor how
 // an amount is spelled (1000m is 1), nor a fraction of a second of Created. Of
 // several migrations with the same UID only the one that counts is looked at, as in
-// [Canonical]. Nil and empty are the same for a and b and for a Surge, but not for a
-// Held or for Shares, where they differ in meaning. Shares are compared in their
-// order.
+// [Canonical]. Nil and empty are the same for a and b, for a Surge and for a Growth, but
+// not for a Held or for Shares, where they may differ in meaning. Shares are compared in
+// their order.
 func Equal(a, b []quota.Migration) bool {
 	return slices.EqualFunc(sorted(a), sorted(b), equal)
 }
@@ -26,6 +26,10 @@ func equal(a, b quota.Migration) bool {
 		a.VMI == b.VMI &&
 		a.State == b.State &&
 		a.Priority == b.Priority &&
+		a.Node == b.Node &&
+		a.Over == b.Over &&
+		a.RefusedBy == b.RefusedBy &&
+		quota.Equal(a.Growth, b.Growth) &&
 		seconds(a.Created).Equal(seconds(b.Created)) &&
 		quota.Equal(a.Surge, b.Surge) &&
 		equalHeld(a.Held, b.Held) &&

@@ -89,6 +89,7 @@ func TestEqual(t *testing.T) {
 		"a second":                     {created(moment), created(moment.Add(time.Second)), false},
 		"another zone":                 {created(moment), created(moment.In(time.FixedZone("", 3600))), true},
 		"nil and empty Surge":          {[]quota.Migration{{Surge: nil}}, []quota.Migration{{Surge: empty}}, true},
+		"nil and empty Growth":         {[]quota.Migration{{Growth: nil}}, []quota.Migration{{Growth: empty}}, true},
 		"nil and empty Held":           {[]quota.Migration{{Held: nil}}, []quota.Migration{{Held: empty}}, false},
 		"nil and empty Shares":         {[]quota.Migration{{Shares: nil}}, []quota.Migration{{Shares: []quota.Share{}}}, false},
 		"nil and empty Held of shares": {[]quota.Migration{{Shares: []quota.Share{{Held: nil}}}}, []quota.Migration{{Shares: []quota.Share{{Held: empty}}}}, false},
@@ -154,13 +155,17 @@ func TestCanonical(t *testing.T) {
 func duplicates() *rapid.Generator[[]quota.Migration] {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) quota.Migration {
 		m := quota.Migration{
-			UID:      types.UID(rapid.SampledFrom([]string{"1", "2", "3"}).Draw(t, "UID")),
-			VMI:      rapid.SampledFrom([]string{"", "vm"}).Draw(t, "VMI"),
-			State:    rapid.SampledFrom([]quota.State{quota.Queued, quota.Blocked, quota.Charged}).Draw(t, "state"),
-			Surge:    lists().Draw(t, "surge"),
-			Held:     lists().Draw(t, "held"),
-			Priority: rapid.Int32Range(0, 1).Draw(t, "priority"),
-			Created:  metav1.NewTime(moment.Add(time.Duration(rapid.IntRange(0, 1).Draw(t, "s")) * time.Second)),
+			UID:       types.UID(rapid.SampledFrom([]string{"1", "2", "3"}).Draw(t, "UID")),
+			VMI:       rapid.SampledFrom([]string{"", "vm"}).Draw(t, "VMI"),
+			State:     rapid.SampledFrom([]quota.State{quota.Queued, quota.Blocked, quota.Charged}).Draw(t, "state"),
+			Surge:     lists().Draw(t, "surge"),
+			Held:      lists().Draw(t, "held"),
+			Priority:  rapid.Int32Range(0, 1).Draw(t, "priority"),
+			Growth:    lists().Draw(t, "growth"),
+			Node:      rapid.SampledFrom([]string{"", "node"}).Draw(t, "node"),
+			Over:      rapid.Bool().Draw(t, "over"),
+			RefusedBy: rapid.SampledFrom([]string{"", "q"}).Draw(t, "refused by"),
+			Created:   metav1.NewTime(moment.Add(time.Duration(rapid.IntRange(0, 1).Draw(t, "s")) * time.Second)),
 		}
 		for range rapid.IntRange(0, 2).Draw(t, "shares") {
 			m.Shares = append(m.Shares, quota.Share{

@@ -54,9 +54,8 @@ type Ledger interface {
 
 // ErrPartial says that a part of the record cannot be read: it is corrupt, or was
 // written by a version that is not understood. Beside it, Migrations returns the
-// migrations that it could read, so that one bad entry does not stop all the others,
-// and Replace has recorded those that it could. What could not be read stays where
-// it is until a person looks at it; the error says where that is.
+// migrations that it could read, so that one bad entry does not stop all the others. The
+// error says where what could not be read is; it stays there until Replace replaces it.
 //
 // The migrations beside ErrPartial are enough to raise a limit, but not to lower it:
 // one that is missing may hold a part of what is used.

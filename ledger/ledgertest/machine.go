@@ -97,10 +97,11 @@ func retouch(t *rapid.T, migrations []quota.Migration) {
 		return
 	}
 	m := &migrations[rapid.IntRange(0, len(migrations)-1).Draw(t, "retouched")]
-	switch rapid.IntRange(0, 8).Draw(t, "touch") {
+	switch rapid.IntRange(0, 12).Draw(t, "touch") {
 	case 0, 1:
 		respell(m.Surge)
 		respell(m.Held)
+		respell(m.Growth)
 		m.Created.Time = m.Created.Truncate(time.Second).Add(time.Millisecond)
 	case 2:
 		m.Surge = lists().Draw(t, "surge")
@@ -117,6 +118,14 @@ func retouch(t *rapid.T, migrations []quota.Migration) {
 			m.Held = nil
 		}
 	case 7:
+		m.Growth = lists().Draw(t, "growth")
+	case 8:
+		m.Node += "x"
+	case 9:
+		m.Over = !m.Over
+	case 10:
+		m.RefusedBy += "x"
+	case 11:
 		// The state, unless that makes two of the same UID the same.
 		for _, other := range migrations {
 			if other.UID == m.UID && other.State == quota.Charged {
@@ -144,12 +153,16 @@ func respell(l corev1.ResourceList) {
 func migrations() *rapid.Generator[quota.Migration] {
 	return rapid.Custom(func(t *rapid.T) quota.Migration {
 		m := quota.Migration{
-			UID:      types.UID(rapid.SampledFrom([]string{"1", "2", "3", ""}).Draw(t, "UID")),
-			VMI:      rapid.SampledFrom([]string{"", "vm"}).Draw(t, "VMI"),
-			State:    rapid.SampledFrom([]quota.State{quota.Queued, quota.Blocked, quota.Charged}).Draw(t, "state"),
-			Surge:    lists().Draw(t, "surge"),
-			Held:     lists().Draw(t, "held"),
-			Priority: rapid.Int32Range(-1, 1).Draw(t, "priority"),
+			UID:       types.UID(rapid.SampledFrom([]string{"1", "2", "3", ""}).Draw(t, "UID")),
+			VMI:       rapid.SampledFrom([]string{"", "vm"}).Draw(t, "VMI"),
+			State:     rapid.SampledFrom([]quota.State{quota.Queued, quota.Blocked, quota.Charged}).Draw(t, "state"),
+			Surge:     lists().Draw(t, "surge"),
+			Held:      lists().Draw(t, "held"),
+			Priority:  rapid.Int32Range(-1, 1).Draw(t, "priority"),
+			Growth:    lists().Draw(t, "growth"),
+			Node:      rapid.SampledFrom([]string{"", "node"}).Draw(t, "node"),
+			Over:      rapid.Bool().Draw(t, "over"),
+			RefusedBy: rapid.SampledFrom([]string{"", "q"}).Draw(t, "refused by"),
 		}
 		if rapid.Bool().Draw(t, "created") {
 			m.Created = metav1.NewTime(moment.Add(time.Duration(rapid.IntRange(0, 2000).Draw(t, "ms")) * time.Millisecond))

@@ -60,9 +60,13 @@ func full(uid types.UID) quota.Migration {
 			"requests.nvidia.com/gpu", "2", "pods", "1e3", "requests.cpu", "1n", "requests.memory", "100E",
 			"count/pods", "9223372036854775807", "hugepages-2Mi", "0",
 		),
-		Held:     list("limits.cpu", "1015m", "limits.memory", "1267028Ki", "requests.storage", "12345678901234567890"),
-		Priority: -7,
-		Created:  metav1.NewTime(moment),
+		Held:      list("limits.cpu", "1015m", "limits.memory", "1267028Ki", "requests.storage", "12345678901234567890"),
+		Priority:  -7,
+		Growth:    list("limits.cpu", "2", "limits.memory", "1Gi", "requests.storage", "12345678901234567890"),
+		Node:      "node-1",
+		Over:      true,
+		RefusedBy: "q",
+		Created:   metav1.NewTime(moment),
 		Shares: []quota.Share{
 			{
 				Traits: quota.Traits{
@@ -109,6 +113,13 @@ var different = []variant{
 	{"Held empty", func(m *quota.Migration) { m.Held = list() }},
 	{"Held nil", func(m *quota.Migration) { m.Held = nil }},
 	{"Priority", func(m *quota.Migration) { m.Priority = 1 << 30 }},
+	{"Growth greater", func(m *quota.Migration) { m.Growth["limits.cpu"] = amount("2001m") }},
+	{"Growth of one resource less", func(m *quota.Migration) { delete(m.Growth, "limits.cpu") }},
+	{"Growth nil", func(m *quota.Migration) { m.Growth = nil }},
+	{"Node", func(m *quota.Migration) { m.Node = "node-2" }},
+	{"Node unknown", func(m *quota.Migration) { m.Node = "" }},
+	{"Over", func(m *quota.Migration) { m.Over = false }},
+	{"RefusedBy", func(m *quota.Migration) { m.RefusedBy = "" }},
 	{"Created a second later", func(m *quota.Migration) { m.Created = metav1.NewTime(moment.Add(time.Second)) }},
 	{"Created unknown", func(m *quota.Migration) { m.Created = metav1.Time{} }},
 	{"Shares nil", func(m *quota.Migration) { m.Shares = nil }},
@@ -136,6 +147,7 @@ var same = []variant{
 		m.Surge["requests.nvidia.com/gpu"] = amount("2000m")
 		m.Surge["pods"] = amount("1k")
 		m.Held["limits.memory"] = amount("1297436672000m") // 1267028Ki
+		m.Growth["limits.memory"] = amount("1048576Ki")
 		m.Shares[1].Surge["limits.memory"] = amount("5070848Ki")
 	}},
 	{"a fraction of a second", func(m *quota.Migration) { m.Created = metav1.NewTime(moment.Add(999 * time.Millisecond)) }},

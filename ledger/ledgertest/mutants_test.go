@@ -121,7 +121,7 @@ func stored(f func(m *quota.Migration)) func(*plain) {
 // amounts returns a mutation of every amount.
 func amounts(f func(q resource.Quantity) resource.Quantity) func(*plain) {
 	return stored(func(m *quota.Migration) {
-		for _, l := range []corev1.ResourceList{m.Surge, m.Held} {
+		for _, l := range []corev1.ResourceList{m.Surge, m.Held, m.Growth} {
 			for name, q := range l {
 				l[name] = f(q)
 			}
@@ -153,6 +153,7 @@ func shallow(migrations []quota.Migration) []quota.Migration {
 	for i := range migrations {
 		m := &migrations[i]
 		m.Surge, m.Held, m.Shares = maps.Clone(m.Surge), maps.Clone(m.Held), slices.Clone(m.Shares)
+		m.Growth = maps.Clone(m.Growth)
 		for j := range m.Shares {
 			m.Shares[j].Surge, m.Shares[j].Held = maps.Clone(m.Shares[j].Surge), maps.Clone(m.Shares[j].Held)
 		}
@@ -243,6 +244,10 @@ var mutants = []mutant{
 			m.Held = nil
 		}
 	})},
+	{"loses Growth", []string{"FieldsSurvive"}, stored(func(m *quota.Migration) { m.Growth = nil })},
+	{"loses Node", []string{"FieldsSurvive"}, stored(func(m *quota.Migration) { m.Node = "" })},
+	{"loses Over", []string{"FieldsSurvive"}, stored(func(m *quota.Migration) { m.Over = false })},
+	{"loses RefusedBy", []string{"FieldsSurvive"}, stored(func(m *quota.Migration) { m.RefusedBy = "" })},
 	{"loses Priority", []string{"FieldsSurvive"}, stored(func(m *quota.Migration) { m.Priority = max(m.Priority, 0) })},
 	{"loses Created", []string{"FieldsSurvive"}, stored(func(m *quota.Migration) { m.Created = metav1.Time{} })},
 	{"Created to the minute", []string{"FieldsSurvive"}, stored(func(m *quota.Migration) {
@@ -316,6 +321,10 @@ var mutants = []mutant{
 			m.Held = nil
 		}
 	})},
+	{"takes Growth for equal", []string{"ChangesAreSeen"}, blind(func(m *quota.Migration) { m.Growth = nil })},
+	{"takes Node for equal", []string{"ChangesAreSeen"}, blind(func(m *quota.Migration) { m.Node = "" })},
+	{"takes Over for equal", []string{"ChangesAreSeen"}, blind(func(m *quota.Migration) { m.Over = false })},
+	{"takes RefusedBy for equal", []string{"ChangesAreSeen"}, blind(func(m *quota.Migration) { m.RefusedBy = "" })},
 	{"takes Shares for equal", []string{"ChangesAreSeen"}, blind(func(m *quota.Migration) { m.Shares = nil })},
 	{"takes nil and empty Shares for equal", []string{"ChangesAreSeen"}, blind(func(m *quota.Migration) {
 		if len(m.Shares) == 0 {

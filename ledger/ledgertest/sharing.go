@@ -60,6 +60,7 @@ func destroy(migrations []quota.Migration) {
 		m := &migrations[i]
 		destroyList(m.Surge)
 		destroyList(m.Held)
+		destroyList(m.Growth)
 		for j := range m.Shares {
 			destroyList(m.Shares[j].Surge)
 			destroyList(m.Shares[j].Held)

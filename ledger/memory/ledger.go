@@ -29,13 +29,21 @@ func New() *Ledger { return &Ledger{byNamespace: map[string][]quota.Migration{}}
 
 // Migrations implements ledger.Ledger. The result is nil if there are none.
 func (l *Ledger) Migrations(ctx context.Context, namespace string) ([]quota.Migration, error) {
+	migrations, err := l.View(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	return ledger.Canonical(migrations), nil
+}
+
+// View is Migrations without a copy: the result is read only.
+func (l *Ledger) View(ctx context.Context, namespace string) ([]quota.Migration, error) {
 	if err := check(ctx, namespace); err != nil {
 		return nil, err
 	}
 	l.mu.RLock()
-	migrations := l.byNamespace[namespace]
-	l.mu.RUnlock()
-	return ledger.Canonical(migrations), nil
+	defer l.mu.RUnlock()
+	return l.byNamespace[namespace], nil
 }
 
 // Replace implements ledger.Ledger.
@@ -43,12 +51,12 @@ func (l *Ledger) Replace(ctx context.Context, namespace string, migrations []quo
 	if err := check(ctx, namespace); err != nil {
 		return err
 	}
-	migrations = ledger.Canonical(migrations)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if ledger.Equal(l.byNamespace[namespace], migrations) {
 		return nil
 	}
+	migrations = ledger.Canonical(migrations)
 	l.writes++
 	if len(migrations) == 0 {
 		delete(l.byNamespace, namespace)
