@@ -3,6 +3,7 @@ package configmap
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -18,6 +19,7 @@ import (
 type contents struct {
 	migrations []quota.Migration // those that could be read, sorted by UID
 	unread     []*Error          // sorted by key
+	foreign    []string          // keys that are none of a UID, sorted
 }
 
 // A place is where the record of a tenant namespace is.
@@ -47,6 +49,10 @@ func (p place) read(configMap *corev1.ConfigMap) contents {
 	}
 	c := contents{migrations: make([]quota.Migration, 0, len(configMap.Data))}
 	for key, value := range configMap.Data {
+		if !isKey(key) {
+			c.foreign = append(c.foreign, key)
+			continue
+		}
 		m, err := decode(key, value)
 		if err != nil {
 			c.unread = append(c.unread, p.keyError(key, err))
@@ -55,81 +61,102 @@ func (p place) read(configMap *corev1.ConfigMap) contents {
 		c.migrations = append(c.migrations, m)
 	}
 	for key := range configMap.BinaryData {
+		if !isKey(key) {
+			c.foreign = append(c.foreign, key)
+			continue
+		}
 		c.unread = append(c.unread, p.keyError(key, errors.New("not an entry of the ledger: it is binary")))
 	}
 	slices.SortFunc(c.migrations, func(a, b quota.Migration) int { return cmp.Compare(a.UID, b.UID) })
 	slices.SortFunc(c.unread, func(a, b *Error) int { return cmp.Compare(a.Key, b.Key) })
+	slices.Sort(c.foreign)
 	return c
 }
 
-// next returns the ConfigMap that has migrations in it, and all that could not be read
-// in current, whose contents are c. It is nil if nothing is left, and current itself if
-// nothing changes. Migrations is canonical.
+// next returns the ConfigMap that has migrations in it, and all that is foreign in current,
+// whose contents are c. It is nil if nothing is left, and current itself if nothing changes.
+// Migrations is canonical. The error joins what is left out of the record, which keeps
+// nothing else out.
 func (p place) next(current *corev1.ConfigMap, c contents, migrations []quota.Migration, writer string) (*corev1.ConfigMap, error) {
-	unread := map[string]bool{}
-	data := map[string]string{}
-	for _, e := range c.unread {
-		unread[e.Key] = true
-		if value, ok := current.Data[e.Key]; ok {
-			data[e.Key] = value
+	data, binary := map[string]string{}, map[string][]byte{}
+	for _, key := range c.foreign {
+		if value, ok := current.Data[key]; ok {
+			data[key] = value
+		} else {
+			binary[key] = current.BinaryData[key]
 		}
 	}
 	recorded := make(map[types.UID]*quota.Migration, len(c.migrations))
 	for i := range c.migrations {
 		recorded[c.migrations[i].UID] = &c.migrations[i]
 	}
+	var leftOut []error
 	for _, m := range migrations {
-		key := keyOf(m.UID)
-		if unread[key] {
-			continue
-		}
 		old, known := recorded[m.UID]
 		if known && same(*old, m) {
-			data[key] = current.Data[key]
+			data[keyOf(m.UID)] = current.Data[keyOf(m.UID)]
 			continue
 		}
 		key, value, read, err := encode(m, writer)
 		if err != nil {
-			return nil, p.keyError(key, err)
+			leftOut = append(leftOut, p.keyError(keyOf(m.UID), fmt.Errorf("migration %q of VMI %q: left out: %w", m.UID, m.VMI, err)))
 		}
-		if known && same(*old, read) {
-			value = current.Data[key]
+		switch {
+		case value == "":
+		case known && same(*old, read):
+			data[key] = current.Data[key]
+		default:
+			data[key] = value
 		}
-		data[key] = value
 	}
+	if n := shorten(data, binary, migrations); n > 0 {
+		leftOut = append(leftOut, p.errorOf(fmt.Errorf("%d migrations are left out: %w", n, ErrTooLarge)))
+	}
+	err := errors.Join(leftOut...)
 	switch {
-	case len(data) == 0 && (current == nil || len(current.BinaryData) == 0):
-		return nil, nil
-	case current != nil && current.Labels[Label] == p.tenant && maps.Equal(current.Data, data):
-		return current, nil
+	case len(data)+len(binary) == 0:
+		return nil, err
+	case current != nil && current.Labels[Label] == p.tenant && maps.Equal(current.Data, data) && len(current.BinaryData) == len(binary):
+		return current, err
 	}
 	next := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: p.system, Name: p.name()}}
 	if current != nil {
 		next = current.DeepCopy()
 	}
-	next.Data = data
+	next.Data, next.BinaryData = data, binary
 	if next.Labels == nil {
 		next.Labels = map[string]string{}
 	}
 	next.Labels[Label] = p.tenant
-	if size(next) > corev1.MaxSecretSize { // which is the limit for a ConfigMap, too
-		return nil, p.errorOf(ErrTooLarge)
+	return next, err
+}
+
+// shorten leaves so many of migrations out of the data of a ConfigMap that it is not too
+// large, and returns how many: first those that have not come far, of these the last in turn.
+// The API server counts the values, without their keys.
+func shorten(data map[string]string, binary map[string][]byte, migrations []quota.Migration) int {
+	excess := -corev1.MaxSecretSize // which is the limit for a ConfigMap, too
+	for _, value := range data {
+		excess += len(value)
 	}
-	return next, nil
+	for _, value := range binary {
+		excess += len(value)
+	}
+	if excess <= 0 {
+		return 0
+	}
+	least := slices.SortedFunc(slices.Values(migrations), func(a, b quota.Migration) int {
+		return cmp.Or(cmp.Compare(a.State, b.State), quota.ByTurn(b, a))
+	})
+	n := 0
+	for ; excess > 0 && n < len(least); n++ {
+		key := keyOf(least[n].UID)
+		excess -= len(data[key])
+		delete(data, key)
+	}
+	return n
 }
 
 func same(a, b quota.Migration) bool {
 	return ledger.Equal([]quota.Migration{a}, []quota.Migration{b})
-}
-
-// size is what the API server compares with the limit: the values, without their keys.
-func size(configMap *corev1.ConfigMap) int {
-	n := 0
-	for _, value := range configMap.Data {
-		n += len(value)
-	}
-	for _, value := range configMap.BinaryData {
-		n += len(value)
-	}
-	return n
 }

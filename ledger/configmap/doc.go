@@ -38,10 +38,9 @@
 // An entry that does not change keeps its bytes, and with them its writer. Nothing is
 // written if nothing changes.
 //
-// A record of more than 1 MiB, which is as much as a ConfigMap takes, is refused with
-// [ErrTooLarge], and the former one stays. It is reached with some 2,000 migrations in
-// one namespace. Leave out the queued ones where quota.Policy.Eager is not set: the rule
-// does not look at them.
+// A ConfigMap takes 1 MiB, which some 2,000 migrations in one namespace reach. Those that
+// have not come far are left out then, and told with [ErrTooLarge]. An amount that nobody can
+// read again, such as 1e999, is left out alone.
 //
 // # Reading
 //
@@ -56,13 +55,11 @@
 //
 // # What cannot be read
 //
-// An entry that is corrupt or of another version, and a key that is not of the ledger,
-// are never dropped and never overwritten. Each is an [Error] that names the key, inside
-// of a ledger.ErrPartial; beside it, Migrations returns all that it could read, and
-// Replace records all migrations but those whose entry it would have to overwrite. As
-// long as one is there, its ConfigMap stays. A person repairs or removes it:
-//
-//	$ kubectl -n headroom edit configmap headroom-tenant
+// An entry that is corrupt or of another version is an [Error] that names the key, inside
+// of a ledger.ErrPartial; beside it, Migrations returns all that it could read. The next
+// Replace replaces it, whether it knows the migration or not: it knows what is in flight. A
+// key that is that of no UID, which is one with a dot, is ignored and kept; as long as one is
+// there, its ConfigMap stays.
 //
 // # What it needs
 //

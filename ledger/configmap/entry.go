@@ -26,16 +26,20 @@ const version = 1
 
 // An entry is the value of a data key. Nil and empty lists differ.
 type entry struct {
-	Version  int         `json:"version"`
-	UID      types.UID   `json:"uid"`
-	VMI      string      `json:"vmi,omitzero"`
-	State    string      `json:"state"`
-	Since    metav1.Time `json:"since,omitzero"` // Created
-	Priority int32       `json:"priority,omitzero"`
-	Surge    amounts     `json:"surge,omitzero"`
-	Held     amounts     `json:"held,omitzero"`
-	Shares   []share     `json:"shares,omitzero"`
-	Writer   string      `json:"writer,omitzero"`
+	Version   int         `json:"version"`
+	UID       types.UID   `json:"uid"`
+	VMI       string      `json:"vmi,omitzero"`
+	State     string      `json:"state"`
+	Since     metav1.Time `json:"since,omitzero"` // Created
+	Priority  int32       `json:"priority,omitzero"`
+	Surge     amounts     `json:"surge,omitzero"`
+	Held      amounts     `json:"held,omitzero"`
+	Growth    amounts     `json:"growth,omitzero"`
+	Node      string      `json:"node,omitzero"`
+	Over      bool        `json:"over,omitzero"`
+	RefusedBy string      `json:"refusedBy,omitzero"`
+	Shares    []share     `json:"shares,omitzero"`
+	Writer    string      `json:"writer,omitzero"`
 }
 
 type share struct {
@@ -57,33 +61,41 @@ type traits struct {
 }
 
 // encode returns the key and the value of the entry for m, and the migration that is
-// read from it: m, up to what an entry cannot express. It fails if m has a UID or a
-// time that JSON does not have, which is none that comes from Kubernetes.
+// read from it: m, up to what an entry cannot express. The error says what of m is left
+// out: amounts that nobody can read again, or all of it, with no value, if it has a UID or a
+// time that JSON does not have. Nothing of that kind comes from InFlight.
 func encode(m quota.Migration, writer string) (key, value string, read quota.Migration, err error) {
+	var lost lost
 	e := entry{
-		Version:  version,
-		UID:      m.UID,
-		VMI:      m.VMI,
-		State:    m.State.String(),
-		Since:    m.Created,
-		Priority: m.Priority,
-		Surge:    amountsOf(m.Surge),
-		Held:     amountsOf(m.Held),
-		Writer:   writer,
+		Version:   version,
+		UID:       m.UID,
+		VMI:       m.VMI,
+		State:     m.State.String(),
+		Since:     m.Created,
+		Priority:  m.Priority,
+		Surge:     lost.amounts("surge", m.Surge),
+		Held:      lost.amounts("held", m.Held),
+		Growth:    lost.amounts("growth", m.Growth),
+		Node:      m.Node,
+		Over:      m.Over,
+		RefusedBy: m.RefusedBy,
+		Writer:    writer,
 	}
 	if m.Shares != nil {
 		e.Shares = make([]share, len(m.Shares))
 	}
 	for i, s := range m.Shares {
-		e.Shares[i] = share{Traits: traits(s.Traits), Surge: amountsOf(s.Surge), Held: amountsOf(s.Held)}
+		e.Shares[i] = share{Traits: traits(s.Traits), Surge: lost.amounts("surge of a share", s.Surge), Held: lost.amounts("held of a share", s.Held)}
 	}
 	text, err := json.MarshalIndent(e, "", "  ")
 	if err != nil {
 		return "", "", quota.Migration{}, err
 	}
 	key, value = keyOf(m.UID), string(text)
-	read, err = decode(key, value)
-	return key, value, read, err
+	if read, err = decode(key, value); err != nil {
+		return "", "", quota.Migration{}, err
+	}
+	return key, value, read, errors.Join(lost...)
 }
 
 // decode returns the migration in an entry. It takes only what encode could have made,
@@ -127,19 +139,24 @@ func (e entry) migration() (quota.Migration, error) {
 	state, err := parseState(e.State)
 	surge, surgeErr := e.Surge.list("surge")
 	held, heldErr := e.Held.list("held")
+	growth, growthErr := e.Growth.list("growth")
 	m := quota.Migration{
-		UID:      e.UID,
-		VMI:      e.VMI,
-		State:    state,
-		Surge:    surge,
-		Held:     held,
-		Priority: e.Priority,
-		Created:  metav1.NewTime(e.Since.UTC().Truncate(time.Second)),
+		UID:       e.UID,
+		VMI:       e.VMI,
+		State:     state,
+		Surge:     surge,
+		Held:      held,
+		Growth:    growth,
+		Node:      e.Node,
+		Over:      e.Over,
+		RefusedBy: e.RefusedBy,
+		Priority:  e.Priority,
+		Created:   metav1.NewTime(e.Since.UTC().Truncate(time.Second)),
 	}
 	if year := m.Created.Year(); year < 0 || year > 9999 {
 		err = errors.Join(err, errors.New("since is out of range"))
 	}
-	err = errors.Join(err, surgeErr, heldErr)
+	err = errors.Join(err, surgeErr, heldErr, growthErr)
 	if e.Shares != nil {
 		m.Shares = make([]quota.Share, len(e.Shares))
 	}
@@ -171,14 +188,23 @@ func parseState(s string) (quota.State, error) {
 // amounts is a ResourceList as it is written.
 type amounts map[corev1.ResourceName]string
 
-func amountsOf(l corev1.ResourceList) amounts {
-	if l == nil {
+// lost are the reasons why amounts are left out.
+type lost []error
+
+// amounts returns list as it is written, without what nobody can read again.
+func (l *lost) amounts(what string, list corev1.ResourceList) amounts {
+	if list == nil {
 		return nil
 	}
-	a := make(amounts, len(l))
-	for name, q := range l {
-		exact := spelling.Exact(q)
-		a[name] = exact.String()
+	a := make(amounts, len(list))
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		exact := spelling.Exact(list[name])
+		text := exact.String()
+		if _, err := spelling.Parse(text); err != nil {
+			*l = append(*l, fmt.Errorf("%s: %s: %w", what, name, err))
+			continue
+		}
+		a[name] = text
 	}
 	return a
 }

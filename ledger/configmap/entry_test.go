@@ -32,6 +32,12 @@ const whole = `{
     "limits.memory": "4952Mi"
   },
   "held": {},
+  "growth": {
+    "limits.cpu": "2"
+  },
+  "node": "node-1",
+  "over": true,
+  "refusedBy": "q",
   "shares": [
     {
       "traits": {
@@ -57,13 +63,17 @@ const whole = `{
 // TestFormat pins the bytes: other processes, and later versions, read them.
 func TestFormat(t *testing.T) {
 	key, value, _, err := encode(quota.Migration{
-		UID:      uid,
-		VMI:      "database",
-		State:    quota.Charged,
-		Created:  metav1.NewTime(time.Date(2026, time.August, 3, 16, 5, 6, 7, time.FixedZone("", 2*60*60))),
-		Priority: -7,
-		Surge:    corev1.ResourceList{"limits.memory": resource.MustParse("4952Mi"), "limits.cpu": resource.MustParse("1015m")},
-		Held:     corev1.ResourceList{},
+		UID:       uid,
+		VMI:       "database",
+		State:     quota.Charged,
+		Created:   metav1.NewTime(time.Date(2026, time.August, 3, 16, 5, 6, 7, time.FixedZone("", 2*60*60))),
+		Priority:  -7,
+		Surge:     corev1.ResourceList{"limits.memory": resource.MustParse("4952Mi"), "limits.cpu": resource.MustParse("1015m")},
+		Held:      corev1.ResourceList{},
+		Growth:    corev1.ResourceList{"limits.cpu": resource.MustParse("2")},
+		Node:      "node-1",
+		Over:      true,
+		RefusedBy: "q",
 		Shares: []quota.Share{
 			{
 				Traits: quota.Traits{
@@ -118,6 +128,7 @@ var malformed = map[string]struct{ value, says string }{
 	"a huge exponent":     {strings.Replace(whole, "4952Mi", "1e999999999", 1), "the exponent is out of range"},
 	"a tiny exponent":     {strings.Replace(whole, "4952Mi", "1E-0999999999", 1), "the exponent is out of range"},
 	"a long amount":       {strings.Replace(whole, "4952Mi", strings.Repeat("9", 1000), 1), "more than 64 characters"},
+	"a bad growth":        {strings.Replace(whole, `"2"`, `"two"`, 1), `growth: limits.cpu "two"`},
 	"a bad share":         {strings.Replace(whole, `"surge": {`+"\n        ", `"surge": {"pods": "x", `, 1), `surge of a share: pods "x"`},
 	"no time":             {strings.Replace(whole, "2026-08-03T", "yesterday", 1), "corrupt entry"},
 	"a time after 9999":   {strings.Replace(whole, "2026-08-03T14:05:06Z", "9999-12-31T23:59:59-01:00", 1), "out of range"},

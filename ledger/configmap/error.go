@@ -7,8 +7,8 @@ import (
 	"github.com/vmquota/headroom/ledger"
 )
 
-// ErrTooLarge is inside of the [Error] for migrations that do not fit into a ConfigMap.
-// What was recorded before is still there.
+// ErrTooLarge is inside of the [Error] for migrations that do not fit into a ConfigMap. The
+// others are recorded, unless it is the API server that has said so.
 var ErrTooLarge = errors.New("more than a ConfigMap takes (1 MiB)")
 
 // An Error says what is wrong with the record of one namespace, and where a person

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/wait"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/vmquota/headroom/ledger"
 	"github.com/vmquota/headroom/quota"
@@ -74,13 +75,13 @@ func (l *Ledger) Migrations(ctx context.Context, namespace string) ([]quota.Migr
 	return c.migrations, partial(c.unread)
 }
 
-// Replace implements ledger.Ledger. If a part of the record cannot be read, it stays as
-// it is, and the error is the same as from Migrations: migrations are recorded, except
-// those that have the key of an entry that cannot be read.
+// Replace implements ledger.Ledger. It replaces entries that cannot be read, too.
 //
-// Migrations that do not fit are refused with [ErrTooLarge]. A conflict with another
-// writer is resolved on fresh data, for some seconds at most; then the error is the API
-// server's conflict.
+// What cannot be recorded is left out, and told by the error, while all the rest is
+// recorded: an amount that nobody can read again, as an [Error] that names its migration,
+// and of migrations that do not fit those that have not come far, with [ErrTooLarge]. A
+// conflict with another writer is resolved on fresh data, for some seconds at most; then the
+// error is the API server's conflict.
 func (l *Ledger) Replace(ctx context.Context, namespace string, migrations []quota.Migration) error {
 	p, err := l.place(ctx, namespace)
 	if err != nil {
@@ -115,16 +116,18 @@ func (l *Ledger) Replace(ctx context.Context, namespace string, migrations []quo
 // attempt makes migrations the ones in current, if they are not.
 func (l *Ledger) attempt(ctx context.Context, p place, current *corev1.ConfigMap, migrations []quota.Migration) error {
 	c := p.read(current)
-	next, err := p.next(current, c, migrations, l.writer)
-	if err != nil {
-		return err
+	next, leftOut := p.next(current, c, migrations, l.writer)
+	if next == current {
+		return leftOut
 	}
-	if next != current {
-		if err := l.write(ctx, p, current, next); err != nil {
-			return err
-		}
+	log := klog.FromContext(ctx).WithValues("configMap", klog.KRef(p.system, p.name()))
+	if len(c.unread) > 0 {
+		log.Info("Replacing entries of the ledger that cannot be read", "err", partial(c.unread))
 	}
-	return partial(c.unread)
+	if len(c.foreign) > 0 {
+		log.V(2).Info("Ignored keys that are not of the ledger", "keys", c.foreign)
+	}
+	return errors.Join(l.write(ctx, p, current, next), leftOut)
 }
 
 // pausesAfterConflicts are short at first, because there are hardly ever more than two

@@ -51,3 +51,12 @@ func keyOf(uid types.UID) string {
 	sum := sha256.Sum256([]byte(uid))
 	return "sha256." + hex.EncodeToString(sum[:])
 }
+
+// isKey reports whether keyOf makes key for any UID.
+func isKey(key string) bool {
+	if sum, long := strings.CutPrefix(key, "sha256."); long {
+		_, err := hex.DecodeString(sum)
+		return err == nil && len(sum) == 2*sha256.Size
+	}
+	return !strings.Contains(key, ".")
+}

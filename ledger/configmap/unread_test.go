@@ -7,17 +7,18 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/vmquota/headroom/ledger"
 	"github.com/vmquota/headroom/ledger/configmap"
 	"github.com/vmquota/headroom/quota"
 )
 
-// unread are what a ConfigMap may have beside its entries, by what the error says of it.
+// unread are entries that cannot be read, by what is wrong with them, and what the error says.
 var unread = map[string]struct{ key, value, says string }{
 	"prose":           {"README", "see the wiki", "not an entry of the ledger"},
-	"a foreign key":   {"kube.conf", `{"a": 1}`, "not an entry of the ledger"},
 	"a corrupt entry": {"bad", `{"version": 1, "uid": "bad", "state": "Blocked", "surge": {"pods": "many"}}`, `pods "many"`},
+	"a huge amount":   {"bad", `{"version": 1, "uid": "bad", "state": "Blocked", "surge": {"pods": "1e999"}}`, "exponent is out of range"},
 	"a cut entry":     {"bad", `{"version": 1, "uid": "ba`, "not an entry of the ledger"},
 	"another version": {"new", `{"version": 2, "uid": "new", "claims": []}`, "version 2, which is not understood"},
 	"a copied entry":  {"copy", `{"version": 1, "uid": "a", "state": "Charged"}`, `belongs to the key "a"`},
@@ -36,54 +37,33 @@ func requirePartial(t *testing.T, err error, key, says string) {
 	require.ErrorContains(t, err, key)
 }
 
-// TestUnread holds for everything that cannot be read that it hides nothing, is told
-// each time, and survives all.
+// TestUnread holds for every entry that cannot be read that it hides no other, and that it
+// does not freeze the record: Replace replaces it, whether it knows the migration or not.
 func TestUnread(t *testing.T) {
 	ctx := context.Background()
+	good := blocked("1", "a", "z")
 	for name, c := range unread {
-		t.Run(name, func(t *testing.T) {
-			s := newServer(t)
-			l := configmap.New(s.CoreV1(), system)
-			good := blocked("1", "a", "z")
-			require.NoError(t, l.Replace(ctx, tenant, good))
-			s.put(t, tenant, func(m *corev1.ConfigMap) { m.Data[c.key] = c.value })
-			s.ClearActions()
+		for next, migrations := range map[string][]quota.Migration{
+			"the same": good, "others": blocked("2", "b"), "none": nil, "that one": blocked("2", "bad", "new", "copy", "README"),
+		} {
+			t.Run(name+", then "+next, func(t *testing.T) {
+				s := newServer(t)
+				l := configmap.New(s.CoreV1(), system)
+				require.NoError(t, l.Replace(ctx, tenant, good))
+				s.put(t, tenant, func(m *corev1.ConfigMap) { m.Data[c.key] = c.value })
+				s.ClearActions()
 
-			read := func(want []quota.Migration) {
-				t.Helper()
 				got, err := l.Migrations(ctx, tenant)
 				requirePartial(t, err, c.key, c.says)
-				require.True(t, ledger.Equal(want, got), "the good ones: %v", got)
-				require.Equal(t, c.value, s.get(t, tenant).Data[c.key])
-			}
-			read(good)
-			requirePartial(t, l.Replace(ctx, tenant, good), c.key, c.says)
-			require.Zero(t, s.writes(), "nothing has changed")
+				require.True(t, ledger.Equal(good, got), "the good ones: %v", got)
+				require.Zero(t, s.writes())
 
-			// The migration whose entry it may be is not recorded over it.
-			others := blocked("2", "b", "c")
-			requirePartial(t, l.Replace(ctx, tenant, append(blocked("2", "bad", "new", "copy"), others...)), c.key, c.says)
-			want := others
-			for _, m := range blocked("2", "bad", "new", "copy") {
-				if string(m.UID) != c.key {
-					want = append(want, m)
-				}
-			}
-			read(want)
-			require.Equal(t, 1, s.writes())
-
-			// The ConfigMap is not deleted with it.
-			requirePartial(t, l.Replace(ctx, tenant, nil), c.key, c.says)
-			read(nil)
-			requirePartial(t, l.Replace(ctx, tenant, nil), c.key, c.says)
-			require.Equal(t, 2, s.writes())
-
-			// Until somebody removes it.
-			s.put(t, tenant, func(m *corev1.ConfigMap) { delete(m.Data, c.key) })
-			requireMigrations(t, l, nil)
-			require.NoError(t, l.Replace(ctx, tenant, nil))
-			require.False(t, s.has(tenant))
-		})
+				require.NoError(t, l.Replace(ctx, tenant, migrations))
+				require.Equal(t, 1, s.writes())
+				requireMigrations(t, l, migrations)
+				require.Equal(t, len(migrations) > 0, s.has(tenant))
+			})
+		}
 	}
 }
 
@@ -93,21 +73,81 @@ func TestUnreadAll(t *testing.T) {
 	l := configmap.New(s.CoreV1(), system)
 	require.NoError(t, l.Replace(ctx, tenant, blocked("1", "a")))
 	s.put(t, tenant, func(m *corev1.ConfigMap) {
-		m.Data["z.txt"], m.Data["b"] = "z", "b"
-		m.BinaryData = map[string][]byte{"c.bin": {0xff}}
+		m.Data["z"], m.Data["b"] = "z", "b"
+		m.BinaryData = map[string][]byte{"c": {0xff}}
 	})
 	got, err := l.Migrations(ctx, tenant)
 	require.True(t, ledger.Equal(blocked("1", "a"), got))
 	var at []int
-	for _, key := range []string{`"b"`, `"c.bin"`, `"z.txt"`} {
+	for _, key := range []string{`"b"`, `"c"`, `"z"`} {
 		at = append(at, strings.Index(err.Error(), "key "+key))
 	}
 	require.IsIncreasing(t, at)
 	require.NotContains(t, at, -1)
 
-	require.ErrorIs(t, l.Replace(ctx, tenant, nil), ledger.ErrPartial)
-	s.put(t, tenant, func(m *corev1.ConfigMap) { delete(m.Data, "z.txt"); delete(m.Data, "b") })
-	require.ErrorIs(t, l.Replace(ctx, tenant, nil), ledger.ErrPartial)
-	require.Equal(t, map[string][]byte{"c.bin": {0xff}}, s.get(t, tenant).BinaryData)
-	require.Empty(t, s.get(t, tenant).Data)
+	require.NoError(t, l.Replace(ctx, tenant, blocked("1", "c")))
+	requireMigrations(t, l, blocked("1", "c"))
+	require.Empty(t, s.get(t, tenant).BinaryData)
+}
+
+// TestForeignKeys holds that keys which are those of no UID are ignored and kept.
+func TestForeignKeys(t *testing.T) {
+	ctx := context.Background()
+	for _, key := range []string{"kube.conf", ".hidden", "note.txt", "sha256.x", "sha256." + strings.Repeat("a", 63)} {
+		for _, binary := range []bool{false, true} {
+			s := newServer(t)
+			l := configmap.New(s.CoreV1(), system)
+			s.put(t, tenant, func(m *corev1.ConfigMap) {
+				if binary {
+					m.BinaryData = map[string][]byte{key: []byte("keep me")}
+				} else {
+					m.Data[key] = "keep me"
+				}
+			})
+			kept := func() string {
+				m := s.get(t, tenant)
+				return m.Data[key] + string(m.BinaryData[key])
+			}
+			for _, migrations := range [][]quota.Migration{blocked("1", "a"), blocked("2", "a", "b"), nil} {
+				require.NoError(t, l.Replace(ctx, tenant, migrations))
+				requireMigrations(t, l, migrations)
+				require.Equal(t, "keep me", kept())
+			}
+			s.ClearActions()
+			require.NoError(t, l.Replace(ctx, tenant, nil))
+			require.Zero(t, s.writes())
+		}
+	}
+}
+
+// TestLeftOut holds that what cannot be recorded keeps nothing else out, and that the error
+// names it.
+func TestLeftOut(t *testing.T) {
+	ctx, huge := context.Background(), resource.MustParse("1e999")
+	good := blocked("1", "a", "z")
+	bad := blocked("1", "m")[0]
+	bad.VMI, bad.Held, bad.Growth = "vm1", corev1.ResourceList{}, corev1.ResourceList{"pods": huge}
+	bad.Surge["requests.example.com/x"] = huge
+	bad.Shares = []quota.Share{{Surge: bad.Surge.DeepCopy(), Held: corev1.ResourceList{"pods": huge}}}
+	recorded := blocked("1", "m")[0]
+	recorded.VMI, recorded.Held, recorded.Growth = "vm1", corev1.ResourceList{}, corev1.ResourceList{}
+	recorded.Shares = []quota.Share{{Surge: recorded.Surge.DeepCopy(), Held: corev1.ResourceList{}}}
+	invalid := blocked("1", "\xff")[0]
+
+	s := newServer(t)
+	l := configmap.New(s.CoreV1(), system)
+	for range 2 {
+		err := l.Replace(ctx, tenant, append([]quota.Migration{bad, invalid}, good...))
+		var typed *configmap.Error
+		require.ErrorAs(t, err, &typed)
+		require.NotErrorIs(t, err, ledger.ErrPartial)
+		for _, says := range []string{
+			`key "m": migration "m" of VMI "vm1": left out: `, "surge: requests.example.com/x: the exponent", "growth: pods:", "surge of a share: ", "held of a share: ",
+			`migration "\xff"`,
+		} {
+			require.ErrorContains(t, err, says)
+		}
+		requireMigrations(t, l, append([]quota.Migration{recorded}, good...))
+		require.Equal(t, 1, s.writes(), "the second time nothing has changed")
+	}
 }
