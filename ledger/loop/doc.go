@@ -1,24 +1,21 @@
-// Package loop is the work queue that a controller needs to keep quotas right: it looks
-// at namespaces, at each when something has happened there, and at all of them now and
-// then. It is for controllers that have no queue of their own; what is looked at is up to
-// the caller, such as migration.Keeper's Keep or applier.Applier's Apply.
+// Package loop is the work queue of a controller that has none of its own: client-go's
+// rate-limiting queue, keyed by namespace, with coalescing and a spread start.
 //
-//	l, err := loop.New(loop.Config{Look: keeper.Keep, Namespaces: namespaces})
+//	l, err := loop.New(loop.Config{Reconcile: controller.Reconcile, Namespaces: namespaces})
 //	...
 //	pods.AddEventHandler(l.Handler(migration.Namespace))
 //	...
-//	return l.Run(ctx) // after the caches have synced
+//	l.Run(ctx) // after the caches have synced
 //
-// # When a namespace is looked at
+// # When a namespace is reconciled
 //
-// After an event at once, but no sooner than Config.Gap after the last look began. All
-// that happens meanwhile costs one more look at the end of the gap. So what comes in
-// bursts, such as fifty migrations that start together, costs a few looks, and none of
-// the events is missed: a look always begins after the last of them.
+// After an event at once, but no sooner than Config.Gap after the last reconcile began.
+// All events in between cost one more reconcile at the end of the gap. No event is missed:
+// a reconcile always begins after the last of them.
 //
-// At the start, and at each resync, the namespaces are spread over some time instead of
-// being looked at in one go, so that a restart over thousands of namespaces does not
-// fall upon the API server. An event does not wait for that.
+// At the start and on every resync the namespaces are spread over some time, so that a
+// restart over thousands of namespaces is no load on the API server. An event does not wait
+// for that.
 //
-// After an error again, with growing pauses.
+// After an error a namespace is reconciled again with an exponential back-off.
 package loop

@@ -8,65 +8,68 @@ import (
 	"time"
 
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 )
 
-// What a Config means where it says nothing.
+// The defaults of a [Config].
 const (
-	DefaultGap     = 200 * time.Millisecond
+	DefaultGap     = 10 * time.Millisecond
 	DefaultSpread  = 30 * time.Second
 	DefaultResync  = 10 * time.Minute
 	DefaultWorkers = 4
 )
 
+const (
+	firstPause = 100 * time.Millisecond // after an error
+	maxPause   = time.Minute
+)
+
 // A Config is what a [Loop] works with.
 type Config struct {
-	// Look looks at one namespace, and does what there is to do. Again is after what
-	// time to look again if nothing happens before, zero for not at all. After an error
-	// it is looked at again soon. Calls for the same namespace never overlap. It is
-	// required.
-	Look func(ctx context.Context, namespace string) (again time.Duration, err error)
-	// Namespaces returns the names of all namespaces, best from a cache. They are looked
-	// at in the beginning and at each resync, which finds what no event told of. Nil:
-	// only events count.
+	// Reconcile reconciles one namespace. RequeueAfter is when to call it again if
+	// nothing happens before; zero means not at all. After an error it is called again
+	// with a back-off, and with RequeueAfter if that is sooner. Calls for the same
+	// namespace never overlap. It is required.
+	Reconcile func(ctx context.Context, namespace string) (requeueAfter time.Duration, err error)
+	// Namespaces returns the names of all namespaces, best from a cache. They are
+	// reconciled at the start and on every resync, which finds what no event told. If
+	// nil, only events count.
 	Namespaces func() ([]string, error)
-	// Now tells the time. It is required; time.Now is what most callers want.
-	Now func() time.Time
-	// Urgent says of which objects among those that an informer finds in the beginning
-	// the namespaces are looked at at once, such as migration.InProgress. Nil: of none.
+	// Urgent reports whether the namespace of an object is reconciled at once when an
+	// informer's initial list contains the object, such as migration.InProgress. If nil, no
+	// namespace is urgent.
 	Urgent func(object any) bool
 
-	// Gap is the least time between the beginnings of two looks at the same namespace.
-	// Zero: DefaultGap.
+	// Gap is the least time between the beginnings of two reconciles of the same
+	// namespace. Zero means DefaultGap.
 	Gap time.Duration
-	// Spread is the time over which all namespaces are looked at in the beginning. Zero:
-	// DefaultSpread.
+	// Spread is the time over which the namespaces are reconciled at the start. Zero
+	// means DefaultSpread.
 	Spread time.Duration
-	// Resync is how often all namespaces are looked at, and the time over which that is
-	// spread. Zero: DefaultResync.
+	// Resync is how often all namespaces are reconciled, and the time over which that is
+	// spread. Zero means DefaultResync.
 	Resync time.Duration
-	// Workers is how many namespaces are looked at at the same time. Zero:
+	// Workers is how many namespaces are reconciled at the same time. Zero means
 	// DefaultWorkers.
 	Workers int
 
-	// Looked is told of each look, for metrics. Nil: nobody is told.
-	Looked func(ctx context.Context, namespace string, err error)
+	// Reconciled is called after each reconcile, for metrics. It may be nil.
+	Reconciled func(ctx context.Context, namespace string, err error)
 }
 
-// A Loop looks at namespaces. [New] makes one. It is safe for concurrent use.
+// A Loop reconciles namespaces. [New] makes one. It is safe for concurrent use.
 type Loop struct {
 	config Config
-	seed   maphash.Seed  // so that each process spreads the namespaces otherwise
-	wake   chan struct{} // of capacity 1: the agenda has changed
-
-	mu     sync.Mutex
-	agenda *agenda
+	seed   maphash.Seed // so that each process spreads the namespaces otherwise
+	queue  workqueue.TypedRateLimitingInterface[string]
+	begun  sync.Map // by namespace: when its last reconcile began, for less than a gap
 }
 
-// New returns a Loop. It fails if Look or Now is missing, or if anything is negative.
+// New returns a Loop. It fails if Reconcile is missing, or if anything is negative.
 func New(config Config) (*Loop, error) {
-	if config.Look == nil || config.Now == nil {
-		return nil, errors.New("a loop needs Look and Now")
+	if config.Reconcile == nil {
+		return nil, errors.New("a loop needs Reconcile")
 	}
 	if config.Gap < 0 || config.Spread < 0 || config.Resync < 0 || config.Workers < 0 {
 		return nil, errors.New("a loop cannot have negative times or workers")
@@ -75,7 +78,11 @@ func New(config Config) (*Loop, error) {
 	config.Spread = orDefault(config.Spread, DefaultSpread)
 	config.Resync = orDefault(config.Resync, DefaultResync)
 	config.Workers = orDefault(config.Workers, DefaultWorkers)
-	return &Loop{config: config, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1), agenda: newAgenda(config.Gap)}, nil
+	return &Loop{
+		config: config,
+		seed:   maphash.MakeSeed(),
+		queue:  workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstPause, maxPause)),
+	}, nil
 }
 
 func orDefault[T int | time.Duration](value, byDefault T) T {
@@ -85,53 +92,53 @@ func orDefault[T int | time.Duration](value, byDefault T) T {
 	return value
 }
 
-// Add asks for a look at namespace, also before Run was called. The empty namespace is
-// none. It returns at once.
-func (l *Loop) Add(namespace string) { l.within(0, namespace) }
+// Add asks for a reconcile of namespace, also before Run was called: at once, or when the
+// gap after the last one has passed. The empty namespace is ignored. It returns at once.
+func (l *Loop) Add(namespace string) {
+	if namespace == "" {
+		return
+	}
+	if _, recent := l.begun.Load(namespace); recent {
+		l.queue.AddAfter(namespace, l.config.Gap)
+		return
+	}
+	l.queue.Add(namespace)
+}
 
-// within adds namespace at its turn within a time.
+// within adds namespace somewhere within a time, always at the same place.
 func (l *Loop) within(spread time.Duration, namespace string) {
 	if namespace == "" {
 		return
 	}
-	l.mu.Lock()
-	l.agenda.want(namespace, l.config.Now().Add(l.turn(namespace, spread)))
-	l.mu.Unlock()
-	l.woken()
-}
-
-func (l *Loop) woken() {
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+	const parts = 1 << 16
+	l.queue.AddAfter(namespace, spread/parts*time.Duration(maphash.String(l.seed, namespace)%parts))
 }
 
 // Handler returns an event handler for an informer, which adds the namespace that
-// concerned returns for an object, such as migration.Namespace; "" is none. It is given
-// what informers hand out, tombstones of missed deletions included.
+// namespaceOf returns for an object, such as migration.Namespace; an object with "" is
+// ignored. It receives what informers hand out, tombstones of missed deletions included.
 //
-// What an informer finds in the beginning is spread, unless it is Config.Urgent. Updates
-// that change nothing, as informers make them up when they resync, do not count.
-func (l *Loop) Handler(concerned func(object any) string) cache.ResourceEventHandler {
+// What the initial list contains is spread, unless it is Config.Urgent. Updates without a
+// new resourceVersion, as informers send them when they resync, are ignored.
+func (l *Loop) Handler(namespaceOf func(object any) string) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerDetailedFuncs{
-		AddFunc: func(object any, inBeginning bool) {
-			spread := time.Duration(0)
-			if inBeginning && (l.config.Urgent == nil || !l.config.Urgent(object)) {
-				spread = l.config.Spread
+		AddFunc: func(object any, isInInitialList bool) {
+			if isInInitialList && (l.config.Urgent == nil || !l.config.Urgent(object)) {
+				l.within(l.config.Spread, namespaceOf(object))
+				return
 			}
-			l.within(spread, concerned(object))
+			l.Add(namespaceOf(object))
 		},
 		UpdateFunc: func(before, after any) {
 			if !unchanged(before, after) {
-				l.Add(concerned(after))
+				l.Add(namespaceOf(after))
 			}
 		},
-		DeleteFunc: func(object any) { l.Add(concerned(object)) },
+		DeleteFunc: func(object any) { l.Add(namespaceOf(object)) },
 	}
 }
 
-// unchanged reports whether an update is one that informers make up when they resync.
+// unchanged reports whether an update is one that informers send when they resync.
 func unchanged(before, after any) bool {
 	type versioned interface{ GetResourceVersion() string }
 	b, ok := before.(versioned)
@@ -139,79 +146,35 @@ func unchanged(before, after any) bool {
 	return ok && isToo && a.GetResourceVersion() != "" && a.GetResourceVersion() == b.GetResourceVersion()
 }
 
-// turn returns when within a time it is the turn of namespace: somewhere, always the same.
-func (l *Loop) turn(namespace string, within time.Duration) time.Duration {
-	const parts = 1 << 16
-	return within / parts * time.Duration(maphash.String(l.seed, namespace)%parts)
-}
-
-// Run looks at namespaces until ctx is done, and returns when the last look has. Call it
-// when the caches that Look reads have synced, and once. Errors of looks are logged (by
-// klog's logger in ctx), those of Namespaces too.
+// Run reconciles namespaces until ctx is done, and returns when the last reconcile has. Call
+// it once, when the caches that Reconcile reads have synced. Errors are logged by the
+// logger in ctx.
 func (l *Loop) Run(ctx context.Context) {
-	workers := make(chan struct{}, l.config.Workers)
-	var looks sync.WaitGroup
-	defer looks.Wait()
-	resync := time.NewTicker(l.config.Resync)
-	defer resync.Stop()
-	l.all(ctx, l.config.Spread)
-	for {
-		select {
-		case workers <- struct{}{}:
-		case <-resync.C:
-			l.all(ctx, l.config.Resync)
-			continue
-		case <-ctx.Done():
-			return
-		}
-		namespace, wait := l.next()
-		if namespace == "" {
-			<-workers
-			if !l.sleep(ctx, wait, resync.C) {
-				return
-			}
-			continue
-		}
-		looks.Add(1)
+	var workers sync.WaitGroup
+	for range l.config.Workers {
+		workers.Add(1)
 		go func() {
-			defer looks.Done()
-			l.look(ctx, namespace)
-			<-workers
+			defer workers.Done()
+			for l.next(ctx) {
+			}
 		}()
 	}
-}
-
-func (l *Loop) next() (namespace string, wait time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.agenda.next(l.config.Now())
-}
-
-// sleep waits until there may be something to do: for a time, for good if that is zero,
-// or until the agenda changes. It reports whether to go on.
-func (l *Loop) sleep(ctx context.Context, wait time.Duration, resync <-chan time.Time) bool {
-	var timeout <-chan time.Time
-	if wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		timeout = timer.C
+	l.all(ctx, l.config.Spread)
+	resync := time.NewTicker(l.config.Resync)
+	defer resync.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-resync.C:
+			l.all(ctx, l.config.Resync)
+		case <-ctx.Done():
+		}
 	}
-	select {
-	case <-timeout:
-	case <-l.wake:
-	case <-resync:
-		l.all(ctx, l.config.Resync)
-	case <-ctx.Done():
-		return false
-	}
-	return true
+	l.queue.ShutDown()
+	workers.Wait()
 }
 
 // all adds all namespaces, spread over a time.
 func (l *Loop) all(ctx context.Context, over time.Duration) {
-	l.mu.Lock()
-	l.agenda.sweep(l.config.Now())
-	l.mu.Unlock()
 	if l.config.Namespaces == nil {
 		return
 	}
@@ -225,16 +188,28 @@ func (l *Loop) all(ctx context.Context, over time.Duration) {
 	}
 }
 
-func (l *Loop) look(ctx context.Context, namespace string) {
-	again, err := l.config.Look(ctx, namespace)
+// next reconciles the next namespace, and reports whether to go on.
+func (l *Loop) next(ctx context.Context) bool {
+	namespace, done := l.queue.Get()
+	if done || ctx.Err() != nil {
+		return false
+	}
+	defer l.queue.Done(namespace)
+	l.begun.Store(namespace, nil)
+	time.AfterFunc(l.config.Gap, func() { l.begun.Delete(namespace) })
+
+	requeueAfter, err := l.config.Reconcile(ctx, namespace)
 	if err != nil {
-		klog.FromContext(ctx).Error(err, "Cannot keep the quotas right, trying again", "namespace", namespace)
+		klog.FromContext(ctx).Error(err, "Cannot reconcile, backing off", "namespace", namespace)
+		l.queue.AddRateLimited(namespace)
+	} else {
+		l.queue.Forget(namespace)
 	}
-	if l.config.Looked != nil {
-		l.config.Looked(ctx, namespace, err)
+	if requeueAfter > 0 {
+		l.queue.AddAfter(namespace, requeueAfter)
 	}
-	l.mu.Lock()
-	l.agenda.done(namespace, l.config.Now(), again, err)
-	l.mu.Unlock()
-	l.woken()
+	if l.config.Reconciled != nil {
+		l.config.Reconciled(ctx, namespace, err)
+	}
+	return true
 }

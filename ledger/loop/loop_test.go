@@ -47,10 +47,9 @@ func (l *looks) come(t *testing.T) string {
 func run(ctx context.Context, t *testing.T, config Config) (*Loop, *looks) {
 	t.Helper()
 	made := &looks{made: make(chan string, 10000)}
-	if config.Look == nil {
-		config.Look = made.look
+	if config.Reconcile == nil {
+		config.Reconcile = made.look
 	}
-	config.Now = time.Now
 	l, err := New(config)
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(ctx)
@@ -68,12 +67,11 @@ func run(ctx context.Context, t *testing.T, config Config) (*Loop, *looks) {
 
 func TestNewNeedsWhatItNeeds(t *testing.T) {
 	for name, config := range map[string]Config{
-		"Look":    {Now: time.Now},
-		"Now":     {Look: nothing},
-		"gap":     {Look: nothing, Now: time.Now, Gap: -1},
-		"spread":  {Look: nothing, Now: time.Now, Spread: -1},
-		"resync":  {Look: nothing, Now: time.Now, Resync: -1},
-		"workers": {Look: nothing, Now: time.Now, Workers: -1},
+		"nothing": {},
+		"gap":     {Reconcile: nothing, Gap: -1},
+		"spread":  {Reconcile: nothing, Spread: -1},
+		"resync":  {Reconcile: nothing, Resync: -1},
+		"workers": {Reconcile: nothing, Workers: -1},
 	} {
 		_, err := New(config)
 		require.Error(t, err, name)
@@ -92,7 +90,7 @@ func TestEventsAreLookedAt(t *testing.T) {
 // What happens during a look, and during the gap after it, is one more look.
 func TestBurstsCoalesce(t *testing.T) {
 	gate, began := make(chan struct{}), make(chan struct{}, 100)
-	l, _ := run(t.Context(), t, Config{Gap: time.Nanosecond, Look: func(context.Context, string) (time.Duration, error) {
+	l, _ := run(t.Context(), t, Config{Gap: time.Nanosecond, Reconcile: func(context.Context, string) (time.Duration, error) {
 		began <- struct{}{}
 		<-gate
 		return 0, nil
@@ -122,14 +120,14 @@ func TestErrorsAreLoggedToldAndTriedAgain(t *testing.T) {
 	failures := 2
 	l, _ := run(klog.NewContext(t.Context(), logger), t, Config{
 		Gap: time.Nanosecond,
-		Look: func(context.Context, string) (time.Duration, error) {
+		Reconcile: func(context.Context, string) (time.Duration, error) {
 			if failures > 0 {
 				failures--
 				return 0, down
 			}
 			return 0, nil
 		},
-		Looked: func(_ context.Context, namespace string, err error) {
+		Reconciled: func(_ context.Context, namespace string, err error) {
 			told <- fmt.Errorf("%s: %w", namespace, err)
 		},
 	})
@@ -143,7 +141,7 @@ func TestErrorsAreLoggedToldAndTriedAgain(t *testing.T) {
 func TestLooksAgainWhenAsked(t *testing.T) {
 	count := 0
 	done := make(chan struct{})
-	l, _ := run(t.Context(), t, Config{Gap: time.Nanosecond, Look: func(context.Context, string) (time.Duration, error) {
+	l, _ := run(t.Context(), t, Config{Gap: time.Nanosecond, Reconcile: func(context.Context, string) (time.Duration, error) {
 		if count++; count == 3 {
 			close(done)
 			return 0, nil
@@ -189,7 +187,7 @@ func TestNamespacesThatCannotBeListedAreLogged(t *testing.T) {
 func TestRunReturnsAfterTheLastLook(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := false
-	l, err := New(Config{Now: time.Now, Look: func(ctx context.Context, _ string) (time.Duration, error) {
+	l, err := New(Config{Reconcile: func(ctx context.Context, _ string) (time.Duration, error) {
 		stop()
 		<-ctx.Done()
 		ended = true
@@ -203,7 +201,7 @@ func TestRunReturnsAfterTheLastLook(t *testing.T) {
 
 func TestHandler(t *testing.T) {
 	l, err := New(Config{
-		Look: nothing, Now: func() time.Time { return start }, Spread: time.Hour,
+		Reconcile: nothing, Spread: time.Hour,
 		Urgent: func(object any) bool { return object.(*corev1.Pod).Name == "urgent" },
 	})
 	require.NoError(t, err)
@@ -217,7 +215,11 @@ func TestHandler(t *testing.T) {
 		return object.(*corev1.Pod).Namespace
 	})
 	due := func() string {
-		namespace, _ := l.agenda.next(start)
+		if l.queue.Len() == 0 {
+			return ""
+		}
+		namespace, _ := l.queue.Get()
+		l.queue.Done(namespace)
 		return namespace
 	}
 	h.OnAdd(pod("", "of nothing that counts", ""), false)
@@ -227,15 +229,40 @@ func TestHandler(t *testing.T) {
 	h.OnAdd(pod("first", "urgent", "1"), true)
 	require.Equal(t, "first", due())
 	h.OnAdd(pod("old", "x", "1"), true)
-	h.OnAdd(pod("older", "x", "1"), true)
-	require.Len(t, l.agenda.due, 2)
-	require.NotEqual(t, l.agenda.due[0].at, l.agenda.due[1].at)
+	require.Empty(t, due(), "the initial list is spread")
 	h.OnUpdate(pod("resynced", "x", "1"), pod("resynced", "x", "1"))
-	require.Len(t, l.agenda.due, 2)
+	require.Empty(t, due())
 	h.OnUpdate(pod("changed", "x", "1"), pod("changed", "x", "2"))
 	require.Equal(t, "changed", due())
 	h.OnUpdate(pod("unversioned", "x", ""), pod("unversioned", "x", ""))
 	require.Equal(t, "unversioned", due())
 	h.OnDelete(cache.DeletedFinalStateUnknown{Obj: pod("deleted", "x", "2")})
 	require.Equal(t, "deleted", due())
+}
+
+// The gap after the beginning of a reconcile holds events back, and none is lost.
+func TestGap(t *testing.T) {
+	l, made := run(t.Context(), t, Config{Gap: 100 * time.Millisecond})
+	l.Add("tenant")
+	require.Equal(t, "tenant", made.come(t))
+	for range 50 {
+		l.Add("tenant")
+	}
+	require.Zero(t, l.queue.Len(), "held back")
+	require.Equal(t, "tenant", made.come(t))
+	require.Empty(t, made.made)
+}
+
+// The places within the spread depend on the process, and are different for most names.
+func TestInitialListIsSpread(t *testing.T) {
+	l, made := run(t.Context(), t, Config{Spread: time.Hour, Namespaces: func() ([]string, error) {
+		var names []string
+		for i := range 10000 {
+			names = append(names, fmt.Sprintf("tenant-%d", i))
+		}
+		return names, nil
+	}})
+	l.Add("tenant-7") // an event does not wait
+	require.Equal(t, "tenant-7", made.come(t))
+	require.Less(t, len(made.made), 500, "an hour's worth of reconciles came at once")
 }
