@@ -8,8 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-
-	"github.com/vmquota/headroom/ledger/internal/spelling"
 )
 
 // The functions below return quantities and lists of their own: no inf.Dec inside of
@@ -54,16 +52,6 @@ func most(a, b resource.Quantity) resource.Quantity {
 	return b.DeepCopy()
 }
 
-// none reports whether nothing in list is above zero.
-func none(list corev1.ResourceList) bool {
-	for _, q := range list {
-		if q.Sign() > 0 {
-			return false
-		}
-	}
-	return true
-}
-
 // exceeds reports whether any limit of a is above that of b.
 func exceeds(a, b corev1.ResourceList) bool {
 	for name, q := range a {
@@ -74,19 +62,14 @@ func exceeds(a, b corev1.ResourceList) bool {
 	return false
 }
 
-// exact returns list so spelled that it is read again with the same values.
-func exact(list corev1.ResourceList) corev1.ResourceList {
-	spelled := make(corev1.ResourceList, len(list))
-	for name, q := range list {
-		spelled[name] = spelling.Exact(q)
-	}
-	return spelled
+func sortedNames(list corev1.ResourceList) []corev1.ResourceName {
+	return slices.Sorted(maps.Keys(list))
 }
 
 // text is list for people, without what is zero.
 func text(list corev1.ResourceList) string {
 	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(list)) {
+	for _, name := range sortedNames(list) {
 		if q := list[name]; q.Sign() != 0 {
 			parts = append(parts, fmt.Sprintf("%s=%s", name, q.String()))
 		}

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 
@@ -42,34 +43,35 @@ type Config struct {
 	// Now tells the time. It is required; time.Now is what most callers want.
 	Now func() time.Time
 
-	// Policy is that of a namespace, and is asked each time. Nil: the zero Policy.
+	// Policy is that of a namespace, and is asked each time. Its Lift and Eager are not
+	// used: both are found out here. If nil, the zero Policy is that of all namespaces.
 	Policy func(namespace string) quota.Policy
-	// Budget caps the surge that is granted by raising limits in all namespaces
-	// together, in ResourceQuota names and units. An absent key, or a nil list, is no
-	// cap. See the package comment for what a restart means.
-	Budget corev1.ResourceList
-	// Disabled is the kill switch for all quotas, and is asked each time. Nil: it is
-	// off.
+	// Disabled is the kill switch for all quotas, and is asked each time. If nil, it is off.
 	Disabled func() bool
 	// DisabledFor is one more kill switch of a single quota, beside [DisabledAnnotation],
-	// for controllers that have an annotation of their own; it is asked each time, with a
-	// quota that is read only. Nil: there is none.
+	// for controllers that have an annotation of their own or go by a label of the
+	// namespace; it is asked each time, with a quota that is read only. If nil, there is
+	// none.
 	DisabledFor func(rq *corev1.ResourceQuota) bool
 
-	// Guard publishes on every raised quota how far regular workloads may bring its
-	// usage; see [GuardAnnotation]. It is written together with spec.hard, and costs a
-	// write of its own whenever temporary usage changes and spec.hard does not: one more
-	// for each migration that is admitted. Off, it costs nothing.
+	// Parallel are the limits of KubeVirt that offers start from; see [Parallel].
+	Parallel Parallel
+	// Guard writes [OfferAnnotation] while room is open. It costs two more writes for
+	// each offer, and delays the room by 20 ms.
 	Guard bool
+	// Enqueue asks for a call of Apply for another namespace, because a migration
+	// there has its turn, such as the Add method of a work queue. It must not block, and
+	// must not call the Applier. If nil, such a migration waits for the next call.
+	Enqueue func(namespace string)
 
 	// Recorder receives events on the ResourceQuotas; the package comment lists them.
 	// Nil: there are none.
 	Recorder record.EventRecorder
-	// Metrics is told what is worth counting. Nil: nobody is told.
+	// Metrics receives what is worth counting. If nil, nobody does.
 	Metrics Metrics
 }
 
-// Metrics is told what is worth counting, with the namespace and the name of the
+// Metrics receives what is worth counting, with the namespace and the name of the
 // ResourceQuota. Its methods are called in the middle of an Apply, and must not call the
 // Applier.
 type Metrics interface {
@@ -77,21 +79,18 @@ type Metrics interface {
 	Wrote(namespace, name string, action Action)
 	// Refused is called after each write that the API server refused.
 	Refused(namespace, name string)
-	// Reset is called when somebody has reset a raise.
-	Reset(namespace, name string)
-	// Taken is called when regular usage came to be above static while the quota was
-	// raised, with by how much it grew since the last call.
+	// Taken is called when regular workloads have taken room that was open for target
+	// pods, with by how much that grew since the last call.
 	Taken(namespace, name string, amount corev1.ResourceList)
 }
 
-// An Applier writes the effective limits of the migrations in a ledger to the
-// ResourceQuotas. [New] makes one. It is safe for concurrent use; calls for the same
-// namespace wait for each other.
+// An Applier enforces the effective limits of the migrations in a ledger in status.hard of
+// the ResourceQuotas of one cluster. [New] makes one. It is safe for concurrent use; calls
+// for the same namespace wait for each other.
 type Applier struct {
 	config   Config
-	pool     pool
+	offers   offers
 	memories memories
-	pause    func(n int) time.Duration // after the n-th reset in a row
 }
 
 // New returns an Applier. It fails if Ledger, Quotas or Now is missing.
@@ -109,14 +108,13 @@ func New(config Config) (*Applier, error) {
 	if len(missing) > 0 {
 		return nil, fmt.Errorf("an applier needs %s", strings.Join(missing, ", "))
 	}
-	config.Budget = config.Budget.DeepCopy()
-	return &Applier{config: config, pool: pool{budget: config.Budget}, pause: resetPause}, nil
+	return &Applier{config: config, offers: offers{parallel: config.Parallel.orDefault()}}, nil
 }
 
-// Apply makes spec.hard of every ResourceQuota in namespace what it must be now. Call it
-// after every change of the ledger and every event of a ResourceQuota there, status
-// updates included; again after Result.RetryAfter; and for all namespaces at the start
-// and now and then. It does nothing where nothing is to be done.
+// Apply makes status.hard of every ResourceQuota in namespace what it must be now. Call it
+// after every change of the ledger and every event of a ResourceQuota there, status updates
+// included; again after Result.RequeueAfter; and for all namespaces at the start and on
+// every resync. It does nothing where nothing is to be done.
 //
 // A quota that cannot be written does not keep it from the others: the error joins those
 // in Result.Quotas, each an [Error], and the Result is there beside it. If the ledger or
@@ -124,120 +122,140 @@ func New(config Config) (*Applier, error) {
 // the ledger cannot be read (ledger.ErrPartial), limits are raised, but not lowered, and
 // the error says so.
 //
-// Errors are to be retried as controllers do it, except for ErrForbidden and
-// ErrUnreadable: for these RetryAfter and the next change are enough; see [WorthRetry].
+// Errors are to be retried as controllers do it, except for ErrForbidden: there
+// RequeueAfter and the next change are enough; see [WorthRetry].
 func (a *Applier) Apply(ctx context.Context, namespace string) (Result, error) {
 	memories, done := a.memories.take(namespace)
 	defer done()
 
-	s, unread := a.setting(ctx, namespace)
-	if unread != nil && !s.partial {
+	inFlight, unread := a.migrations(ctx, namespace)
+	partial := errors.Is(unread, ledger.ErrPartial)
+	if unread != nil {
+		unread = failed(namespace, "", "read the ledger", unread)
+	}
+	if unread != nil && !partial {
 		return Result{}, unread
 	}
 	quotas, err := a.list(ctx, namespace)
 	if err != nil {
 		return Result{}, err
 	}
-	var result Result
-	var views []*view
-	for _, rq := range quotas {
-		v, err := s.look(rq, memories)
-		switch {
-		case err != nil:
-			result.Quotas = append(result.Quotas, a.unreadable(ctx, rq, memories.of(rq), err))
-		case v != nil:
-			views = append(views, v)
+	s := a.config.setting(namespace, inFlight)
+	s.partial = partial
+	views := s.views(quotas, memories)
+	wants, alone := admit(views)
+	turns, again, others := a.offers.update(namespace, inFlight, wants, alone, s.now)
+	if a.config.Enqueue != nil {
+		for _, other := range others {
+			a.config.Enqueue(other)
 		}
 	}
-	a.admit(namespace, s, views)
+	memories.forget(quotas, views)
+	result := Result{RequeueAfter: again}
 	for _, v := range views {
-		if outcome, exists := a.reconcile(ctx, v, memories); exists {
+		if outcome, exists := a.reconcile(ctx, v, turns, memories); exists {
 			result.Quotas = append(result.Quotas, outcome)
 		}
 	}
-	memories.forget(quotas, views, s.now)
 	return result.complete(unread)
 }
 
+// migrations returns those in the ledger, which are read only.
+func (a *Applier) migrations(ctx context.Context, namespace string) ([]quota.Migration, error) {
+	// A ledger in memory spares the copy.
+	type viewer interface {
+		View(ctx context.Context, namespace string) ([]quota.Migration, error)
+	}
+	if v, ok := a.config.Ledger.(viewer); ok {
+		return v.View(ctx, namespace)
+	}
+	return a.config.Ledger.Migrations(ctx, namespace)
+}
+
 // setting returns what all quotas of namespace have in common.
-func (a *Applier) setting(ctx context.Context, namespace string) (setting, error) {
-	s := setting{now: a.config.Now(), guarded: a.config.Guard}
-	var err error
-	if s.inFlight, err = a.config.Ledger.Migrations(ctx, namespace); err != nil {
-		s.partial = errors.Is(err, ledger.ErrPartial)
-		err = failed(namespace, "", "read the ledger", err)
+func (c *Config) setting(namespace string, inFlight []quota.Migration) setting {
+	s := setting{now: c.Now(), inFlight: inFlight, guard: c.Guard, later: later(inFlight)}
+	if c.Policy != nil {
+		s.policy = c.Policy(namespace)
+		s.policy.Lift, s.policy.Eager = nil, false
 	}
-	if a.config.Policy != nil {
-		s.policy = a.config.Policy(namespace)
-	}
-	all := a.config.Disabled != nil && a.config.Disabled()
+	all := c.Disabled != nil && c.Disabled()
 	s.disabled = func(rq *corev1.ResourceQuota) bool {
-		return all || rq.Annotations[DisabledAnnotation] == "true" || a.config.DisabledFor != nil && a.config.DisabledFor(rq)
+		return all || rq.Annotations[DisabledAnnotation] == "true" || c.DisabledFor != nil && c.DisabledFor(rq)
 	}
-	return s, err
+	return s
 }
 
 // list returns the quotas of namespace, sorted by name.
 func (a *Applier) list(ctx context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
-	var quotas []*corev1.ResourceQuota
-	var err error
 	if a.config.List != nil {
-		quotas, err = a.config.List(ctx, namespace)
-		quotas = slices.Clone(quotas)
-	} else {
-		var live *corev1.ResourceQuotaList
-		if live, err = a.config.Quotas.ResourceQuotas(namespace).List(ctx, metav1.ListOptions{}); err == nil {
-			for i := range live.Items {
-				quotas = append(quotas, &live.Items[i])
-			}
+		quotas, err := a.config.List(ctx, namespace)
+		if err != nil {
+			return nil, failed(namespace, "", "list", err)
 		}
+		return byName(quotas), nil
 	}
+	live, err := a.config.Quotas.ResourceQuotas(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, failed(namespace, "", "list", err)
 	}
-	slices.SortFunc(quotas, func(a, b *corev1.ResourceQuota) int { return strings.Compare(a.Name, b.Name) })
-	return quotas, nil
+	var quotas []*corev1.ResourceQuota
+	for i := range live.Items {
+		quotas = append(quotas, &live.Items[i])
+	}
+	return byName(quotas), nil
 }
 
-// look returns a view of rq, nil if there is nothing to do about it.
-func (s setting) look(rq *corev1.ResourceQuota, memories *memoriesOf) (*view, error) {
-	known := memories.quotas[rq.UID]
-	rq = known.newest(rq)
-	if known == nil && len(s.inFlight) == 0 && !isRaised(rq) {
-		return nil, nil
-	}
-	v, err := s.view(rq, known)
-	if err != nil {
-		return nil, err
-	}
-	if known != nil {
-		known.unreadable = ""
-	}
-	if !v.concerned() {
-		return nil, nil
-	}
-	v.memory = memories.of(rq)
-	return v, nil
+// byName returns quotas sorted by name.
+func byName(quotas []*corev1.ResourceQuota) []*corev1.ResourceQuota {
+	return slices.SortedFunc(slices.Values(quotas), func(a, b *corev1.ResourceQuota) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// reconcile makes one quota what it must be. It reports whether the quota still exists.
-func (a *Applier) reconcile(ctx context.Context, v *view, memories *memoriesOf) (QuotaResult, bool) {
+// views returns those of the quotas that there is anything to do about.
+func (s setting) views(quotas []*corev1.ResourceQuota, memories *memoriesOf) []*view {
+	var views []*view
+	s.elsewhere = elsewhere(s.inFlight, quotas)
+	for _, rq := range quotas {
+		known := memories.quotas[rq.UID]
+		rq = known.newest(rq)
+		if _, annotated := rq.Annotations[OfferAnnotation]; known == nil && len(s.inFlight) == 0 && !annotated && quota.Equal(rq.Status.Hard, rq.Spec.Hard) {
+			continue
+		}
+		v := s.view(rq, memories.of(rq))
+		if v.concerned() {
+			views = append(views, v)
+		}
+	}
+	return views
+}
+
+// reconcile makes one quota what it must be, if it is the turn of these migrations. It
+// reports whether the quota still exists.
+func (a *Applier) reconcile(ctx context.Context, v *view, turns map[types.UID]bool, memories *memoriesOf) (QuotaResult, bool) {
 	client := a.config.Quotas.ResourceQuotas(v.rq.Namespace)
 	for try := 1; ; try++ {
-		p := v.plan(a.pause)
-		a.tell(ctx, v, p)
+		p := v.plan(turns)
 		if p.next == nil {
-			v.memory.refusals = refusals{}
-			return v.result(p, nil), true
+			v.memory.remember(p.history)
+			if p.again == 0 && len(v.inTheWay) == 0 { // what was refused is not needed any more
+				v.memory.refusals, v.refused = refusals{}, 0
+			}
 		}
-		if wait := v.memory.refusals.hold(v); wait > 0 {
-			p.again = wait
-			return v.result(p, v.memory.refusals.err), true
+		switch {
+		case v.refused > 0:
+			p.again, p.why = v.refused, "the API server has refused the write"
+			return a.notWritten(ctx, v, p, v.memory.refusals.err), true
+		case p.next == nil:
+			return a.outcome(ctx, v, p), true
 		}
 		written, err := update(ctx, client, p.next)
 		switch {
 		case err == nil:
-			return a.wrote(ctx, v, p, written), true
+			v.memory.remember(p.history)
+			v.memory.latest, v.memory.refusals = written, refusals{}
+			a.tellWrote(ctx, v, p)
+			v.rq = written
+			return a.outcome(ctx, v, p), true
 		case apierrors.IsNotFound(err):
 			return QuotaResult{}, false
 		case !apierrors.IsConflict(err) || try == maxTries:
@@ -248,13 +266,11 @@ func (a *Applier) reconcile(ctx context.Context, v *view, memories *memoriesOf) 
 		case apierrors.IsNotFound(err):
 			return QuotaResult{}, false
 		case err != nil:
-			return v.result(p, failed(v.rq.Namespace, v.rq.Name, "read after a conflict", err)), true
+			return a.notWritten(ctx, v, p, failed(v.rq.Namespace, v.rq.Name, "read after a conflict", err)), true
 		}
-		latest, err := v.latest(fresh, memories.of(fresh))
-		if err != nil {
-			return a.unreadable(ctx, fresh, memories.of(fresh), err), true
-		}
-		v = latest
+		deferred := v.deferred
+		v = v.view(fresh, memories.of(fresh))
+		v.deferred = deferred
 	}
 }
 
@@ -262,7 +278,7 @@ func update(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return client.Update(ctx, rq, metav1.UpdateOptions{})
+	return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
 }
 
 func get(ctx context.Context, client typedcorev1.ResourceQuotaInterface, name string) (*corev1.ResourceQuota, error) {
@@ -272,56 +288,35 @@ func get(ctx context.Context, client typedcorev1.ResourceQuotaInterface, name st
 	return client.Get(ctx, name, metav1.GetOptions{})
 }
 
-// wrote takes notice of a write.
-func (a *Applier) wrote(ctx context.Context, v *view, p plan, written *corev1.ResourceQuota) QuotaResult {
-	v.memory.latest, v.memory.refusals = written, refusals{}
-	if p.action == Restored {
-		v.memory.settling, v.memory.resets.undone = nil, false
-	} else {
-		v.memory.resets.wrote(v.now)
-	}
-	a.tellWrote(ctx, v, p)
-	v.rq = written
-	p.next = nil
-	return v.result(p, nil)
-}
-
-// failed takes notice of a write that failed.
+// failed returns the outcome of a write that failed.
 func (a *Applier) failed(ctx context.Context, v *view, p plan, err error) QuotaResult {
 	isRefused := refused(err)
 	if isRefused {
 		err = fmt.Errorf("%w: %w", ErrForbidden, err)
 	}
-	err = failed(v.rq.Namespace, v.rq.Name, "write", err)
+	err = failed(v.rq.Namespace, v.rq.Name, "write status", err)
 	if isRefused {
-		first := v.memory.refusals.add(v, err)
+		first := v.memory.refusals.add(v.rq, v.policy, err, v.now)
 		a.tellRefused(ctx, v, err, first)
-		p.again = v.memory.refusals.until.Sub(v.now)
+		p.again, p.why = v.memory.refusals.until.Sub(v.now), "the API server has refused the write"
 	}
-	return v.result(p, err)
+	return a.notWritten(ctx, v, p, err)
 }
 
-// result returns the outcome of p. If p has something to write, it was not written.
-func (v *view) result(p plan, err error) QuotaResult {
-	r := QuotaResult{
-		Name:       v.rq.Name,
-		Static:     v.static,
-		Hard:       v.rq.Spec.Hard.DeepCopy(),
-		Decision:   p.decision,
-		Action:     p.action,
-		Reached:    Written,
-		Taken:      v.memory.settling.taken(),
-		Resets:     v.memory.resets.inARow(v.now),
-		RetryAfter: p.again,
-		Err:        err,
-	}
-	switch {
-	case p.next != nil:
-		r.Action, r.Reached = Unchanged, Pending
-	case p.paused:
-		r.Reached = Pending
-	case quota.Equal(v.rq.Spec.Hard, v.rq.Status.Hard):
-		r.Reached = Enforced
+// notWritten returns the outcome if p was to be written and was not.
+func (a *Applier) notWritten(ctx context.Context, v *view, p plan, err error) QuotaResult {
+	p.action, p.history = Unchanged, v.memory.history
+	r := a.outcome(ctx, v, p)
+	r.Err = err
+	return r
+}
+
+func (a *Applier) outcome(ctx context.Context, v *view, p plan) QuotaResult {
+	again := a.tell(ctx, v)
+	r := p.result(v)
+	r.RequeueAfter = sooner(r.RequeueAfter, again)
+	if exceeds(r.Effective, r.Hard) {
+		r.Offered = nil // there is no room yet, or no more
 	}
 	return r
 }
@@ -331,7 +326,7 @@ func (r Result) complete(unread error) (Result, error) {
 	slices.SortFunc(r.Quotas, func(a, b QuotaResult) int { return strings.Compare(a.Name, b.Name) })
 	errs := []error{unread}
 	for _, q := range r.Quotas {
-		r.RetryAfter = sooner(r.RetryAfter, q.RetryAfter)
+		r.RequeueAfter = sooner(r.RequeueAfter, q.RequeueAfter)
 		errs = append(errs, q.Err)
 	}
 	return r, errors.Join(errs...)

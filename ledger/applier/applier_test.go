@@ -28,199 +28,109 @@ func TestNew(t *testing.T) {
 	require.EqualError(t, err, "an applier needs Quotas")
 }
 
-// The drain of three machines, step by step: two writes for the first that is blocked,
-// none when it becomes charged.
-func TestABlockedMigrationCostsTwoWrites(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4 limits.memory=4952Mi")
-	s.use("q", "limits.cpu=4 limits.memory=5068112Ki")
-	before := s.quota("q")
-
-	s.inFlight(blocked("a", "limits.cpu=1 limits.memory=1267028Ki"))
-	raised := s.only()
-	require.Equal(t, applier.Raised, raised.Action)
-	require.Equal(t, `{"limits.cpu":"5","limits.memory":"6337876Ki"}`, jsonOf(t, raised.Hard))
-	require.Equal(t, `{"limits.cpu":"4","limits.memory":"4952Mi"}`, jsonOf(t, raised.Static))
-	require.Equal(t, []types.UID{"a"}, raised.Decision.Granted)
-	require.Equal(t, map[string]string{
-		applier.StaticAnnotation:  `{"limits.cpu":"4","limits.memory":"4952Mi"}`,
-		applier.AppliedAnnotation: `{"limits.cpu":"5","limits.memory":"6337876Ki"}`,
-	}, s.quota("q").Annotations)
-
-	s.use("q", "limits.cpu=5 limits.memory=6335140Ki")
-	s.inFlight(charged("a", "limits.cpu=1 limits.memory=1267028Ki"))
-	require.Equal(t, applier.Unchanged, s.only().Action)
-
-	s.inFlight()
-	s.use("q", "limits.cpu=4 limits.memory=5068112Ki")
-	restored := s.only()
-	require.Equal(t, applier.Restored, restored.Action)
-	require.Equal(t, restored.Static, restored.Hard)
-	s.requireUntouched(before)
-	require.Empty(t, s.apply().Quotas)
-	require.Equal(t, 2, s.updates)
-	require.Equal(t, []string{"Raised q", "Restored q"}, s.counted())
-	require.Empty(t, s.reasons())
-}
-
-func TestAMigrationThatFitsCostsNoWrite(t *testing.T) {
-	for name, test := range map[string]struct {
-		used, hard string
-		inFlight   []quota.Migration
-	}{
-		"blocked, exactly": {
-			"limits.cpu=3", "limits.cpu=4 pods=10",
-			[]quota.Migration{blocked("a", "limits.cpu=1 pods=1")},
-		},
-		"charged": {
-			"limits.cpu=4", "limits.cpu=4",
-			[]quota.Migration{charged("a", "limits.cpu=1")},
-		},
-		"one charged, one blocked": {
-			"limits.cpu=3", "limits.cpu=4",
-			[]quota.Migration{charged("a", "limits.cpu=1"), blocked("b", "limits.cpu=1")},
-		},
-		"half charged": {
-			"limits.cpu=3500m", "limits.cpu=4",
-			[]quota.Migration{{UID: "a", State: quota.Charged, Surge: list("limits.cpu=1"), Held: list("limits.cpu=500m")}},
-		},
-		"full with what it does not charge": {
-			"limits.cpu=3 configmaps=7", "limits.cpu=4 configmaps=5",
-			[]quota.Migration{blocked("a", "limits.cpu=1")},
-		},
-		"only queued": {
-			"limits.cpu=6", "limits.cpu=4",
-			[]quota.Migration{queued("a", "limits.cpu=1")},
-		},
-		"no status yet": {
-			"", "limits.cpu=4",
-			[]quota.Migration{blocked("a", "limits.cpu=1")},
-		},
-	} {
+// Room is there after the first call, whether KubeVirt has tried already or not. It costs
+// one write, and none when the pod is charged or when kube-controller-manager ends it.
+func TestAMigrationThatDoesNotFitCostsOneWrite(t *testing.T) {
+	for name, state := range map[string]quota.State{"queued": quota.Queued, "blocked": quota.Blocked} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
-			s.limit("q", test.hard)
-			s.use("q", test.used)
-			s.inFlight(test.inFlight...)
-			result := s.only()
-			require.Equal(t, applier.Unchanged, result.Action)
-			require.Equal(t, applier.Enforced, result.Reached)
-			require.Zero(t, s.updates)
+			s.limit("q", "limits.cpu=4 limits.memory=4952Mi")
+			s.use("q", "limits.cpu=4 limits.memory=5068112Ki")
+			before := s.quota("q")
+			a := blocked("a", "limits.cpu=1 limits.memory=1267028Ki")
+			a.State = state
+			s.inFlight(a)
+			raised := s.only()
+			require.Equal(t, applier.Raised, raised.Action)
+			require.Equal(t, "limits.cpu=5 limits.memory=6337876Ki", amountsOf(raised.Hard))
+			require.Equal(t, "limits.cpu=5 limits.memory=6337876Ki", amountsOf(raised.Effective))
+			require.Equal(t, "limits.cpu=4 limits.memory=4952Mi", amountsOf(raised.Static))
+			require.Equal(t, []types.UID{"a"}, raised.Decision.Granted)
+			require.Equal(t, []types.UID{"a"}, raised.Offered)
+			require.Empty(t, s.quota("q").Annotations)
+
+			s.use("q", "limits.cpu=5 limits.memory=6335140Ki")
+			s.inFlight(charged("a", "limits.cpu=1 limits.memory=1267028Ki"))
+			now := s.only()
+			require.Equal(t, applier.Unchanged, now.Action)
+			require.Empty(t, now.Offered)
+			require.Zero(t, s.apply().RequeueAfter)
+
+			s.inFlight()
+			s.recount("tenant/q", "limits.cpu=4 limits.memory=5068112Ki")
+			require.Empty(t, s.apply().Quotas)
+			s.requireUntouched(before)
+			require.Equal(t, []string{"Raised q"}, s.counted())
+			require.Empty(t, s.reasons())
 		})
 	}
 }
 
-func TestAMigrationThatDoesNotFitRaises(t *testing.T) {
+// What a charged migration charges is on top of static, also if it fitted: regular
+// workloads keep what they had.
+func TestChargedIsOnTop(t *testing.T) {
+	s := newScene(t)
+	s.limit("q", "limits.cpu=4 pods=10")
+	s.use("q", "limits.cpu=2 pods=2")
+	s.inFlight(queued("a", "limits.cpu=1 pods=1"))
+	fits := s.only()
+	require.Equal(t, applier.Unchanged, fits.Action)
+	require.Empty(t, fits.Offered)
+	require.Equal(t, "no migration needs room now", fits.Why)
+
+	s.use("q", "limits.cpu=3 pods=3")
+	s.inFlight(charged("a", "limits.cpu=1 pods=1"))
+	onTop := s.only()
+	require.Equal(t, applier.Raised, onTop.Action)
+	require.Equal(t, "limits.cpu=5 pods=11", s.hard("q"))
+	require.Equal(t, "1 migration is charged on top of the static limits", onTop.Why)
+	s.pass(time.Hour)
+	require.Equal(t, applier.Unchanged, s.only().Action)
+	require.Equal(t, 1, s.updates)
+}
+
+func TestWhatIsEnforced(t *testing.T) {
+	half := quota.Migration{UID: "a", State: quota.Charged, Surge: list("limits.cpu=1"), Held: list("limits.cpu=500m")}
 	for name, test := range map[string]struct {
 		used, static, hard string
 		policy             quota.Policy
 		inFlight           []quota.Migration
 	}{
-		"by a byte": {
-			"limits.memory=3221225473", "limits.memory=4Gi", "limits.memory=5Gi",
-			quota.Policy{},
-			[]quota.Migration{blocked("a", "limits.memory=1Gi")},
-		},
-		"on one of two resources": {
-			"limits.cpu=1 pods=10", "limits.cpu=4 pods=10", "limits.cpu=5 pods=11",
-			quota.Policy{},
-			[]quota.Migration{blocked("a", "limits.cpu=1 pods=1")},
-		},
-		"two of which only one fits": {
-			"limits.cpu=3", "limits.cpu=4", "limits.cpu=6",
-			quota.Policy{},
-			[]quota.Migration{blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1")},
-		},
-		"half charged": {
-			"limits.cpu=4", "limits.cpu=4", "limits.cpu=5",
-			quota.Policy{},
-			[]quota.Migration{{UID: "a", State: quota.Charged, Surge: list("limits.cpu=1"), Held: list("limits.cpu=500m")}},
-		},
-		"charged in a quota that was recreated": {
-			"limits.cpu=5", "limits.cpu=4", "limits.cpu=5",
-			quota.Policy{},
-			[]quota.Migration{charged("a", "limits.cpu=1")},
-		},
-		"over static before": {
-			"limits.memory=5682461313", "limits.memory=5000Mi", "limits.memory=11364922626",
-			quota.Policy{},
-			[]quota.Migration{blocked("a", "limits.memory=5682461313")},
-		},
+		"by a byte":                        {"limits.memory=3221225473", "limits.memory=4Gi", "limits.memory=5Gi", quota.Policy{}, []quota.Migration{blocked("a", "limits.memory=1Gi")}},
+		"exactly what is free":             {"limits.memory=3Gi", "limits.memory=4Gi", "limits.memory=4Gi", quota.Policy{}, []quota.Migration{blocked("a", "limits.memory=1Gi")}},
+		"one of two resources":             {"limits.cpu=1 pods=10", "limits.cpu=4 pods=10", "limits.cpu=5 pods=11", quota.Policy{}, []quota.Migration{blocked("a", "limits.cpu=1 pods=1")}},
+		"two of which either fits":         {"limits.cpu=3", "limits.cpu=4", "limits.cpu=4", quota.Policy{}, []quota.Migration{blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1")}},
+		"one charged, one that fits":       {"limits.cpu=4", "limits.cpu=4", "limits.cpu=5", quota.Policy{}, []quota.Migration{charged("a", "limits.cpu=1"), blocked("b", "limits.cpu=1")}},
+		"half charged":                     {"limits.cpu=4", "limits.cpu=4", "limits.cpu=5", quota.Policy{}, []quota.Migration{half}},
+		"over static":                      {"limits.memory=5682461313", "limits.memory=5000Mi", "limits.memory=11364922626", quota.Policy{}, []quota.Migration{blocked("a", "limits.memory=5682461313")}},
+		"over static, strictly":            {"limits.memory=5682461313", "limits.memory=5000Mi", "limits.memory=5000Mi", quota.Policy{Strict: true}, []quota.Migration{blocked("a", "limits.memory=5682461313")}},
+		"over static elsewhere":            {"limits.cpu=4 pods=9", "limits.cpu=4 pods=5", "limits.cpu=5 pods=9", quota.Policy{}, []quota.Migration{blocked("a", "limits.cpu=1")}},
+		"over static, and nothing granted": {"limits.cpu=6", "limits.cpu=4", "limits.cpu=4", quota.Policy{Budget: list("limits.cpu=0")}, []quota.Migration{blocked("a", "limits.cpu=1")}},
 		"devices and storage": {
-			"requests.nvidia.com/gpu=2 requests.storage=10Gi", "requests.nvidia.com/gpu=2 requests.storage=10Gi",
-			"requests.nvidia.com/gpu=3 requests.storage=11Gi",
+			"requests.nvidia.com/gpu=2 requests.storage=10Gi", "requests.nvidia.com/gpu=2 requests.storage=10Gi", "requests.nvidia.com/gpu=3 requests.storage=11Gi",
 			quota.Policy{},
 			[]quota.Migration{blocked("a", "requests.nvidia.com/gpu=1 requests.storage=1Gi limits.cpu=1")},
 		},
-		"a limit of zero": {
-			"limits.cpu=0", "limits.cpu=0", "limits.cpu=1",
-			quota.Policy{},
-			[]quota.Migration{blocked("a", "limits.cpu=1")},
-		},
-		"queued, if the policy is eager": {
-			"limits.cpu=4", "limits.cpu=4", "limits.cpu=5",
-			quota.Policy{Eager: true},
-			[]quota.Migration{queued("a", "limits.cpu=1")},
-		},
-		"more than an int64 of a binary format": {
-			"limits.memory=7Ei", "limits.memory=7Ei", "limits.memory=9223372036854775808",
-			quota.Policy{},
-			[]quota.Migration{blocked("a", "limits.memory=1152921504606846976")},
-		},
+		"a limit of zero":                       {"limits.cpu=0", "limits.cpu=0", "limits.cpu=1", quota.Policy{}, []quota.Migration{blocked("a", "limits.cpu=1")}},
+		"more than an int64 of a binary format": {"limits.memory=7Ei", "limits.memory=7Ei", "limits.memory=9223372036854775808", quota.Policy{}, []quota.Migration{blocked("a", "limits.memory=1152921504606846976")}},
+		"a drain":                               {"limits.cpu=30405m limits.memory=62820279552", "limits.cpu=30 limits.memory=60Gi", "limits.cpu=38030m limits.memory=82304589312", quota.Policy{}, []quota.Migration{charged("a", "limits.cpu=4015m limits.memory=8940039936"), blocked("b", "limits.cpu=4015m limits.memory=8940039936")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
 			s.policy = test.policy
 			s.limit("q", test.static)
 			s.use("q", test.used)
-			before := s.quota("q")
 			s.inFlight(test.inFlight...)
-			require.Equal(t, applier.Raised, s.only().Action)
-			require.Equal(t, jsonOf(t, list(test.hard)), s.hard("q"))
+			s.apply()
+			require.Equal(t, amountsOf(list(test.hard)), s.hard("q"))
 			again := s.only()
 			require.Equal(t, applier.Unchanged, again.Action)
-			require.Equal(t, applier.Written, again.Reached)
-			s.inFlight()
-			require.Equal(t, applier.Restored, s.only().Action)
-			s.requireUntouched(before)
+			require.Equal(t, amountsOf(again.Hard), amountsOf(again.Effective))
 		})
 	}
 }
 
-// Once raised, spec.hard follows: the public figures of a drain in which another writer
-// recomputes at each step.
-func TestFollowsTheEffectiveLimits(t *testing.T) {
-	const surge = "limits.cpu=4015m limits.memory=8940039936"
-	s := newScene(t)
-	s.limit("q", "limits.cpu=30 limits.memory=60Gi")
-	s.use("q", "limits.cpu=28405m limits.memory=62820279552")
-	s.inFlight(charged("a", surge), blocked("b", surge))
-	require.Equal(t, applier.Raised, s.only().Action)
-	require.Equal(t, `{"limits.cpu":"38030m","limits.memory":"82304589312"}`, s.hard("q"))
-
-	s.inFlight(charged("b", surge))
-	require.Equal(t, applier.Lowered, s.only().Action)
-	require.Equal(t, `{"limits.cpu":"34015m","limits.memory":"73364549376"}`, s.hard("q"))
-
-	s.inFlight()
-	require.Equal(t, applier.Restored, s.only().Action)
-	require.Equal(t, `{"limits.cpu":"30","limits.memory":"60Gi"}`, s.hard("q"))
-}
-
-// Nothing granted is static, also where usage is above it.
-func TestNothingGrantedIsStatic(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=6")
-	s.inFlight(blocked("a", "limits.cpu=1"))
-	s.apply()
-	require.Equal(t, `{"limits.cpu":"7"}`, s.hard("q"))
-	s.inFlight(queued("a", "limits.cpu=1"))
-	require.Equal(t, applier.Restored, s.only().Action)
-	require.Equal(t, `{"limits.cpu":"4"}`, s.hard("q"))
-}
-
-// What is restored is spelled as it was, and the annotations of others stay.
+// What is enforced in the end is spelled as spec.hard, and the annotations of others stay.
 func TestRestoredByteForByte(t *testing.T) {
 	for _, limits := range []string{
 		"limits.memory=4952Mi", "limits.memory=0.5Gi", "limits.cpu=1500m", "limits.cpu=2.5", "pods=1e3", "pods=0",
@@ -228,109 +138,82 @@ func TestRestoredByteForByte(t *testing.T) {
 		"limits.cpu=4 limits.memory=8Gi pods=10 requests.nvidia.com/gpu=2",
 	} {
 		for _, annotations := range []map[string]string{nil, {"a": "b"}, {applier.DisabledAnnotation: "false"}} {
-			s := newScene(t)
-			s.limit("q", limits)
-			s.edit("tenant/q", func(rq *corev1.ResourceQuota) {
-				rq.Annotations, rq.Labels = maps.Clone(annotations), map[string]string{"c": "d"}
-				rq.Status.Used = rq.Spec.Hard.DeepCopy()
-			})
-			before := s.quota("q")
-			surge := "limits.cpu=1m limits.memory=1Mi pods=1 requests.nvidia.com/gpu=1"
-			s.inFlight(blocked("a", surge))
-			require.Equal(t, applier.Raised, s.only().Action, limits)
-			require.Equal(t, applier.Unchanged, s.only().Action, limits)
-			require.Len(t, s.quota("q").Annotations, 2+len(annotations))
-			s.inFlight()
-			require.Equal(t, applier.Restored, s.only().Action, limits)
-			s.requireUntouched(before)
+			for _, guard := range []bool{false, true} {
+				s := newScene(t)
+				s.config.Guard = guard
+				s.restart()
+				s.limit("q", limits)
+				s.edit("tenant/q", func(rq *corev1.ResourceQuota) {
+					rq.Annotations, rq.Labels = maps.Clone(annotations), map[string]string{"c": "d"}
+					rq.Status.Used = rq.Spec.Hard.DeepCopy()
+				})
+				before := s.quota("q")
+				s.inFlight(blocked("a", "limits.cpu=1m limits.memory=1Mi pods=1 requests.nvidia.com/gpu=1"))
+				s.apply()
+				s.pass(20 * time.Millisecond)
+				s.apply()
+				require.Equal(t, applier.Unchanged, s.only().Action, limits)
+				require.NotEqual(t, amountsOf(before.Spec.Hard), s.hard("q"))
+				s.inFlight()
+				require.Equal(t, applier.Restored, s.only().Action, limits)
+				s.requireUntouched(before)
+				require.Empty(t, s.apply().Quotas)
+			}
 		}
 	}
 }
 
-// Every write that leaves limits other than static has both annotations in it.
-func TestStaticIsWrittenInTheSameUpdate(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=4")
-	s.before = func(verb string) error {
-		require.NotEqual(t, "patch", verb)
-		return nil
-	}
-	s.after = func(string) error {
-		if rq := s.quota("q"); s.hard("q") != `{"limits.cpu":"4"}` {
-			require.Equal(t, `{"limits.cpu":"4"}`, rq.Annotations[applier.StaticAnnotation])
-			require.Equal(t, s.hard("q"), rq.Annotations[applier.AppliedAnnotation])
-		} else {
-			require.Empty(t, rq.Annotations)
-		}
-		return nil
-	}
-	for _, inFlight := range [][]quota.Migration{
-		{blocked("a", "limits.cpu=1")},
-		{blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1")},
-		{blocked("b", "limits.cpu=1")},
-		nil,
-	} {
-		s.inFlight(inFlight...)
-		s.apply()
-	}
-	require.Equal(t, 4, s.updates)
-}
-
-// What somebody changes while a quota is raised is the new static at once.
-func TestEditsAreRebased(t *testing.T) {
+// Its owner changes spec.hard while the quota is raised: the limits follow, and
+// nothing is told.
+func TestStaticIsEdited(t *testing.T) {
 	for name, test := range map[string]struct {
-		edited, raised, static string
-		action                 applier.Action
+		edited string
+		hard   string // with a charged and a waiting migration
+		after  string // without, when kube-controller-manager is down
 	}{
-		"a limit up":            {"limits.cpu=10 pods=11", "limits.cpu=11 pods=11", "limits.cpu=10 pods=10", applier.Raised},
-		"a limit down":          {"limits.cpu=2 pods=11", "limits.cpu=5 pods=11", "limits.cpu=2 pods=10", applier.Raised},
-		"to nothing":            {"limits.cpu=0 pods=11", "limits.cpu=5 pods=11", "limits.cpu=0 pods=10", applier.Raised},
-		"all of them":           {"limits.cpu=6 pods=20", "limits.cpu=7 pods=21", "limits.cpu=6 pods=20", applier.Raised},
-		"one back, one up":      {"limits.cpu=4 pods=20", "limits.cpu=5 pods=21", "limits.cpu=4 pods=20", applier.Raised},
-		"a limit gone":          {"pods=11", "pods=11", "pods=10", applier.Recorded},
-		"a new one":             {"limits.cpu=5 pods=11 configmaps=3", "limits.cpu=5 pods=11 configmaps=3", "limits.cpu=4 pods=10 configmaps=3", applier.Recorded},
-		"a new one it charges":  {"limits.cpu=5 pods=11 limits.memory=1Gi", "limits.cpu=5 pods=11 limits.memory=1.5Gi", "limits.cpu=4 pods=10 limits.memory=1Gi", applier.Raised},
-		"by no more than spell": {"limits.cpu=5000m pods=11", "limits.cpu=5 pods=11", "limits.cpu=4 pods=10", applier.Unchanged},
+		"up":                {"limits.cpu=10 pods=10", "limits.cpu=11 pods=11", "limits.cpu=10 pods=10"},
+		"down":              {"limits.cpu=4 pods=6", "limits.cpu=7 pods=8", "limits.cpu=4 pods=6"},
+		"to nothing":        {"limits.cpu=0 pods=0", "limits.cpu=7 pods=7", "limits.cpu=0 pods=0"},
+		"up and down":       {"limits.cpu=9 pods=4", "limits.cpu=11 pods=7", "limits.cpu=9 pods=4"},
+		"a resource less":   {"limits.cpu=5", "limits.cpu=7", "limits.cpu=5"},
+		"a resource more":   {"limits.cpu=5 pods=5 limits.memory=1Gi", "limits.cpu=7 pods=7 limits.memory=2Gi", "limits.cpu=5 pods=5 limits.memory=1Gi"},
+		"another spelling":  {"limits.cpu=5000m pods=5", "limits.cpu=7 pods=7", "limits.cpu=5 pods=5"},
+		"all of it is gone": {"", "", ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s := newScene(t)
-			s.limit("q", "limits.cpu=4 pods=10")
-			s.use("q", "limits.cpu=4 pods=10")
-			s.inFlight(blocked("a", "limits.cpu=1 pods=1 limits.memory=512Mi"))
-			s.apply()
-			require.Equal(t, jsonOf(t, list("limits.cpu=5 pods=11")), s.hard("q"))
+		for _, first := range []string{"quota controller", "applier"} {
+			t.Run(name+", "+first+" first", func(t *testing.T) {
+				s := newScene(t)
+				s.limit("q", "limits.cpu=5 pods=5")
+				s.use("q", "limits.cpu=6 pods=6")
+				inFlight := []quota.Migration{charged("a", "limits.cpu=1 pods=1 limits.memory=512Mi"), blocked("b", "limits.cpu=1 pods=1 limits.memory=512Mi")}
+				s.inFlight(inFlight...)
+				s.apply()
+				require.Equal(t, "limits.cpu=7 pods=7", s.hard("q"))
 
-			s.write("q", test.edited)
-			result := s.only()
-			require.Equal(t, test.action, result.Action)
-			require.Equal(t, jsonOf(t, list(test.static)), jsonOf(t, result.Static))
-			require.Equal(t, jsonOf(t, list(test.raised)), s.hard("q"))
-			require.Equal(t, applier.Unchanged, s.only().Action)
-			require.Empty(t, s.reasons())
+				s.write("q", test.edited)
+				if first == "applier" {
+					s.apply() // it does not count, so it adds nothing
+				}
+				s.edit("tenant/q", func(rq *corev1.ResourceQuota) {
+					used := list("limits.cpu=6 pods=6 limits.memory=1Gi")
+					rq.Status = corev1.ResourceQuotaStatus{Hard: rq.Spec.Hard.DeepCopy(), Used: corev1.ResourceList{}}
+					for name := range rq.Spec.Hard {
+						rq.Status.Used[name] = used[name]
+					}
+				})
+				s.apply()
+				require.Equal(t, amountsOf(list(test.hard)), s.hard("q"))
+				require.Empty(t, s.reasons())
 
-			s.inFlight()
-			s.apply()
-			require.Equal(t, jsonOf(t, list(test.static)), s.hard("q"))
-			require.Empty(t, s.quota("q").Annotations)
-		})
+				s.inFlight()
+				s.apply()
+				s.pass(time.Second)
+				s.apply()
+				require.Equal(t, amountsOf(list(test.after)), s.hard("q"))
+				require.Equal(t, jsonOf(t, s.quota("q").Spec.Hard), jsonOf(t, s.quota("q").Status.Hard))
+			})
+		}
 	}
-}
-
-func TestAnEditWhileAResetIsPaused(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=4")
-	s.inFlight(blocked("a", "limits.cpu=1"))
-	for range 2 {
-		s.apply()
-		s.write("q", "limits.cpu=4")
-	}
-	require.Equal(t, applier.Pending, s.only().Reached)
-	s.write("q", "limits.cpu=8")
-	s.use("q", "limits.cpu=8")
-	require.Equal(t, applier.Raised, s.only().Action)
-	require.Equal(t, `{"limits.cpu":"9"}`, s.hard("q"))
 }
 
 func TestSeveralAndScopedQuotas(t *testing.T) {
@@ -359,8 +242,8 @@ func TestSeveralAndScopedQuotas(t *testing.T) {
 		"compute": applier.Raised, "pods": applier.Raised, "roomy": applier.Unchanged,
 	}, actions)
 	require.True(t, slices.IsSorted(names))
-	require.Equal(t, `{"limits.cpu":"5"}`, s.hard("compute"))
-	require.Equal(t, `{"count/pods":"10","pods":"5"}`, s.hard("pods"))
+	require.Equal(t, "limits.cpu=5", s.hard("compute"))
+	require.Equal(t, "count/pods=10 pods=5", s.hard("pods"))
 	require.Equal(t, 2, s.updates)
 
 	s.inFlight()
@@ -370,21 +253,128 @@ func TestSeveralAndScopedQuotas(t *testing.T) {
 	}
 }
 
+// Scopes that change in mid-flight change which quota is in the way, and nothing else.
+func TestScopesChange(t *testing.T) {
+	s := full(t)
+	s.apply()
+	require.Equal(t, "limits.cpu=5", s.hard("q"))
+	s.edit("tenant/q", func(rq *corev1.ResourceQuota) {
+		rq.Spec.Scopes = []corev1.ResourceQuotaScope{corev1.ResourceQuotaScopeTerminating}
+	})
+	require.Equal(t, applier.Restored, s.only().Action)
+	require.Empty(t, s.apply().Quotas)
+	s.edit("tenant/q", func(rq *corev1.ResourceQuota) { rq.Spec.Scopes = nil })
+	require.Equal(t, applier.Raised, s.only().Action)
+}
+
+// A target pod has to pass all quotas, so there is room in all of those in its way, or in
+// none; and those that are not in its way stay as they are.
+func TestAllInTheWayOrNone(t *testing.T) {
+	s := newScene(t)
+	s.limit("cpu", "limits.cpu=4")
+	s.limit("pods", "pods=4")
+	s.limit("roomy", "limits.cpu=40 pods=40")
+	s.use("cpu", "limits.cpu=4")
+	s.use("pods", "pods=4")
+	s.use("roomy", "limits.cpu=4 pods=4")
+	s.policy = quota.Policy{Budget: list("pods=0")}
+	s.inFlight(blocked("a", "limits.cpu=1 pods=1"), blocked("b", "limits.cpu=1"))
+	result := s.apply()
+	require.Equal(t, "limits.cpu=5", s.hard("cpu"))
+	require.Equal(t, "pods=4", s.hard("pods"))
+	require.Equal(t, "limits.cpu=40 pods=40", s.hard("roomy"))
+	require.Equal(t, []types.UID{"b"}, result.Quotas[0].Offered)
+	require.Empty(t, deferrals(result.Quotas[0])) // it is the other that says why
+	require.Equal(t, "a BudgetExceeded pods=1", deferrals(result.Quotas[1]))
+	require.Empty(t, deferrals(result.Quotas[2]))
+
+	s.policy = quota.Policy{}
+	s.apply()
+	require.Equal(t, "limits.cpu=6", s.hard("cpu"))
+	require.Equal(t, "pods=5", s.hard("pods"))
+	require.Equal(t, "limits.cpu=40 pods=40", s.hard("roomy"))
+}
+
+// What gets no room because of one quota holds nobody back in another.
+// The second migration of a VM whose first one is not over waits for that, perhaps for
+// hours, and must not hold the others back meanwhile.
+func TestAMigrationThatWaitsForAnotherUsesUpNoBudget(t *testing.T) {
+	s := newScene(t)
+	s.limit("q", "limits.cpu=3")
+	s.use("q", "limits.cpu=4")
+	s.policy = quota.Policy{Budget: list("limits.cpu=2")}
+	first, second, other := charged("a", "limits.cpu=1"), queued("b", "limits.cpu=1"), blocked("c", "limits.cpu=1")
+	second.VMI, first.Over = first.VMI, true
+	s.inFlight(first, second, other)
+	require.Equal(t, []types.UID{"c"}, s.apply().Quotas[0].Offered)
+}
+
+func TestAnUnwantedMigrationUsesUpNoBudget(t *testing.T) {
+	s := newScene(t)
+	s.limit("cpu", "limits.cpu=4")
+	s.limit("pods", "pods=4")
+	s.use("cpu", "limits.cpu=4")
+	s.use("pods", "pods=4")
+	s.policy = quota.Policy{Budget: list("limits.cpu=1 pods=0")}
+	s.inFlight(blocked("a", "limits.cpu=1 pods=1"), blocked("b", "limits.cpu=1"))
+	require.Equal(t, []types.UID{"b"}, s.apply().Quotas[0].Offered)
+}
+
+// A growth by hot-plug must fit static: with no room for it an offer is of no use.
+func TestGrowth(t *testing.T) {
+	for name, test := range map[string]struct {
+		used, hard, deferred string
+	}{
+		"fits static, the surge does not": {"limits.cpu=3", "limits.cpu=6", ""},
+		"both fit only one by one":        {"limits.cpu=1500m", "limits.cpu=6", ""},
+		"does not fit static":             {"limits.cpu=3500m", "limits.cpu=4", "a GrowthAboveStatic limits.cpu=500m"},
+		"all fits":                        {"limits.cpu=1", "limits.cpu=4", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			s.limit("q", "limits.cpu=4")
+			s.use("q", test.used)
+			a := blocked("a", "limits.cpu=2")
+			a.Growth = list("limits.cpu=1 limits.memory=1Ti")
+			s.inFlight(a)
+			require.Equal(t, test.deferred, deferrals(s.only()))
+			require.Equal(t, test.hard, s.hard("q"))
+		})
+	}
+}
+
+// A resource that kube-controller-manager does not count yet is in nobody's way.
+func TestAResourceThatIsNotCounted(t *testing.T) {
+	s := newScene(t)
+	s.config.Guard = true
+	s.restart()
+	s.limit("q", "limits.cpu=4")
+	s.use("q", "limits.cpu=1")
+	s.write("q", "limits.cpu=4 pods=0")
+	s.inFlight(blocked("a", "limits.cpu=1 pods=1"))
+	r := s.only()
+	require.Equal(t, applier.Unchanged, r.Action)
+	require.Empty(t, r.Offered)
+	s.recount("tenant/q", "limits.cpu=1 pods=0")
+	require.Equal(t, applier.Announced, s.only().Action)
+}
+
 func TestQuotaCreatedInMidFlight(t *testing.T) {
 	s := newScene(t)
 	s.inFlight(charged("a", "limits.cpu=1"), blocked("b", "limits.cpu=1"))
 	require.Empty(t, s.apply().Quotas)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=5")
+	s.create(quotaIn("tenant", "q", "limits.cpu=4"))
+	s.edit("tenant/q", func(rq *corev1.ResourceQuota) { rq.Status = corev1.ResourceQuotaStatus{} })
+	uncounted := s.only()
+	require.Equal(t, applier.Unchanged, uncounted.Action)
+	require.Equal(t, "kube-controller-manager has not counted the quota yet", uncounted.Why)
+	s.recount("tenant/q", "limits.cpu=5")
 	require.Equal(t, applier.Raised, s.only().Action)
-	require.Equal(t, `{"limits.cpu":"6"}`, s.hard("q"))
+	require.Equal(t, "limits.cpu=6", s.hard("q"))
 }
 
 func TestQuotaDeletedInMidFlight(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=4")
-	s.inFlight(blocked("a", "limits.cpu=1"))
+	s := full(t)
 	s.before = func(verb string) error { // between the list and the update
 		if verb == "update" {
 			delete(s.quotas, "tenant/q")
@@ -395,8 +385,7 @@ func TestQuotaDeletedInMidFlight(t *testing.T) {
 	require.Empty(t, s.apply().Quotas)
 }
 
-// A quota that is recreated is another one: its annotations are lost, and its limits are
-// its own.
+// A quota that is recreated is another one: nothing of the old one is remembered.
 func TestQuotaRecreatedInMidFlight(t *testing.T) {
 	recreate := func(s *scene) {
 		delete(s.quotas, "tenant/q")
@@ -404,21 +393,14 @@ func TestQuotaRecreatedInMidFlight(t *testing.T) {
 		s.use("q", "limits.cpu=4")
 	}
 	t.Run("between two calls", func(t *testing.T) {
-		s := newScene(t)
-		s.limit("q", "limits.cpu=4")
-		s.use("q", "limits.cpu=4")
-		s.inFlight(blocked("a", "limits.cpu=1"))
+		s := full(t)
 		s.apply()
 		recreate(s)
 		require.Equal(t, applier.Raised, s.only().Action)
-		require.Equal(t, `{"limits.cpu":"5"}`, s.hard("q"))
-		require.Equal(t, `{"limits.cpu":"3"}`, s.quota("q").Annotations[applier.StaticAnnotation])
+		require.Equal(t, "limits.cpu=5", s.hard("q"))
 	})
 	t.Run("before the update", func(t *testing.T) {
-		s := newScene(t)
-		s.limit("q", "limits.cpu=4")
-		s.use("q", "limits.cpu=4")
-		s.inFlight(blocked("a", "limits.cpu=1"))
+		s := full(t)
 		s.before = func(verb string) error {
 			if verb == "update" {
 				s.before = nil
@@ -427,25 +409,11 @@ func TestQuotaRecreatedInMidFlight(t *testing.T) {
 			return nil
 		}
 		require.Equal(t, applier.Raised, s.only().Action)
-		require.Equal(t, `{"limits.cpu":"5"}`, s.hard("q"))
+		require.Equal(t, "limits.cpu=5", s.hard("q"))
 		s.inFlight()
 		s.apply()
-		require.Equal(t, `{"limits.cpu":"3"}`, s.hard("q"))
+		require.Equal(t, "limits.cpu=3", s.hard("q"))
 	})
-}
-
-// The raise counts when status.hard shows it.
-func TestReached(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=4")
-	s.inFlight(blocked("a", "limits.cpu=1"))
-	require.Equal(t, applier.Written, s.only().Reached)
-	require.Equal(t, applier.Written, s.only().Reached)
-	s.enforce()
-	require.Equal(t, applier.Enforced, s.only().Reached)
-	s.inFlight()
-	require.Equal(t, applier.Written, s.only().Reached)
 }
 
 // A part of the ledger that cannot be read is enough to raise, but not to lower.
@@ -465,28 +433,27 @@ func TestPartialLedger(t *testing.T) {
 	broken.err = errors.Join(ledger.ErrPartial, errors.New("key a"))
 	s.inFlight(blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=2"))
 	require.Equal(t, applier.Raised, apply().Action)
-	require.Equal(t, `{"limits.cpu":"7","pods":"5"}`, s.hard("q"))
+	require.Equal(t, "limits.cpu=7 pods=5", s.hard("q"))
 
 	s.inFlight(blocked("c", "pods=1"))
 	require.Equal(t, applier.Raised, apply().Action)
-	require.Equal(t, `{"limits.cpu":"7","pods":"6"}`, s.hard("q"))
+	require.Equal(t, "limits.cpu=7 pods=6", s.hard("q"))
 	s.inFlight()
-	require.Equal(t, applier.Unchanged, apply().Action)
-	s.write("q", "limits.cpu=6 pods=6") // lower than applied: the new static
-	require.Equal(t, applier.Recorded, apply().Action)
-	require.Equal(t, `{"limits.cpu":"6","pods":"6"}`, s.hard("q"))
+	for range 3 {
+		require.Equal(t, applier.Unchanged, apply().Action)
+		s.pass(time.Minute)
+	}
+	require.Equal(t, "limits.cpu=7 pods=6", s.hard("q"))
 
 	broken.err = nil
+	s.apply()
+	s.pass(time.Second)
 	require.Equal(t, applier.Restored, s.only().Action)
-	require.Equal(t, `{"limits.cpu":"6","pods":"5"}`, s.hard("q"))
 }
 
 // Without the ledger, or without the list, nothing is done.
 func TestWhatCannotBeRead(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=4")
-	s.inFlight(blocked("a", "limits.cpu=1"))
+	s := full(t)
 	s.apply()
 	lost := errors.New("lost")
 	s.config.Ledger = &brokenLedger{Ledger: s.record, err: lost}
@@ -510,7 +477,7 @@ func TestWhatCannotBeRead(t *testing.T) {
 	s.config.List = func(context.Context, string) ([]*corev1.ResourceQuota, error) { return nil, lost }
 	s.restart()
 	requireError("tenant", lost, `ResourceQuotas of namespace "tenant": list: lost`)
-	require.Equal(t, `{"limits.cpu":"5"}`, s.hard("q"))
+	require.Equal(t, "limits.cpu=5", s.hard("q"))
 }
 
 // A quota that fails does not keep the applier from the others.
@@ -531,24 +498,21 @@ func TestOneQuotaFails(t *testing.T) {
 		return nil
 	}
 	result, err := s.applier.Apply(s.ctx, "tenant")
-	require.ErrorContains(t, err, "ResourceQuota tenant/b: write: Internal error occurred: etcd")
+	require.ErrorContains(t, err, "ResourceQuota tenant/b: write status: Internal error occurred: etcd")
 	require.NotErrorIs(t, err, applier.ErrForbidden)
 	require.True(t, apierrors.IsInternalError(result.Quotas[1].Err))
-	require.Equal(t, applier.Pending, result.Quotas[1].Reached)
 	require.Equal(t, applier.Unchanged, result.Quotas[1].Action)
-	require.Equal(t, `{"limits.cpu":"5"}`, s.hard("a"))
-	require.Equal(t, `{"limits.cpu":"4"}`, s.hard("b"))
-	require.Equal(t, `{"limits.cpu":"5"}`, s.hard("c"))
+	require.Empty(t, result.Quotas[1].Offered)
+	require.Equal(t, "limits.cpu=5", s.hard("a"))
+	require.Equal(t, "limits.cpu=4", s.hard("b"))
+	require.Equal(t, "limits.cpu=5", s.hard("c"))
 	require.Equal(t, applier.Raised, s.apply().Quotas[1].Action)
 }
 
 // A context that is done stops it before it writes.
 func TestContext(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=4")
-	s.inFlight(blocked("a", "limits.cpu=1"))
-	ctx, cancel := context.WithCancel(context.Background())
+	s := full(t)
+	ctx, cancel := context.WithCancel(s.ctx)
 	s.after = func(string) error { cancel(); return nil }
 	_, err := s.applier.Apply(ctx, "tenant")
 	require.ErrorIs(t, err, context.Canceled)
@@ -560,13 +524,12 @@ func TestResultsAreTheCallers(t *testing.T) {
 	const huge = "12345678901234567890"
 	s := newScene(t)
 	s.limit("q", "limits.memory="+huge)
-	s.use("q", "limits.memory="+huge)
+	s.use("q", "limits.memory=30000000000000000000")
 	cached := s.quota("q")
 	s.config.List = func(context.Context, string) ([]*corev1.ResourceQuota, error) {
 		return []*corev1.ResourceQuota{cached}, nil
 	}
 	s.restart()
-	s.inFlight(blocked("a", "limits.memory="+huge))
 	spoil := func(l corev1.ResourceList) {
 		for name, q := range l {
 			dec := q.AsDec()
@@ -574,26 +537,31 @@ func TestResultsAreTheCallers(t *testing.T) {
 			delete(l, name)
 		}
 	}
+	s.inFlight(charged("c", "limits.memory=17654321098765432110"), blocked("a", "limits.memory="+huge))
 	was := cached.DeepCopy()
-	for range 2 {
+	for i := range 4 {
 		r := s.only()
-		spoil(r.Static)
-		spoil(r.Hard)
-		spoil(r.Decision.Hard)
-		spoil(r.Decision.Regular)
-		spoil(r.Taken)
-		require.Equal(t, jsonOf(t, was), jsonOf(t, cached))
+		for _, l := range []corev1.ResourceList{
+			r.Static, r.Hard, r.Effective, r.Decision.Hard, r.Decision.Regular, r.Decision.Temporary, r.Decision.Available, r.Decision.Surge, r.Decision.Need, r.Taken,
+		} {
+			spoil(l)
+		}
+		for _, d := range r.Decision.Deferred {
+			spoil(d.Missing)
+		}
+		require.Equal(t, jsonOf(t, was), jsonOf(t, cached), i)
 	}
 	cached = s.quota("q")
-	require.Equal(t, `{"limits.memory":"24691357802469135780"}`, s.hard("q"))
+	require.Equal(t, "limits.memory=42345678901234567890", s.hard("q"))
 	require.Equal(t, applier.Unchanged, s.only().Action)
 }
 
 // Calls for one namespace wait for each other, so that they do not conflict.
 func TestConcurrentCalls(t *testing.T) {
 	s := newScene(t)
+	s.config.Parallel.Open = 99
+	s.restart()
 	s.config.Recorder, s.config.Metrics = nil, nil
-	s.config.Budget = list("limits.cpu=100")
 	s.restart()
 	namespaces := []string{"n1", "n2", "n3"}
 	for _, namespace := range namespaces {

@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -19,23 +18,20 @@ func BenchmarkApplyNothingToDo(b *testing.B) {
 		quotaIn("tenant", "a", "limits.cpu=4 limits.memory=8Gi"),
 		quotaIn("tenant", "b", "configmaps=10"),
 	}
+	for _, rq := range quiet {
+		rq.Status.Hard = rq.Spec.Hard
+	}
 	b.Run("no migrations", func(b *testing.B) { benchmarkApply(b, nil, quiet) })
 	for _, n := range []int{1, 10, 100, 1000} {
 		inFlight := make([]quota.Migration, n)
 		for i := range inFlight {
 			inFlight[i] = charged(types.UID(fmt.Sprintf("%08d", i)), "limits.cpu=1 limits.memory=1Gi")
 		}
-		static := quiet[0].Spec.Hard
 		used := list(fmt.Sprintf("limits.cpu=%d limits.memory=%dGi", 4+n, 8+n))
-		raised := applier.WithLimits(quiet[0], static, quota.Effective(static, inFlight, used))
-		raised.Status = corev1.ResourceQuotaStatus{Hard: raised.Spec.Hard, Used: used}
+		raised := quiet[0].DeepCopy()
+		raised.Status = corev1.ResourceQuotaStatus{Hard: quota.Effective(raised.Spec.Hard, inFlight, used), Used: used}
 		b.Run(fmt.Sprintf("raised, migrations=%d", n), func(b *testing.B) {
 			benchmarkApply(b, inFlight, []*corev1.ResourceQuota{raised, quiet[1]})
-		})
-		roomy := quotaIn("tenant", "a", "limits.cpu=10k limits.memory=10Ti")
-		roomy.Status = corev1.ResourceQuotaStatus{Hard: roomy.Spec.Hard, Used: used}
-		b.Run(fmt.Sprintf("fits, migrations=%d", n), func(b *testing.B) {
-			benchmarkApply(b, inFlight, []*corev1.ResourceQuota{roomy, quiet[1]})
 		})
 	}
 }

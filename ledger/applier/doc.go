@@ -1,108 +1,102 @@
-// Package applier writes what the rule says: for a namespace, it reads the migrations in
-// flight from a ledger and the ResourceQuotas with their usage, and makes spec.hard of
-// every quota that the migrations touch what it must be now. It has no goroutines, no
-// clock and no controller framework: whoever embeds it calls [Applier.Apply].
+// Package applier enforces the limits that the rule says: for a namespace, it reads the
+// migrations in flight from a ledger and the ResourceQuotas with their usage, and makes
+// status.hard of every quota what it must be now. It never writes spec.hard, which is the
+// static limit and stays its owner's. It has no goroutines, no clock and no controller
+// framework: whoever embeds it calls [Applier.Apply].
 //
-// # What is written, and when
+//	a, err := applier.New(applier.Config{Ledger: ledger, Quotas: client.CoreV1(), Now: time.Now})
+//	...
+//	result, err := a.Apply(ctx, namespace)
 //
-// A migration that fits into the limits as they are costs no write, unless it stays
-// refused; see below. The first one that does not raises the quota: spec.hard becomes the effective limits, and the same update
-// records the static limits in the annotation [StaticAnnotation] and what was applied in
-// [AppliedAnnotation]. From then on spec.hard follows the effective limits, up and down,
-// until nothing is granted any more. Then it is what it was, byte for byte, and both
-// annotations are gone. So a migration that is blocked costs two writes, and there is no
-// moment at which a crash leaves a raised quota without its static limits.
+// # Why status.hard
 //
-// Resources that the static limits do not have are never added, and a limit of zero is a
-// limit. While the quota is raised anybody may edit it: what differs from the applied
-// limits is new static (quota.Rebase), at once.
+// The API defines status.hard as the set of enforced hard limits, and quota admission reads
+// nothing else. kube-controller-manager sets it back to spec.hard whenever it recounts the
+// quota: when a counted object ends, when the spec changes, and every five minutes. So a
+// raise ends by itself, whatever happens to this process, and nothing has to be restored.
 //
-// KubeVirt can make use of a raise when status.hard shows it; see [Reached].
+// # What is enforced
 //
-// # Room that does not help
+//   - The surge of charged migrations is on top of the static limits for as long as it is
+//     charged, also if they fitted without it: regular workloads keep what they had.
+//   - A migration without a target pod gets its surge on top while it has an offer.
+//   - With neither, status.hard is spec.hard.
 //
-// The target pod of a guest that grows by hot-plug is charged its growth beside the surge,
-// and no ledger says how much that is. So there may be room for the surge in the limits as
-// they are, and the pod is refused all the same. Therefore a granted migration that stays
-// refused for five seconds raises the limits by its surge, as if there were no room:
-// growth that fits static fits then, and growth that does not stays refused. A nudge (see
-// migration.Nudger) ends before that what has merely lost a race. Result.RetryAfter says
-// when to look again; after a restart the five seconds begin anew.
+// Resources that spec.hard does not limit are never added, a limit of zero is a limit, and
+// a resource that kube-controller-manager has not counted yet is left to it.
 //
-// # Usage that runs ahead
+// # Offers
 //
-// The API server charges a target pod before the pod is stored. So for some milliseconds
-// the usage has a pod of which the ledger still says that it is blocked, and the rule
-// would take it for regular usage and raise by one surge more. Therefore regular usage
-// that comes to be above static while a quota is raised is looked at for one second:
-// meanwhile the limits are left as they are, if they are enough for the case that it is
-// made of the granted target pods, and Result.RetryAfter says when to look again. What
-// is still there after that second is regular usage: limits follow it, and it is reported
-// as taken. The price is that a migration whose room was taken is helped a second later.
-// What is charged is covered all the time.
+// An offer is room that is open for a target pod which has not come. It is made to two
+// migrations at a time, because KubeVirt creates one pod after the other, and to no more
+// than KubeVirt can start (see [Parallel]), in KubeVirt's order, as soon as they are in the
+// ledger. It ends when the pod is charged, and lapses after one second. A lapsed
+// offer is made again when a migration ends anywhere in the cluster, and after pauses of
+// 2 s, 4 s and so on up to a minute. If more migrations run than KubeVirt was thought to
+// run, the limit is learned; an offer beyond the limit, one at a time with pauses that
+// grow from 10 s to 5 min, finds that out.
+//
+// No offer is made that cannot help: where a quota in the way is switched off or may not be
+// written, where a quota that is none of the namespace has refused the target pod, where the budget does not last, where the guest grows by more than the static
+// limits have left. A target pod has to pass all quotas that see it, so there is room in all
+// of those that are in its way, or in none; quotas that are not in its way stay closed.
+// The deferred migrations are in Decision.Deferred.
+//
+// # When it is written
+//
+// At once: room for a target pod, the surge of a target pod that has come, the end of an
+// offer. After a recount has reset what only charged migrations need, it is written again
+// after 100 ms, and no more often than once a second: a namespace in which 20 pods end per
+// second costs one write per second. What charged migrations no longer need is taken
+// away by kube-controller-manager together with the usage; if it does not come within
+// 150 ms, by this package.
+//
+// A migration that is refused costs one write (with [Config].Guard three), and one that
+// fits costs one.
+//
+// # What is taken
+//
+// Until its pod comes, any pod may take the room of an offer. [OfferAnnotation] lets an
+// admission policy keep them out. What regular workloads take above static does not lift
+// the limit, uses the budget up, and is recorded in an event after a second. It ends when
+// usage falls.
+//
+// One theft as large as the largest waiting surge is forgiven, so that it does not stop a
+// drain; from then on there is one offer at a time in the namespace. So with the default of
+// two offers at a time, regular workloads never hold more above static than the surges of two
+// migrations, and of those that have ended and that the ledger still has at that moment. At
+// that point the waiting migrations are deferred, as RegularAboveStatic.
+//
+// Regular usage that was above static before the offer lifts the limit: static was lowered,
+// or overhead grew. If usage rises above static while there is no room for it, no offer is
+// made until that has stood for a second: it may be the source pod of a migration that has
+// ended, which kube-controller-manager has not recounted yet.
 //
 // # Others who write
 //
-// Every update carries the resourceVersion of what it was computed from. A conflict is
-// resolved on fresh data.
-//
-// A second writer that knows the static limits only, like Rancher before its shim, resets
-// a raise. The raise is made again at once, and if it is reset again, after pauses of 1 s,
-// 2 s and so on up to a minute, so that a writer that reacts to its own changes comes to
-// rest. Two minutes without a reset, and the next one is the first again.
-//
-// A write that is refused by RBAC, a webhook or a policy is an [ErrForbidden], and is
-// tried again after 5 s, 10 s and so on up to 5 minutes, or when the quota (its labels,
-// annotations or spec) or the policy of the namespace has changed.
-//
-// If an annotation has been tampered with, the static limits are not known. Then the quota
-// is left alone, neither raised nor lowered, and Apply returns an [ErrUnreadable] that
-// names it: limits that cover what is charged stay, and no raised limit becomes a static
-// one unnoticed. A person repairs the annotation; or sets spec.hard to the static limits
-// and removes both annotations, because a quota without them is one whose spec.hard is
-// static.
+// Every update carries the resourceVersion of the quota that it was computed from. A
+// conflict is resolved on fresh data. A write that is refused by RBAC, a webhook or a policy is an
+// [ErrForbidden], and is tried again after 5 s, 10 s and so on up to 5 minutes, or when the
+// quota (its labels, annotations or spec) or the policy of the namespace has changed.
 //
 // # Switching it off
 //
 // The annotation [DisabledAnnotation] on one quota, Config.DisabledFor, or Config.Disabled
-// for all: no limit is raised any more, not even to undo a reset. What is raised stays as
-// far as charged migrations need it, follows them down, and ends at static.
-//
-// # Guarding a raise
-//
-// Until the target pod comes, any pod may take the room that was made for it. Config.Guard
-// publishes what an admission policy needs to keep it; see [GuardAnnotation].
-//
-// # Budgets
-//
-// The Budget of a namespace's policy and Config.Budget for all of them together cap the
-// surge for which limits are raised. Whatever is charged counts, and is never taken back.
-// Who waits, and why, is in Decision.Deferred. A migration that waits in one quota is
-// granted in no other quota of its namespace, unless it has room there as it is.
-//
-// The global budget is counted in memory. After a restart it knows of a namespace when
-// Apply was called for it, so call it for all before the first migration is granted, or
-// grants may exceed the budget until then by what was granted before the restart. It is
-// counted by this process alone: of several replicas one should apply (leader election).
-// Namespaces that wait for it are asked to call again every second, and lose their turn
-// if they do not for a minute.
+// for all: nothing is written any more. kube-controller-manager restores.
 //
 // # What is remembered
 //
-// Only in memory, and lost with a restart: the pauses, what of the usage is settled (so
-// what was taken before is not reported), since when somebody is refused in spite of room,
-// and what was told in events. When limits are written depends on it, but not which.
+// Only in memory, and lost with a restart: offers, what was taken, pauses, and what was
+// told in events.
 //
 // # Events and logs
 //
-// What an event tells is logged too, and each write at verbosity 2, by the logger that
-// klog.FromContext finds in the context of Apply.
+// Events are on the ResourceQuota. Each write and what an event tells is logged by the
+// logger that klog.FromContext finds in the context of Apply.
 //
-//	HeadroomRefused     a write was refused; once until one succeeds
-//	HeadroomReset       another writer has reset a raise
-//	HeadroomTaken       regular usage came to be above static while the quota was raised
-//	HeadroomDeferred    other migrations than before wait, or for other reasons
-//	HeadroomUnreadable  the annotations cannot be read; once for each content of them
+//	HeadroomRefused   a write was refused; once until one succeeds
+//	HeadroomTaken     regular workloads have taken room that was open for target pods
+//	HeadroomDeferred  other migrations than before wait, or for other reasons
 //
 // # What it needs
 //
@@ -113,7 +107,10 @@
 //	rules:
 //	- apiGroups: [""]
 //	  resources: [resourcequotas]
-//	  verbs: [get, list, watch, update]
+//	  verbs: [get, list, watch]
+//	- apiGroups: [""]
+//	  resources: [resourcequotas/status]
+//	  verbs: [update]
 //
 // List is used if there is no Config.List, get after conflicts; watch, and list, are for
 // the cache behind Config.List and for whoever calls Apply on events. The recorder of

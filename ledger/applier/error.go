@@ -8,18 +8,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-var (
-	// ErrForbidden says that the API server refused to write a quota: RBAC, an admission
-	// webhook, a ValidatingAdmissionPolicy or the validation of ResourceQuotas did. It
-	// would refuse the same again. Its own error is inside as well, so that
-	// apierrors.IsForbidden holds if that is what it said. A webhook says whatever it
-	// likes (400, and no reason, if it says nothing); a policy says Invalid, unless it
-	// names Forbidden, Unauthorized or RequestEntityTooLarge.
-	ErrForbidden = errors.New("the API server refuses it")
-	// ErrUnreadable says that the annotations of a raised quota cannot be understood,
-	// so that its static limits are not known.
-	ErrUnreadable = errors.New("the record of the static limits cannot be read")
-)
+// ErrForbidden says that the API server refused to write a quota: RBAC, an admission
+// webhook, a ValidatingAdmissionPolicy or the validation of ResourceQuotas did. It
+// would refuse the same again. Its own error is inside as well, so that
+// apierrors.IsForbidden holds if that is what it said. A webhook says whatever it
+// likes (400, and no reason, if it says nothing); a policy says Invalid, unless it
+// names Forbidden, Unauthorized or RequestEntityTooLarge.
+var ErrForbidden = errors.New("the API server refuses it")
 
 // An Error says what failed on which ResourceQuota. It wraps the error of the ledger or
 // of the API server, so that errors.Is and the functions of
@@ -27,9 +22,7 @@ var (
 type Error struct {
 	Namespace string
 	Quota     string // the name of the ResourceQuota; empty: it is about all of them
-	// Annotation is the one that cannot be read; empty: it is about something else.
-	Annotation string
-	Err        error
+	Err       error
 }
 
 func (e *Error) Error() string {
@@ -37,19 +30,15 @@ func (e *Error) Error() string {
 	if e.Quota == "" {
 		where = fmt.Sprintf("ResourceQuotas of namespace %q", e.Namespace)
 	}
-	if e.Annotation != "" {
-		where += ": annotation " + e.Annotation
-	}
 	return fmt.Sprintf("%s: %v", where, e.Err)
 }
 
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// WorthRetry returns what of err, an error of [Applier.Apply], more tries may cure: all but
-// what is ErrForbidden or ErrUnreadable. Those two are for an administrator, who is told by
-// events and Metrics, and trying again before RetryAfter does not help. It returns nil if
-// nothing is left.
+// WorthRetry returns the part of err, an error of [Applier.Apply], that is worth retrying:
+// all but ErrForbidden. That one is for an administrator, who learns of it by events and
+// Metrics, and a retry before RequeueAfter does not help. It returns nil if nothing is left.
 func WorthRetry(err error) error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
@@ -57,7 +46,7 @@ func WorthRetry(err error) error {
 	}
 	var rest []error
 	for _, one := range joined.Unwrap() {
-		if !errors.Is(one, ErrForbidden) && !errors.Is(one, ErrUnreadable) {
+		if !errors.Is(one, ErrForbidden) {
 			rest = append(rest, one)
 		}
 	}

@@ -30,7 +30,7 @@ func fullQuota() *corev1.ResourceQuota {
 	}
 }
 
-// A blocked migration raises the quota; when it is over the quota is what it was.
+// A blocked migration raises status.hard; when it is over the quota is what it was.
 func Example() {
 	ctx := context.Background()
 	client := fake.NewClientset(fullQuota())
@@ -70,14 +70,13 @@ func Example() {
 // into the queue after some time.
 func work(ctx context.Context, a *applier.Applier, namespace string, add func(namespace string, after time.Duration)) error {
 	result, err := a.Apply(ctx, namespace)
-	if result.RetryAfter > 0 {
-		add(namespace, result.RetryAfter)
+	if result.RequeueAfter > 0 {
+		add(namespace, result.RequeueAfter)
 	}
-	if errors.Is(err, applier.ErrForbidden) || errors.Is(err, applier.ErrUnreadable) {
+	if errors.Is(err, applier.ErrForbidden) {
 		fmt.Println("for the administrator:", err)
-		return nil
 	}
-	return err // the queue's rate limiter tries again
+	return applier.WorthRetry(err) // the queue's rate limiter tries again
 }
 
 // Refuses is a cluster in which a webhook guards the quotas.
@@ -112,25 +111,7 @@ func ExampleApplier_Apply() {
 	fmt.Println("error for the queue:", err)
 
 	// Output:
-	// tenant again after 5s
-	// for the administrator: ResourceQuota tenant/q: write: the API server refuses it: resourcequotas "q" is forbidden: it is managed
+	// tenant again after 1s
+	// for the administrator: ResourceQuota tenant/q: write status: the API server refuses it: resourcequotas "q" is forbidden: it is managed
 	// error for the queue: <nil>
-}
-
-// An admission webhook, or a person, asks what the tenant was given.
-func ExampleStatic() {
-	rq := fullQuota()
-	raised := applier.WithLimits(rq, rq.Spec.Hard, corev1.ResourceList{
-		corev1.ResourceLimitsMemory: resource.MustParse("5Gi"),
-	})
-	static, err := applier.Static(raised)
-	fmt.Println(static.Name(corev1.ResourceLimitsMemory, resource.BinarySI), err)
-
-	delete(raised.Annotations, applier.StaticAnnotation)
-	_, err = applier.Static(raised)
-	fmt.Println(err)
-
-	// Output:
-	// 4Gi <nil>
-	// ResourceQuota tenant/q: annotation headroom.vmquota.io/static: the record of the static limits cannot be read: it is missing
 }

@@ -2,140 +2,154 @@ package applier_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/types"
-	"pgregory.net/rapid"
 
 	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/quota"
 )
 
-func (s *scene) guard() string { return s.quota("q").Annotations[applier.GuardAnnotation] }
-
-// guarded is a quota of 4 cores, of which 3 are used, and a blocked migration of 2.
+// guarded is a scene with Config.Guard, a full quota and a blocked migration.
 func guarded(t tb) *scene {
-	s := newScene(t)
+	s := full(t)
 	s.config.Guard = true
 	s.restart()
-	s.limit("q", "limits.cpu=4 pods=10")
-	s.use("q", "limits.cpu=3 pods=1")
-	s.inFlight(blocked("a", "limits.cpu=2 pods=1"))
 	return s
 }
 
-// What regular workloads may bring usage to is published with the raise, follows what the
-// migration holds, and is gone with the raise.
+func (s *scene) isAnnotated() bool {
+	_, ok := s.quota("q").Annotations[applier.OfferAnnotation]
+	return ok
+}
+
+// The annotation comes 20 ms before the room, with a status.hard that is one unit above
+// spec.hard, and goes when the pod is charged.
 func TestGuard(t *testing.T) {
 	s := guarded(t)
-	before := s.quota("q")
+	r := s.only()
+	require.Equal(t, applier.Announced, r.Action)
+	require.Equal(t, "limits.cpu=4001m", amountsOf(r.Hard))
+	require.Equal(t, "limits.cpu=5", amountsOf(r.Effective))
+	require.Empty(t, r.Offered)
+	require.Equal(t, 20*time.Millisecond, r.RequeueAfter)
+	require.True(t, s.isAnnotated())
+
+	s.pass(19 * time.Millisecond)
+	r = s.only()
+	require.Equal(t, applier.Unchanged, r.Action)
+	require.Equal(t, time.Millisecond, r.RequeueAfter)
+	s.pass(time.Millisecond)
 	require.Equal(t, applier.Raised, s.only().Action)
-	require.Equal(t, 1, s.updates, "it is published by the update that raises")
-	require.Equal(t, `{"limits.cpu":"6","pods":"11"}`, s.hard("q"))
-	require.Equal(t, `{"limits.cpu":"4","pods":"10"}`, s.guard())
+	require.Equal(t, "limits.cpu=5", s.hard("q"))
+	require.True(t, s.isAnnotated())
 
-	// The target pod is charged before the ledger says so. Usage is above the limit.
-	s.use("q", "limits.cpu=5 pods=2")
+	s.use("q", "limits.cpu=5")
+	s.inFlight(charged("a", "limits.cpu=1"))
+	require.Equal(t, applier.Announced, s.only().Action)
+	require.Equal(t, "limits.cpu=5", s.hard("q"))
+	require.False(t, s.isAnnotated())
 	require.Equal(t, applier.Unchanged, s.only().Action)
-	require.Equal(t, `{"limits.cpu":"4","pods":"10"}`, s.guard())
-
-	// Now it does, and the limit is as far above usage as static is above regular usage.
-	s.inFlight(charged("a", "limits.cpu=2 pods=1"))
-	require.Equal(t, applier.Recorded, s.only().Action)
-	require.Equal(t, `{"limits.cpu":"6","pods":"11"}`, s.guard())
-	require.Equal(t, `{"limits.cpu":"6","pods":"11"}`, s.hard("q"))
-	require.Equal(t, applier.Unchanged, s.only().Action)
-
-	// Another one is blocked: the limits rise, and what is for regular workloads stays.
-	s.inFlight(charged("a", "limits.cpu=2 pods=1"), blocked("b", "limits.cpu=2 pods=1"))
-	require.Equal(t, applier.Raised, s.only().Action)
-	require.Equal(t, `{"limits.cpu":"8","pods":"12"}`, s.hard("q"))
-	require.Equal(t, `{"limits.cpu":"6","pods":"11"}`, s.guard())
-
-	s.inFlight()
-	s.use("q", "limits.cpu=3 pods=1")
-	require.Equal(t, applier.Restored, s.only().Action)
-	s.requireUntouched(before)
-	require.Equal(t, 4, s.updates)
+	require.Equal(t, []string{"Announced q", "Raised q", "Announced q"}, s.counted())
 }
 
-// Without Config.Guard the same costs the two writes that it always did.
-func TestNoGuard(t *testing.T) {
-	s := guarded(t)
-	s.config.Guard = false
-	s.restart()
-	s.apply()
-	s.use("q", "limits.cpu=5 pods=2")
-	s.inFlight(charged("a", "limits.cpu=2 pods=1"))
-	s.apply()
-	require.Empty(t, s.guard())
-	require.Equal(t, 1, s.updates)
-}
-
-// Held surge that is not in the usage makes no room: a pod has ended, and the ledger has
-// not heard of it.
-func TestGuardBehindUsage(t *testing.T) {
-	s := guarded(t)
-	s.inFlight(charged("a", "limits.cpu=2 pods=1"))
-	s.use("q", "limits.cpu=1 pods=1")
-	s.inFlight(charged("a", "limits.cpu=2 pods=1"), blocked("b", "limits.cpu=9 pods=1"))
-	s.apply()
-	require.Equal(t, `{"limits.cpu":"5","pods":"11"}`, s.guard())
-}
-
-// Whoever changes or removes the annotation changes it for as long as it takes to look.
-// Switching the guard off removes it.
-func TestGuardIsKept(t *testing.T) {
-	s := guarded(t)
-	s.apply()
-	for _, value := range []string{"", `{"limits.cpu":"100"}`, "?"} {
-		s.edit("tenant/q", func(rq *corev1.ResourceQuota) { setAnnotation(rq, applier.GuardAnnotation, value) })
-		require.Equal(t, applier.Recorded, s.only().Action)
-		require.Equal(t, `{"limits.cpu":"4","pods":"10"}`, s.guard())
+// A recount ends the guard, because the admission policy asks for a status.hard above
+// spec.hard. So what comes after it is in two steps again.
+func TestGuardAndARecount(t *testing.T) {
+	for name, passed := range map[string]time.Duration{"between the steps": 10 * time.Millisecond, "during the offer": 20 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			s := guarded(t)
+			s.apply()
+			s.pass(passed)
+			s.apply()
+			s.recount("tenant/q", "limits.cpu=4")
+			require.True(t, s.isAnnotated())
+			r := s.only()
+			require.Equal(t, applier.Announced, r.Action)
+			require.Equal(t, "limits.cpu=4001m", s.hard("q"))
+			require.Equal(t, 20*time.Millisecond, r.RequeueAfter)
+			s.pass(20 * time.Millisecond)
+			require.Equal(t, applier.Raised, s.only().Action)
+			require.Equal(t, "limits.cpu=5", s.hard("q"))
+		})
 	}
-	s.config.Guard = false
-	s.restart()
-	require.Equal(t, applier.Recorded, s.only().Action)
-	require.NotContains(t, s.quota("q").Annotations, applier.GuardAnnotation)
-	require.Equal(t, `{"limits.cpu":"6","pods":"11"}`, s.hard("q"))
 }
 
-// Whatever is in flight and whatever is used: a regular workload that fits what the
-// annotation says fits what the rule leaves, when usage and ledger agree.
-func TestGuardIsTheRule(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		s := guarded(t)
-		cores := rapid.IntRange(0, 9)
-		var migrations []quota.Migration
-		held := 0
-		for _, uid := range []types.UID{"a", "b", "c"} {
-			m := blocked("", "")
-			m.UID, m.Surge = uid, cpu(cores.Draw(t, "surge"))
-			if rapid.Bool().Draw(t, "charged") {
-				m.State = quota.Charged
-				q := m.Surge["limits.cpu"]
-				held += int(q.AsApproximateFloat64())
-			}
-			migrations = append(migrations, m)
-		}
-		used := held + cores.Draw(t, "regular")
-		s.edit("tenant/q", func(rq *corev1.ResourceQuota) { rq.Status.Used = cpu(used) })
-		s.inFlight(migrations...)
-		s.apply()
-		if s.guard() == "" {
-			return // it is not raised
-		}
-		var limits map[string]string
-		require.NoError(t, jsonInto(s.guard(), &limits))
-		decision := quota.Policy{}.Decide(list("limits.cpu=4 pods=10"), migrations, cpu(used))
-		available, limit := decision.Available["limits.cpu"], list("limits.cpu=" + limits["limits.cpu"])["limits.cpu"]
-		room := max(0, limit.AsApproximateFloat64()-float64(used))
-		require.InDelta(t, available.AsApproximateFloat64(), room, 1e-9)
-	})
+// Where charged migrations are on top the limit is above spec.hard already; and a further
+// offer needs no second announcement.
+func TestGuardBesideOthers(t *testing.T) {
+	s := guarded(t)
+	s.use("q", "limits.cpu=5")
+	s.inFlight(charged("c", "limits.cpu=1"))
+	s.apply()
+	require.Equal(t, "limits.cpu=5", s.hard("q"))
+	require.False(t, s.isAnnotated())
+
+	s.inFlight(charged("c", "limits.cpu=1"), blocked("a", "limits.cpu=1"))
+	require.Equal(t, applier.Announced, s.only().Action)
+	require.Equal(t, "limits.cpu=5", s.hard("q"))
+	s.pass(20 * time.Millisecond)
+	s.apply()
+	require.Equal(t, "limits.cpu=6", s.hard("q"))
+	s.inFlight(charged("c", "limits.cpu=1"), blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1"))
+	require.Equal(t, applier.Raised, s.only().Action)
+	require.Equal(t, "limits.cpu=7", s.hard("q"))
 }
 
-func cpu(cores int) corev1.ResourceList {
-	return corev1.ResourceList{"limits.cpu": *resource.NewQuantity(int64(cores), resource.DecimalSI)}
+func TestGuardEndsWithTheOffer(t *testing.T) {
+	for name, end := range map[string]func(s *scene){
+		"gone":            func(s *scene) { s.inFlight() },
+		"lapsed":          func(s *scene) { s.pass(time.Second) },
+		"it fits now":     func(s *scene) { s.use("q", "limits.cpu=3") },
+		"no more guarded": func(s *scene) { s.config.Guard = false; s.restart() },
+	} {
+		for _, announcedOnly := range []bool{true, false} {
+			t.Run(name, func(t *testing.T) {
+				s := guarded(t)
+				s.apply()
+				if !announcedOnly {
+					s.pass(20 * time.Millisecond)
+					s.apply()
+				}
+				require.True(t, s.isAnnotated())
+				end(s)
+				s.apply()
+				require.False(t, s.isAnnotated())
+				if s.config.Guard {
+					require.Equal(t, "limits.cpu=4", s.hard("q"))
+				}
+			})
+		}
+	}
+}
+
+// What an offer that is left behind is cleaned of, also without any migration.
+func TestAnAnnotationThatIsLeft(t *testing.T) {
+	s := newScene(t)
+	s.limit("q", "limits.cpu=4")
+	s.edit("tenant/q", func(rq *corev1.ResourceQuota) { setAnnotation(rq, applier.OfferAnnotation, "open") })
+	require.Equal(t, applier.Announced, s.only().Action)
+	require.Empty(t, s.quota("q").Annotations)
+	require.Empty(t, s.apply().Quotas)
+}
+
+// The unit is of a resource of which nobody wants so little, if there is one.
+func TestTheUnit(t *testing.T) {
+	for limits, unit := range map[string]string{
+		"limits.cpu=4 limits.memory=4Gi pods=4":  "limits.cpu=4 limits.memory=4294967297 pods=4",
+		"requests.cpu=4 pods=4":                  "pods=4 requests.cpu=4001m",
+		"requests.storage=1Gi requests.memory=1": "requests.memory=2 requests.storage=1Gi",
+		"pods=4":                                 "pods=5",
+		"count/pods=7 pods=4":                    "count/pods=8 pods=4",
+	} {
+		s := newScene(t)
+		s.config.Guard = true
+		s.restart()
+		s.limit("q", limits)
+		s.edit("tenant/q", func(rq *corev1.ResourceQuota) { rq.Status.Used = rq.Spec.Hard.DeepCopy() })
+		s.inFlight(quota.Migration{UID: "a", Surge: list("limits.cpu=2 requests.cpu=2 requests.memory=2 limits.memory=2 pods=2 count/pods=2")})
+		require.Equal(t, applier.Announced, s.only().Action)
+		require.Equal(t, unit, s.hard("q"))
+	}
 }

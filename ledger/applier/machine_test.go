@@ -20,14 +20,13 @@ import (
 )
 
 // A machine is a namespace in which anything happens: migrations come, are refused, start
-// and end; regular workloads come and go; admins edit limits, another writer resets them;
-// switches are thrown; updates conflict, are refused or get lost; the ledger and
-// status.hard lag behind; the process restarts. It counts in small whole numbers of its
-// own, so that nothing of the applier's arithmetic is in it.
+// and end; regular workloads come and go; the owner edits limits; kube-controller-manager
+// recounts, or is down; switches are thrown; updates conflict, are refused or get lost; the
+// ledger lags behind; the process restarts. It counts in small whole numbers of its own, so
+// that nothing of the applier's arithmetic is in it.
 type machine struct {
 	*scene
-	static     map[string]limits // what the tenant was given, by quota
-	regular    map[string]limits // what regular workloads use
+	regular    map[string]limits // what regular workloads use, by quota
 	migrations map[types.UID]*moving
 	started    int
 	off        map[string]bool // by quota; "" is all of them
@@ -47,7 +46,6 @@ type moving struct {
 func newMachine(t *rapid.T) *machine {
 	m := &machine{
 		scene:      newScene(t),
-		static:     map[string]limits{"both": {"limits.cpu": 4, "pods": 4}, "pods": {"pods": 5}},
 		regular:    map[string]limits{"both": {"limits.cpu": 3, "pods": 3}, "pods": {"pods": 3}},
 		migrations: map[types.UID]*moving{},
 		off:        map[string]bool{},
@@ -55,13 +53,13 @@ func newMachine(t *rapid.T) *machine {
 	m.limit("both", "limits.cpu=4 pods=4")
 	m.limit("pods", "pods=5", corev1.ResourceQuotaScopeNotBestEffort)
 	m.policy = rapid.SampledFrom([]quota.Policy{{}, {}, {Budget: list("limits.cpu=3")}, {Strict: true}, {Eager: true}}).Draw(t, "policy")
-	if rapid.Bool().Draw(t, "global budget") {
-		m.config.Budget = list("limits.cpu=4 pods=3")
-	}
+	m.config.Guard = rapid.Bool().Draw(t, "guard")
 	m.config.Disabled = func() bool { return m.off[""] }
 	m.before, m.after = m.fail, m.lose
 	m.restart()
-	m.charge()
+	for _, name := range m.names() {
+		m.countAgain(name)
+	}
 	return m
 }
 
@@ -72,7 +70,7 @@ func (m *machine) fail(verb string) error {
 	}
 	if m.conflicts > 0 {
 		m.conflicts--
-		for name := range m.static {
+		for _, name := range m.names() {
 			m.edit("tenant/"+name, func(rq *corev1.ResourceQuota) { rq.Labels = map[string]string{"n": fmt.Sprint(m.version)} })
 		}
 	}
@@ -90,21 +88,25 @@ func (m *machine) lose(verb string) error {
 	return nil
 }
 
-// charge makes status.used what it is.
-func (m *machine) charge() {
-	for name, regular := range m.regular {
-		m.edit("tenant/"+name, func(rq *corev1.ResourceQuota) {
-			rq.Status.Used = corev1.ResourceList{}
-			for r, n := range regular {
-				for _, migration := range m.migrations {
-					if migration.State == quota.Charged {
-						n += migration.surge[r]
-					}
-				}
-				rq.Status.Used[r] = *resource.NewQuantity(n, resource.DecimalSI)
+// usage is what the pods charge.
+func (m *machine) usage(name string) corev1.ResourceList {
+	used := corev1.ResourceList{}
+	for r, n := range m.regular[name] {
+		for _, migration := range m.migrations {
+			if migration.State == quota.Charged {
+				n += migration.surge[r]
 			}
-		})
+		}
+		used[r] = *resource.NewQuantity(n, resource.DecimalSI)
 	}
+	return used
+}
+
+// countAgain is kube-controller-manager.
+func (m *machine) countAgain(name string) {
+	m.edit("tenant/"+name, func(rq *corev1.ResourceQuota) {
+		rq.Status = corev1.ResourceQuotaStatus{Hard: rq.Spec.Hard.DeepCopy(), Used: m.usage(name)}
+	})
 }
 
 // observe makes the ledger say what is.
@@ -122,92 +124,80 @@ func (m *machine) observe() {
 
 func (m *machine) names() []string { return []string{"both", "pods"} }
 
-// amountOf returns a small whole number.
+// amountOf returns a small whole number; the unit of the guard is none.
 func (m *machine) amountOf(l corev1.ResourceList, name corev1.ResourceName) int64 {
 	q := l[name]
-	n, ok := q.AsInt64()
-	require.True(m.t, ok)
-	return n
+	return q.Value() //nolint:forbidigo // see there
 }
 
 // call applies, and holds what is true after any Apply.
 func (m *machine) call() {
-	updates, lost := m.updates, false
+	updates := m.updates
+	specs := map[string]string{}
+	for _, name := range m.names() {
+		specs[name] = jsonOf(m.t, m.quota(name).Spec)
+	}
 	result, err := m.applier.Apply(m.ctx, "tenant")
 	if err != nil {
-		require.True(m.t, m.refusing && errors.Is(err, applier.ErrForbidden) || m.lost || errors.Is(err, applier.ErrForbidden), err)
-		require.False(m.t, errors.Is(err, applier.ErrUnreadable), err)
+		require.True(m.t, m.lost || errors.Is(err, applier.ErrForbidden), err)
 	}
 	unsure := false // a lost answer may stand for a write
 	for _, q := range result.Quotas {
 		if q.Action != applier.Unchanged {
 			updates++
 		}
+		require.NotEmpty(m.t, q.Why)
 		if q.Err != nil {
-			if !m.lost {
-				require.Positive(m.t, q.RetryAfter)
-			}
+			require.Equal(m.t, applier.Unchanged, q.Action)
 			unsure = true
 			continue
 		}
-		m.requireCovered(q)
+		m.requireCovered(q, result.RequeueAfter)
 	}
 	if unsure {
 		updates = max(updates, m.updates)
 	}
-	if !lost {
-		require.Equal(m.t, updates, m.updates, "writes that no result has")
+	require.Equal(m.t, updates, m.updates, "writes that no result has")
+	for _, name := range m.names() {
+		require.Equal(m.t, specs[name], jsonOf(m.t, m.quota(name).Spec))
 	}
 }
 
-// requireCovered holds that the quota has room for what it must have room for, by the
-// ledger as it is.
-func (m *machine) requireCovered(q applier.QuotaResult) {
+// requireCovered holds that the quota enforces what it must, by the ledger as it is, or
+// that there is a time at which it will.
+func (m *machine) requireCovered(q applier.QuotaResult, again time.Duration) {
 	inFlight, err := m.record.Migrations(m.ctx, "tenant")
 	require.NoError(m.t, err)
 	rq := m.quota(q.Name)
-	off := m.off[""] || m.off[q.Name]
-	for r, static := range m.static[q.Name] {
-		hard, used := m.amountOf(rq.Spec.Hard, r), m.amountOf(rq.Status.Used, r)
-		var charged, granted, need int64
-		for _, migration := range inFlight {
-			surge := m.amountOf(migration.Surge, r)
-			if migration.State == quota.Charged {
-				charged += surge
-			}
-			if slices.Contains(q.Decision.Granted, migration.UID) {
-				granted += surge
-				if migration.State != quota.Charged {
-					need += surge
-				}
-			}
-		}
-		raised := rq.Annotations[applier.StaticAnnotation] != ""
-		switch {
-		case off || q.Reached == applier.Pending:
-		case raised:
-			require.GreaterOrEqual(m.t, hard, static+charged, "%s: less than static and what is charged", r)
-			require.GreaterOrEqual(m.t, hard, static+granted, "%s: less than static and what is granted", r)
-			if q.RetryAfter == 0 && !m.policy.Strict {
-				require.GreaterOrEqual(m.t, hard, used+need, "%s: no room for what is granted", r)
-			}
-		case granted > 0:
-			require.GreaterOrEqual(m.t, hard, used+need, "%s: not raised, and no room", r)
-		}
-		if off && q.Action != applier.Lowered && q.Action != applier.Restored {
-			require.Contains(m.t, []applier.Action{applier.Unchanged, applier.Recorded}, q.Action)
-		}
+	if off := m.off[""] || m.off[q.Name]; off {
+		require.Equal(m.t, applier.Unchanged, q.Action)
+		return
 	}
-}
-
-// Check holds what is true at any time: no limit is below static, and no other resources
-// are limited than there.
-func (m *machine) Check(*rapid.T) {
-	for name, static := range m.static {
-		rq := m.quota(name)
-		require.Len(m.t, rq.Spec.Hard, len(static))
-		for r, n := range static {
-			require.GreaterOrEqual(m.t, m.amountOf(rq.Spec.Hard, r), n, "%s %s is below static", name, r)
+	_, annotated := rq.Annotations[applier.OfferAnnotation]
+	require.Equal(m.t, m.config.Guard && len(q.Offered) > 0 || q.Action == applier.Announced && annotated || again > 0 && annotated, annotated)
+	for r := range rq.Status.Hard {
+		if _, limited := rq.Spec.Hard[r]; !limited {
+			continue // kube-controller-manager will take it away
+		}
+		hard, static := m.amountOf(rq.Status.Hard, r), m.amountOf(rq.Spec.Hard, r)
+		var charged, open int64
+		for _, migration := range inFlight {
+			switch surge := m.amountOf(migration.Surge, r); {
+			case migration.State == quota.Charged:
+				charged += surge
+			case slices.Contains(q.Offered, migration.UID):
+				open += surge
+			}
+		}
+		if again == 0 {
+			require.GreaterOrEqual(m.t, hard, static+charged, "%s: less than static and what is charged", r)
+			require.Zero(m.t, open, "an offer without an end")
+		}
+		if open > 0 {
+			require.GreaterOrEqual(m.t, hard, static+charged+open, "%s: less than static and what is granted", r)
+		}
+		if len(q.Decision.Granted) == 0 && again == 0 {
+			require.Equal(m.t, static, hard, "%s: nothing is granted", r)
 		}
 	}
 }
@@ -227,14 +217,11 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		return uid, m.migrations[uid]
 	}
 	return map[string]func(*rapid.T){
-		"": m.Check,
-		"apply": func(*rapid.T) {
-			m.call()
-		},
+		"apply":   func(*rapid.T) { m.call() },
 		"observe": func(*rapid.T) { m.observe() },
-		"enforce": func(*rapid.T) { m.enforce() },
+		"recount": func(t *rapid.T) { m.countAgain(anyQuota.Draw(t, "quota")) },
 		"time": func(t *rapid.T) {
-			m.pass(rapid.SampledFrom([]time.Duration{time.Millisecond, 300 * time.Millisecond, time.Second, 7 * time.Second, time.Minute, time.Hour}).Draw(t, "time"))
+			m.pass(rapid.SampledFrom([]time.Duration{time.Millisecond, 20 * time.Millisecond, 300 * time.Millisecond, time.Second, 7 * time.Second, time.Minute, time.Hour}).Draw(t, "time"))
 		},
 		"start": func(t *rapid.T) {
 			m.started++
@@ -244,60 +231,70 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		},
 		"try": func(t *rapid.T) { // KubeVirt tries to create the target pod
 			_, migration := anyMigration(t)
-			migration.State = max(migration.State, quota.Blocked)
-			for name, static := range m.static {
+			if migration.State == quota.Charged {
+				t.Skip("it is there")
+			}
+			migration.State = quota.Blocked
+			for _, name := range m.names() {
 				rq := m.quota(name)
-				for r := range static {
+				for r := range rq.Status.Hard {
 					if m.amountOf(rq.Status.Used, r)+migration.surge[r] > m.amountOf(rq.Status.Hard, r) {
 						return
 					}
 				}
 			}
 			migration.State = quota.Charged
-			m.charge()
+			for _, name := range m.names() {
+				m.edit("tenant/"+name, func(rq *corev1.ResourceQuota) { rq.Status.Used = m.usage(name) })
+			}
 		},
 		"end": func(t *rapid.T) {
 			uid, _ := anyMigration(t)
 			delete(m.migrations, uid)
-			m.charge()
 		},
 		"regular": func(t *rapid.T) {
 			name := anyQuota.Draw(t, "quota")
 			for r := range m.regular[name] {
 				m.regular[name][r] = int64(rapid.IntRange(0, 9).Draw(t, "used"))
 			}
-			m.charge()
+			m.countAgain(name)
+		},
+		"take": func(t *rapid.T) { // all that there is room for
+			name := anyQuota.Draw(t, "quota")
+			m.edit("tenant/"+name, func(rq *corev1.ResourceQuota) {
+				for r := range m.regular[name] {
+					room := m.amountOf(rq.Status.Hard, r) - m.amountOf(rq.Status.Used, r)
+					if _, counted := rq.Status.Used[r]; counted && room > 0 {
+						m.regular[name][r] += room
+						rq.Status.Used[r] = rq.Status.Hard[r].DeepCopy()
+					}
+				}
+			})
 		},
 		"edit": func(t *rapid.T) {
 			name := anyQuota.Draw(t, "quota")
 			r := rapid.SampledFrom([]corev1.ResourceName{"limits.cpu", "pods"}).Draw(t, "resource")
-			if _, ok := m.static[name][r]; !ok {
-				t.Skip("not limited")
-			}
-			n := int64(rapid.IntRange(0, 9).Draw(t, "limit"))
-			if applied := m.applied(name); applied != nil && m.amountOf(applied, r) == n {
-				t.Skip("nobody could tell it from a raise")
-			}
-			m.static[name][r] = n
-			m.edit("tenant/"+name, func(rq *corev1.ResourceQuota) { rq.Spec.Hard[r] = *resource.NewQuantity(n, resource.DecimalSI) })
-		},
-		"reset": func(t *rapid.T) {
-			name := anyQuota.Draw(t, "quota")
+			n := rapid.IntRange(-1, 9).Draw(t, "limit")
 			m.edit("tenant/"+name, func(rq *corev1.ResourceQuota) {
-				for r, n := range m.static[name] {
-					rq.Spec.Hard[r] = *resource.NewQuantity(n, resource.DecimalSI)
+				if n < 0 {
+					delete(rq.Spec.Hard, r)
+					delete(m.regular[name], r)
+					return
 				}
+				if rq.Spec.Hard == nil {
+					rq.Spec.Hard = corev1.ResourceList{}
+				}
+				rq.Spec.Hard[r] = *resource.NewQuantity(int64(n), resource.DecimalSI)
+				m.regular[name][r] += 0 // it is counted from the next recount
 			})
 		},
 		"recreate": func(t *rapid.T) {
 			name := anyQuota.Draw(t, "quota")
 			rq := m.quota(name)
 			delete(m.quotas, "tenant/"+name)
-			rq.Annotations = nil
-			for r, n := range m.static[name] {
-				rq.Spec.Hard[r] = *resource.NewQuantity(n, resource.DecimalSI)
-			}
+			rq.Annotations, rq.Status = nil, corev1.ResourceQuotaStatus{}
 			m.create(rq)
+			m.countAgain(name)
 			delete(m.off, name)
 		},
 		"switch": func(t *rapid.T) {
@@ -309,17 +306,6 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"lose":     func(*rapid.T) { m.lost = !m.lost },
 		"restart":  func(*rapid.T) { m.restart() },
 	}
-}
-
-// applied returns what the annotation has, nil if there is none.
-func (m *machine) applied(name string) corev1.ResourceList {
-	rq := m.quota(name)
-	if rq.Annotations[applier.AppliedAnnotation] == "" {
-		return nil
-	}
-	applied := quotaIn("", "", "").Spec.Hard
-	require.NoError(m.t, jsonInto(rq.Annotations[applier.AppliedAnnotation], &applied))
-	return applied
 }
 
 func (m *machine) throw(name string, off bool) {
@@ -334,25 +320,25 @@ func (m *machine) throw(name string, off bool) {
 	})
 }
 
-// rest lets all faults and changes stop. What is granted then has room, and there is
-// nothing more to write.
+// rest lets all faults and changes stop, and expects that the writes do, too, whenever Apply
+// asks to be called.
 func (m *machine) rest() {
 	m.refusing, m.lost, m.conflicts = false, false, 0
 	m.observe()
-	for range 3 { // a refusal that is over, a pause that is over, usage that settles
-		m.pass(time.Hour)
-		m.call()
-		m.pass(2 * time.Second)
+	for range 10 { // a refusal that is over, a pause that is over, usage that settles
+		m.pass(time.Minute)
 		m.call()
 	}
-	updates := m.updates
-	result := m.apply()
-	require.Equal(m.t, updates, m.updates, "writes without end")
-	for _, q := range result.Quotas {
-		require.NotEqual(m.t, applier.Pending, q.Reached)
-		if q.Name == "both" && len(q.Decision.Deferred) == 0 {
-			require.Zero(m.t, q.RetryAfter)
+	var result applier.Result
+	for range 60 {
+		result = m.apply()
+		if result.RequeueAfter == 0 {
+			updates := m.updates
+			m.apply()
+			require.Equal(m.t, updates, m.updates, "writes without end")
+			break
 		}
+		m.pass(result.RequeueAfter)
 	}
 }
 
@@ -362,24 +348,28 @@ func TestMachine(t *testing.T) {
 		t.Repeat(m.actions())
 		m.rest()
 
-		for _, name := range m.names() {
-			if rapid.Bool().Draw(t, "on again") {
-				m.throw(name, false)
-			}
+		for _, name := range []string{"", "both", "pods"} {
+			m.throw(name, false)
 		}
 		m.migrations = map[types.UID]*moving{}
-		m.charge()
+		kcm := rapid.Bool().Draw(t, "kube-controller-manager")
+		if kcm {
+			m.countAgain("both")
+			m.countAgain("pods")
+		}
 		m.rest()
 		for _, name := range m.names() {
-			rq, static := m.quota(name), corev1.ResourceList{}
-			for r, n := range m.static[name] {
-				static[r] = *resource.NewQuantity(n, resource.DecimalSI)
+			rq := m.quota(name)
+			for r, q := range rq.Status.Hard {
+				require.LessOrEqual(t, q.Cmp(rq.Spec.Hard[r]), 0, "%s of %s is %s", r, name, q.String())
 			}
-			require.Equal(t, jsonOf(t, static), jsonOf(t, rq.Spec.Hard))
-			if delete(rq.Annotations, applier.DisabledAnnotation); len(rq.Annotations) > 0 {
-				t.Fatalf("annotations are left: %v", rq.Annotations)
+			if kcm {
+				require.Equal(t, jsonOf(t, rq.Spec.Hard), jsonOf(t, rq.Status.Hard))
 			}
+			require.Empty(t, rq.Annotations)
 		}
-		require.Empty(t, m.apply().Quotas)
+		for _, q := range m.apply().Quotas {
+			require.NotEmpty(t, q.Taken)
+		}
 	})
 }

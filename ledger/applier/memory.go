@@ -9,17 +9,26 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// A memory is what an Applier remembers about one quota. Nothing depends on it but
-// patience: without it the right limits are written, only sooner or later or more often.
+// A memory is what an Applier remembers about one ResourceQuota. It is lost with a
+// restart. Then the same limits are enforced, a little sooner or later.
 type memory struct {
 	latest   *corev1.ResourceQuota // the answer to our last write
-	settling settling
-	resets   resets
+	history  history
+	baseline baseline
 	refusals refusals
-	refused  map[types.UID]time.Time // since when, although there is room; see view.watch
 
 	// What has been told in events already.
-	unreadable, deferred string
+	deferred string
+	taken    corev1.ResourceList
+	takenAt  time.Time // since when something is taken, or less than before
+}
+
+// remember keeps h for the next plan.
+func (m *memory) remember(h history) {
+	if len(m.history.offered) > 0 && len(h.offered) == 0 {
+		m.baseline.close()
+	}
+	m.history = h
 }
 
 // newest returns the later of rq, which may come from a cache, and the answer to our
@@ -37,9 +46,10 @@ func (m *memory) newest(rq *corev1.ResourceQuota) *corev1.ResourceQuota {
 	return rq
 }
 
-// idle reports whether there is nothing to remember about a quota that is not raised.
-func (m *memory) idle(now time.Time) bool {
-	return m.latest == nil && m.unreadable == "" && m.refusals.count == 0 && m.resets.quiet(now)
+// idle reports whether there is nothing to remember about a quota that no migration
+// concerns.
+func (m *memory) idle() bool {
+	return m.latest == nil && m.refusals.count == 0
 }
 
 // memories are by namespace. Whoever has those of a namespace has it to himself.
@@ -96,14 +106,14 @@ func (m *memoriesOf) of(rq *corev1.ResourceQuota) *memory {
 }
 
 // forget drops what is about quotas that are gone, and about those with nothing to
-// remember. In use are those that are in flight or raised.
-func (m *memoriesOf) forget(quotas []*corev1.ResourceQuota, inUse []*view, now time.Time) {
+// remember. In use are those that migrations concern, or that are raised.
+func (m *memoriesOf) forget(quotas []*corev1.ResourceQuota, inUse []*view) {
 	if len(m.quotas) == 0 {
 		return
 	}
 	kept := map[types.UID]*memory{}
 	for _, rq := range quotas {
-		if remembered := m.quotas[rq.UID]; remembered != nil && !remembered.idle(now) {
+		if remembered := m.quotas[rq.UID]; remembered != nil && !remembered.idle() {
 			kept[rq.UID] = remembered
 		}
 	}

@@ -1,115 +1,402 @@
 package applier
 
 import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/vmquota/headroom/ledger/internal/spelling"
 	"github.com/vmquota/headroom/quota"
 )
 
-// A plan is what there is to do about a quota.
-type plan struct {
-	decision quota.Decision
-	next     *corev1.ResourceQuota // what to write; nil: nothing
-	action   Action
-	paused   bool          // the raise waits, because it was reset
-	again    time.Duration // when to look again
-	reset    bool          // somebody has reset the raise, since last time
-	taken    corev1.ResourceList
+// This file answers why a quota is raised or not. It has no side effects: judge says which
+// migrations get no room and why, decide applies the rule to the others, plan says what to
+// write, and due says when.
+
+const (
+	// What only charged migrations need is written again this long after the last recount
+	// by kube-controller-manager has reset it, so that caches can catch up: a pod that has
+	// ended may still be in them. It does not wait for longer than putBackGap, and is
+	// written no more often, so that a busy namespace does not cost a write for each pod
+	// that ends.
+	putBackPause = 100 * time.Millisecond
+	putBackGap   = time.Second
+	// What charged migrations no longer need is taken away by kube-controller-manager,
+	// with the usage. This is how long to wait for it.
+	lowerPause = 150 * time.Millisecond
+)
+
+// A history is what a plan remembers of those before. The zero history remembers nothing.
+type history struct {
+	granted map[types.UID]bool // whose surge was in status.hard
+	offered map[types.UID]bool // those of them that had an offer
+
+	low, high time.Time // since when status.hard is too low, or not too low but different; zero: it is not
+	putBack   time.Time // when status.hard was last raised for charged migrations alone
+	announced time.Time // when OfferAnnotation was written
+	recounted time.Time // when kube-controller-manager was last seen to recount
+	used      corev1.ResourceList
 }
 
-// plan works out what to do. It takes notice, in the memory, of what it sees.
-func (v *view) plan(pause func(n int) time.Duration) plan {
-	p := plan{action: Unchanged, decision: v.decide(v.rq.Status.Used)}
-	if v.raise == nil {
-		v.memory.settling = nil
+// observe records the usage that a plan sees. If it falls, kube-controller-manager has
+// recounted: quota admission only adds to it.
+func (h *history) observe(used corev1.ResourceList, now time.Time) {
+	if exceeds(h.used, used) {
+		h.recounted = now
 	}
-	target := v.target(&p)
-	guard := v.guard(p.decision.Temporary)
-	reset := v.reset()
-	if reset {
-		p.reset = v.memory.resets.see(v.now, pause)
-	} else {
-		v.memory.resets.undone = false
+	h.used = used
+}
+
+// A plan is what there is to do about a quota, and why.
+type plan struct {
+	decision quota.Decision
+	hard     corev1.ResourceList   // what status.hard has to be
+	next     *corev1.ResourceQuota // what to write; nil: nothing
+	action   Action                // what that is
+	why      string
+	again    time.Duration // when to plan again; zero: after the next change
+	history  history       // if next is written, or nil
+}
+
+// forgivenUID is that of no migration.
+const forgivenUID types.UID = "headroom.vmquota.io/forgiven"
+
+// judge returns the waiting migrations that this quota is in the way of and that get no
+// room in it: those that could get none now whoever else waits, and those that wait for the
+// budget. Those in unwanted get none in another quota, and are left out. What has an open
+// offer keeps it.
+func (v *view) judge(unwanted map[types.UID]bool) (never, later []quota.Deferral) {
+	if len(v.inTheWay) == 0 || v.unsettled() > 0 {
+		return nil, nil
+	}
+	static, used := v.rq.Spec.Hard, v.rq.Status.Used
+	counted := v.closed.Regular
+	regular := v.memory.baseline.before(static, counted)
+	candidates := make([]quota.Migration, 0, len(v.migrations)+1)
+	for _, m := range v.migrations {
+		missing := tooLarge(m.Growth, static, regular)
+		switch {
+		case m.State >= quota.Charged:
+			candidates = append(candidates, m)
+		case !v.inTheWay[m.UID] || unwanted[m.UID]:
+		case v.elsewhere[m.UID]:
+			never = append(never, quota.Deferral{UID: m.UID, Reason: RefusedElsewhere})
+		case v.off:
+			never = append(never, quota.Deferral{UID: m.UID, Reason: Disabled})
+		case v.refused > 0:
+			never = append(never, quota.Deferral{UID: m.UID, Reason: WriteRefused})
+		case v.memory.history.offered[m.UID]:
+			candidates = append(candidates, offered(m))
+		case missing != nil:
+			never = append(never, quota.Deferral{UID: m.UID, Reason: GrowthAboveStatic, Missing: missing})
+		case v.later[m.UID]: // it waits for something else
+		default:
+			candidates = append(candidates, m)
+		}
+	}
+	policy := v.policy
+	policy.Eager, policy.Lift = true, v.memory.baseline.lift(nil)
+	// What was taken and is forgiven counts against the budget.
+	candidates = append(candidates, quota.Migration{UID: forgivenUID, State: quota.Charged, Surge: v.forgiven()})
+	for _, d := range policy.Decide(static, candidates, each(used, each(counted, regular, minus), minus)).Deferred {
+		if d.Reason == quota.BudgetUsed {
+			later = append(later, d)
+		} else {
+			never = append(never, d)
+		}
+	}
+	return never, later
+}
+
+// tooLarge returns what of growth does not fit beside regular usage in the static limits; nil
+// if all of it does.
+func tooLarge(growth, static, regular corev1.ResourceList) corev1.ResourceList {
+	var missing corev1.ResourceList
+	for name, q := range growth {
+		if limit, limited := static[name]; limited && q.Sign() > 0 {
+			missing = set(missing, name, minus(plus(regular[name], q), limit))
+		}
+	}
+	return positive(missing)
+}
+
+// unsettled returns for how long no offer is made here, because regular usage has just risen
+// above static although there was no room for it.
+func (v *view) unsettled() time.Duration {
+	if len(v.inTheWay) == 0 {
+		return 0
+	}
+	return max(v.memory.baseline.unsettled(v.now), 0)
+}
+
+func (v *view) forgiven() corev1.ResourceList {
+	if v.policy.Strict {
+		return nil
+	}
+	return v.memory.baseline.forgiven(v.waiting)
+}
+
+// decide applies the rule to the charged migrations and to those that are offered room.
+func (v *view) decide(open map[types.UID]bool) quota.Decision {
+	granted := slices.Clip(v.charged) // so that append copies it
+	for _, m := range v.waiting {
+		if open[m.UID] {
+			granted = append(granted, offered(m))
+		}
+	}
+	policy := v.policy
+	switch {
+	case len(granted) == 0: // there is nothing to make room for
+		policy.Lift = v.rq.Spec.Hard
+	case len(open) > 0:
+		policy.Lift = v.memory.baseline.lift(v.forgiven())
+	default:
+		policy.Lift = v.memory.baseline.lift(nil)
+	}
+	return policy.Decide(v.rq.Spec.Hard, granted, v.rq.Status.Used)
+}
+
+// offered returns m as one that is granted and holds nothing.
+func offered(m quota.Migration) quota.Migration {
+	m.State, m.Held = quota.Charged, corev1.ResourceList{}
+	return m
+}
+
+// open returns the migrations that this quota has to make room for, if it is the turn of
+// these, and whether any target pod may come now.
+func (v *view) open(turns map[types.UID]bool) (offers map[types.UID]bool, expected bool) {
+	for _, m := range v.migrations {
+		if m.State >= quota.Charged || !turns[m.UID] {
+			continue
+		}
+		expected = true
+		if v.inTheWay[m.UID] {
+			offers = with(offers, m.UID)
+		}
+	}
+	return offers, expected
+}
+
+// plan says what to do, if it is the turn of these migrations.
+func (v *view) plan(turns map[types.UID]bool) plan {
+	offers, expected := v.open(turns)
+	p := plan{decision: v.closed, hard: v.rq.Status.Hard, action: Unchanged}
+	if len(offers) > 0 {
+		p.decision = v.decide(offers)
 	}
 	switch {
-	case quota.Equal(target, v.static):
-		if v.raise != nil {
-			p.action, p.next = Restored, WithLimits(v.rq, v.static, v.static)
-		}
-	case v.raise != nil && v.raise.says(v.static, target) && quota.Equal(v.rq.Spec.Hard, target) && v.rq.Annotations[GuardAnnotation] == guard:
-	case reset && v.now.Before(v.memory.resets.until):
-		p.paused = true
-		p.again = sooner(p.again, v.memory.resets.until.Sub(v.now))
-	default:
-		p.action, p.next = change(v.rq.Spec.Hard, target), withGuard(WithLimits(v.rq, v.static, target), guard)
+	case v.off:
+		p.why = "a kill switch is on: hands off"
+		return p
+	case len(v.rq.Status.Hard) == 0 && len(v.rq.Spec.Hard) > 0:
+		p.why = "kube-controller-manager has not counted the quota yet"
+		return p
 	}
-	for _, d := range v.deferred {
-		if d.Reason == GlobalBudgetUsed {
-			p.again = sooner(p.again, poolRetry)
+	p.hard = v.target(p.decision)
+	p.history = v.memory.history
+	p.history.observe(v.rq.Status.Used, v.now)
+	p.history.offered = nil
+	for uid := range v.memory.history.offered { // until it is closed, or its pod is charged
+		if !slices.Contains(p.decision.Granted, uid) || offers[uid] {
+			p.history.offered = with(p.history.offered, uid)
 		}
 	}
-	p.decision.Deferred = v.deferred
+	tooLow := exceeds(p.hard, v.rq.Status.Hard)
+	announce := v.guard && len(offers) > 0
+	if lead := v.lead(); announce && tooLow && lead > 0 {
+		return v.announce(p, lead)
+	}
+	announced := announce == v.isAnnotated()
+	if !announced || !quota.Equal(p.hard, v.rq.Status.Hard) {
+		due, why := v.due(p, offers, tooLow, !announced || tooLow && expected)
+		if wait := due.Sub(v.now); wait > 0 {
+			p.history.low, p.history.high = sinceWhen(p.history.low, v.now, tooLow), sinceWhen(p.history.high, v.now, !tooLow)
+			p.again, p.why = wait, why
+			return p
+		}
+		p.next, p.action = v.write(p.hard, announce), change(v.rq, p.hard)
+		if p.action == Raised && len(offers) == 0 {
+			p.history.putBack = v.now
+		}
+	}
+	p.why = v.whyEnforced(len(offers), len(p.decision.Granted)-len(offers))
+	p.history.low, p.history.high = time.Time{}, time.Time{}
+	p.history.offered, p.history.granted = offers, nil
+	for _, uid := range p.decision.Granted {
+		p.history.granted = with(p.history.granted, uid)
+	}
 	return p
 }
 
-// target returns what spec.hard must be.
-func (v *view) target(p *plan) corev1.ResourceList {
-	c := v.claimed(p.decision)
-	target := v.static
-	switch {
-	case none(c.surge):
-	case v.suffices(p.decision, c):
-		p.again = v.memory.doubtAgain(v.now)
-		return v.static
-	default:
-		target = v.effective(p, c)
-	}
-	live := v.rq.Spec.Hard
-	if v.partial {
-		target = each(target, live, most) // somebody unseen may need it
-	}
-	if v.off {
-		target = each(v.static, each(target, live, least), most) // never up, also not after a reset
+// target returns what status.hard has to be. Only kube-controller-manager adds resources to
+// it, together with their usage.
+func (v *view) target(d quota.Decision) corev1.ResourceList {
+	target := make(corev1.ResourceList, len(d.Hard))
+	isFull := positive(d.Need) == nil
+	for name, hard := range v.counted(d.Hard) {
+		live := v.rq.Status.Hard[name]
+		if isFull { // a lift makes no room, so it is not worth a write
+			hard = least(hard, most(live, plus(v.rq.Spec.Hard[name], d.Surge[name])))
+		}
+		if v.partial { // a migration that cannot be read may need it
+			hard = most(hard, live)
+		}
+		target[name] = spelling.Exact(hard)
 	}
 	return target
 }
 
-// effective returns the effective limits. While it is not settled whose usage that is
-// which came to be above static, they are somewhere between two decisions: one that
-// takes it for target pods which the ledger does not know of yet, and one that takes it
-// for regular. Then they are left as they are if they are between these two.
-func (v *view) effective(p *plan, c claim) corev1.ResourceList {
-	unsettled, taken := v.memory.settling.look(v.static, p.decision.Regular, v.now)
-	p.taken, p.again = taken, v.memory.settling.again(v.now)
-	if unsettled == nil {
-		return p.decision.Hard
+// due returns when to write p.hard, and what is waited for until then. At once is written
+// what is urgent, what a pod that has come is charged for, and whatever closes an offer.
+func (v *view) due(p plan, offers map[types.UID]bool, tooLow, urgent bool) (due time.Time, why string) {
+	before := v.memory.history
+	closed, newly := false, false
+	for uid := range before.offered {
+		closed = closed || !offers[uid] && !slices.Contains(p.decision.Granted, uid)
 	}
-	pods := each(unsettled, c.need, least)
-	lower := v.decide(each(v.rq.Status.Used, pods, minus)).Hard
-	return each(p.decision.Hard, each(lower, v.rq.Spec.Hard, most), least)
-}
-
-// reset reports whether somebody has undone the raise, all of it or a part: the limits
-// are not those that were applied, but no other than the static ones came in their place.
-func (v *view) reset() bool {
-	return v.raise != nil && quota.Equal(v.static, v.raise.static) && !quota.Equal(v.rq.Spec.Hard, v.raise.applied)
-}
-
-// says reports whether the annotations are right.
-func (r *raise) says(static, applied corev1.ResourceList) bool {
-	return quota.Equal(r.static, static) && quota.Equal(r.applied, applied)
-}
-
-// change returns what it is to replace the limits from by to.
-func change(from, to corev1.ResourceList) Action {
+	for _, uid := range p.decision.Granted {
+		newly = newly || !before.granted[uid]
+	}
 	switch {
-	case exceeds(to, from):
-		return Raised
-	case exceeds(from, to):
-		return Lowered
+	case urgent, closed, newly && !v.now.Before(p.history.recounted.Add(putBackPause)):
+		return v.now, ""
+	case tooLow:
+		since := sinceWhen(before.low, v.now, true)
+		due = latest(since, p.history.recounted).Add(putBackPause)
+		if last := since.Add(putBackGap); last.Before(due) {
+			due = last
+		}
+		if next := before.putBack.Add(putBackGap); next.After(due) {
+			due = next
+		}
+		return due, "a recount by kube-controller-manager has reset the limit; it is about to be written again"
 	default:
-		return Recorded
+		return sinceWhen(before.high, v.now, true).Add(lowerPause), "kube-controller-manager is about to lower the limit with the usage"
 	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// sinceWhen returns since when something is so: since before if that is known.
+func sinceWhen(before, now time.Time, is bool) time.Time {
+	switch {
+	case !is:
+		return time.Time{}
+	case before.IsZero():
+		return now
+	default:
+		return before
+	}
+}
+
+// write returns a copy of the quota, for its status subresource, with these enforced limits.
+func (v *view) write(hard corev1.ResourceList, announce bool) *corev1.ResourceQuota {
+	next := v.rq.DeepCopy()
+	next.Status.Hard = hard
+	if announce {
+		if next.Annotations == nil {
+			next.Annotations = map[string]string{}
+		}
+		next.Annotations[OfferAnnotation] = offerOpen
+	} else {
+		delete(next.Annotations, OfferAnnotation)
+	}
+	return next
+}
+
+// change returns what it is to write hard to the status of rq.
+func change(rq *corev1.ResourceQuota, hard corev1.ResourceList) Action {
+	switch {
+	case exceeds(hard, rq.Status.Hard):
+		return Raised
+	case quota.Equal(hard, rq.Status.Hard):
+		return Announced
+	case quota.Equal(hard, rq.Spec.Hard):
+		return Restored
+	default:
+		return Lowered
+	}
+}
+
+// whyEnforced says why status.hard is what it is, or is about to be.
+func (v *view) whyEnforced(offers, charged int) string {
+	onTop := count(charged, "migration is charged on top of the static limits", "migrations are charged on top of the static limits")
+	room := "room is open for " + count(offers, "target pod", "target pods")
+	switch {
+	case offers > 0 && charged > 0:
+		return room + ", and " + onTop
+	case offers > 0:
+		return room
+	case v.unsettled() > 0:
+		return "regular usage has just risen above static: no offer before it has settled"
+	case charged > 0:
+		return onTop
+	case len(v.migrations) > 0:
+		return "no migration needs room now"
+	default:
+		return "no migration is in flight"
+	}
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// result is p for the caller.
+func (p plan) result(v *view) QuotaResult {
+	r := QuotaResult{
+		Name:         v.rq.Name,
+		Static:       v.rq.Spec.Hard.DeepCopy(),
+		Hard:         v.rq.Status.Hard.DeepCopy(),
+		Effective:    p.hard.DeepCopy(),
+		Decision:     p.decision,
+		Offered:      slices.Sorted(maps.Keys(p.history.offered)),
+		Action:       p.action,
+		Why:          p.why,
+		Taken:        v.memory.baseline.taken.DeepCopy(),
+		RequeueAfter: sooner(p.again, v.unsettled()),
+	}
+	r.Decision.Deferred = v.deferred
+	return r
+}
+
+// Plan says what an [Applier] with this Config and without a history would do about the
+// quotas of one namespace if these migrations were in flight there and nowhere else. It
+// writes nothing. The Action of a result is the first write; its Hard is status.hard as it
+// is, and its Effective what status.hard would be made. Of the Config it uses Policy,
+// Disabled, DisabledFor, Parallel, Guard and Now, which may all be missing.
+func Plan(config Config, quotas []*corev1.ResourceQuota, inFlight []quota.Migration) []QuotaResult {
+	if len(quotas) == 0 {
+		return nil
+	}
+	if config.Now == nil {
+		config.Now = func() time.Time { return time.Unix(0, 0) }
+	}
+	namespace := quotas[0].Namespace
+	s := config.setting(namespace, quota.Sorted(inFlight))
+	views := s.views(byName(quotas), &memoriesOf{})
+	if config.Parallel.Open == 0 {
+		config.Parallel.Open = math.MaxInt // what comes a moment later is not left out
+	}
+	offers := offers{parallel: config.Parallel.orDefault()}
+	wants, alone := admit(views)
+	turns, _, _ := offers.update(namespace, s.inFlight, wants, alone, s.now)
+	var results []QuotaResult
+	for _, v := range views {
+		results = append(results, v.plan(turns).result(v))
+	}
+	return results
 }

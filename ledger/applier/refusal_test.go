@@ -84,18 +84,17 @@ func TestRefused(t *testing.T) {
 			require.ErrorAs(t, err, &e)
 			require.Equal(t, "tenant", e.Namespace)
 			require.Equal(t, "q", e.Quota)
-			require.Empty(t, e.Annotation)
 
 			require.Len(t, result.Quotas, 1)
 			require.Equal(t, applier.Unchanged, result.Quotas[0].Action)
-			require.Equal(t, applier.Pending, result.Quotas[0].Reached)
+			require.Empty(t, result.Quotas[0].Offered)
 			require.ErrorIs(t, result.Quotas[0].Err, test.err)
 			if test.refused {
-				require.Equal(t, 5*time.Second, result.RetryAfter)
+				require.Equal(t, 5*time.Second, result.Quotas[0].RequeueAfter)
 				require.Equal(t, []string{"HeadroomRefused"}, s.reasons())
 				require.Equal(t, []string{"Refused q"}, s.counted())
 			} else {
-				require.Zero(t, result.RetryAfter)
+				require.Zero(t, result.Quotas[0].RequeueAfter)
 				require.Empty(t, s.reasons())
 				require.Empty(t, s.counted())
 			}
@@ -112,17 +111,17 @@ func TestARefusedWriteIsNotTriedAgainTooSoon(t *testing.T) {
 		result, err := s.applier.Apply(s.ctx, "tenant")
 		require.ErrorIs(t, err, applier.ErrForbidden)
 		require.Equal(t, attempt, tried())
-		waits = append(waits, result.RetryAfter)
+		waits = append(waits, result.Quotas[0].RequeueAfter)
 
 		// Whatever happens meanwhile, there is no attempt and the same error.
 		s.use("q", "limits.cpu=4")
 		s.use("q", "limits.cpu=3500m")
-		s.pass(result.RetryAfter - time.Millisecond)
+		s.pass(result.Quotas[0].RequeueAfter - time.Millisecond)
 		result, err = s.applier.Apply(s.ctx, "tenant")
 		require.ErrorIs(t, err, applier.ErrForbidden)
 		require.True(t, apierrors.IsForbidden(err))
-		require.Equal(t, time.Millisecond, result.RetryAfter)
-		require.Equal(t, applier.Pending, result.Quotas[0].Reached)
+		require.Equal(t, time.Millisecond, result.Quotas[0].RequeueAfter)
+		require.Equal(t, "a WriteRefused", deferrals(result.Quotas[0]))
 		require.Equal(t, attempt, tried())
 		s.pass(time.Millisecond)
 	}
@@ -139,7 +138,7 @@ func TestARefusedWriteIsNotTriedAgainTooSoon(t *testing.T) {
 	s.refuse(no)
 	result, err := s.applier.Apply(s.ctx, "tenant")
 	require.ErrorIs(t, err, applier.ErrForbidden)
-	require.Equal(t, 5*second, result.RetryAfter)
+	require.Equal(t, 5*second, result.Quotas[0].RequeueAfter)
 	require.Equal(t, []string{"HeadroomRefused"}, s.reasons())
 }
 
@@ -154,7 +153,7 @@ func TestARefusalEndsWithItsCause(t *testing.T) {
 	s.use("q", "limits.cpu=4")
 	result, err := s.applier.Apply(s.ctx, "tenant")
 	require.ErrorIs(t, err, applier.ErrForbidden)
-	require.Equal(t, 5*time.Second, result.RetryAfter)
+	require.Equal(t, 5*time.Second, result.Quotas[0].RequeueAfter)
 	require.Len(t, s.reasons(), 2)
 }
 
@@ -211,10 +210,5 @@ func TestWorthRetry(t *testing.T) {
 	s.pass(time.Minute)
 	_, err = s.applier.Apply(s.ctx, "tenant")
 	require.ErrorIs(t, err, applier.ErrForbidden)
-	require.NoError(t, applier.WorthRetry(err))
-
-	s.edit("tenant/a", func(rq *corev1.ResourceQuota) { rq.Annotations = map[string]string{applier.StaticAnnotation: "?"} })
-	_, err = s.applier.Apply(s.ctx, "tenant")
-	require.ErrorIs(t, err, applier.ErrUnreadable)
 	require.NoError(t, applier.WorthRetry(err))
 }

@@ -4,85 +4,91 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vmquota/headroom/quota"
 )
 
 // A Result is the outcome of one [Applier.Apply]. It shares no memory with the Applier.
 type Result struct {
-	// Quotas are those that migrations touch and those that are raised, sorted by
-	// name. The others were left alone.
+	// Quotas are those that migrations concern, those that are raised, and those whose
+	// room was taken, sorted by name. The others were left alone.
 	Quotas []QuotaResult
-	// RetryAfter is after what time to call Apply again, if nothing changes before; the
-	// least of those of Quotas. Zero: only after the next change.
-	RetryAfter time.Duration
+	// RequeueAfter is when to call Apply again if nothing changes before; the least of
+	// those of Quotas. Zero means only after the next change.
+	RequeueAfter time.Duration
+}
+
+// Offered returns the migrations that any of Quotas has open room for; nil if there is none.
+func (r Result) Offered() map[types.UID]bool {
+	var offered map[types.UID]bool
+	for _, q := range r.Quotas {
+		for _, uid := range q.Offered {
+			offered = with(offered, uid)
+		}
+	}
+	return offered
 }
 
 // A QuotaResult is what became of one ResourceQuota.
 type QuotaResult struct {
 	Name string
-	// Static are the limits that the tenant was given; nil if Err says that they cannot
-	// be read.
+	// Static is spec.hard.
 	Static corev1.ResourceList
-	// Hard is spec.hard as it is now.
+	// Hard is status.hard as it is now.
 	Hard corev1.ResourceList
-	// Decision is what the rule makes of the quota. Its Hard is more than is written
-	// where the granted migrations fit without a raise, and where usage is looked at
-	// once more (see the package comment). Its Deferred are those whose target pod has
-	// no room here; beside the reasons of package quota there are those of this one.
-	// What was deferred because of another quota of the namespace is in neither list.
+	// Effective is what status.hard has to be. It differs from Hard while a write is
+	// pending: see Why, RequeueAfter and Err.
+	Effective corev1.ResourceList
+	// Decision is what the rule makes of the quota for the migrations that are charged or
+	// have an offer. Its Deferred are those that this quota is in the way of and that
+	// get no room; beside the reasons of package quota there are those of this one. What
+	// is deferred because of another quota of the namespace is in neither list.
 	Decision quota.Decision
-	Action   Action
-	Reached  Reached
-	// Taken is regular usage that came to be above static while the quota was raised:
-	// room that was there for migrations. Nil if there is none.
+	// Offered are the UIDs of the migrations that this quota has open room for, sorted.
+	Offered []types.UID
+	Action  Action
+	// Why says in one sentence why the limits are what they are, or what is waited for.
+	Why string
+	// Taken is regular usage above static that came while room was open for target pods.
+	// Nil if there is none.
 	Taken corev1.ResourceList
-	// Resets is how often in a row somebody has reset a raise of this quota.
-	Resets int
-	// RetryAfter is as in Result.
-	RetryAfter time.Duration
+	// RequeueAfter is as in Result.
+	RequeueAfter time.Duration
 	// Err is why the quota is not as it should be: an [Error], or nil.
 	Err error
 }
 
-// Action is what Apply has written to a quota.
+// Action is what Apply has written to the status of a ResourceQuota.
 type Action string
 
 const (
-	// Unchanged: nothing.
+	// Unchanged means nothing.
 	Unchanged Action = "Unchanged"
-	// Raised: higher limits, at least one.
+	// Raised means higher enforced limits, at least one.
 	Raised Action = "Raised"
-	// Lowered: lower limits, none of them below static.
+	// Lowered means lower enforced limits, none of them below static.
 	Lowered Action = "Lowered"
-	// Restored: the static limits, and the annotations are gone.
+	// Restored means that status.hard is spec.hard again.
 	Restored Action = "Restored"
-	// Recorded: the annotations only, because somebody has changed static limits, or
-	// because of GuardAnnotation.
-	Recorded Action = "Recorded"
+	// Announced means OfferAnnotation alone, before the room or after it.
+	Announced Action = "Announced"
 )
 
-// Reached is how far the effective limits have come.
-type Reached string
-
+// Reasons of deferrals beside those of package quota. Missing is nil unless said otherwise.
 const (
-	// Pending: they are not in spec.hard; see RetryAfter and Err.
-	Pending Reached = "Pending"
-	// Written: they are in spec.hard, but not in status.hard.
-	Written Reached = "Written"
-	// Enforced: they are in status.hard, so that quota admission, and with it KubeVirt,
-	// makes use of them, up to the lag of the API server's cache.
-	Enforced Reached = "Enforced"
-)
-
-// Reasons of deferrals beside those of package quota.
-const (
-	// Disabled: a kill switch is on. Missing is nil.
+	// Disabled means that a kill switch is on.
 	Disabled quota.DeferralReason = "Disabled"
-	// GlobalBudgetExceeded and GlobalBudgetUsed are quota.BudgetExceeded and
-	// quota.BudgetUsed for the budget over all namespaces.
-	GlobalBudgetExceeded quota.DeferralReason = "GlobalBudgetExceeded"
-	GlobalBudgetUsed     quota.DeferralReason = "GlobalBudgetUsed"
+	// WriteRefused means that the API server refuses to write the quota.
+	WriteRefused quota.DeferralReason = "WriteRefused"
+	// RefusedElsewhere means that the target pod was refused by a quota that is no
+	// ResourceQuota of the namespace, such as OpenShift's ClusterResourceQuota, so that room
+	// does not help. See quota.Migration.RefusedBy.
+	RefusedElsewhere quota.DeferralReason = "RefusedElsewhere"
+	// GrowthAboveStatic means that the guest grows by hot-plug, and that the growth does
+	// not fit the static limits, so the target pod can never come. Missing is what is
+	// missing in the static limits.
+	GrowthAboveStatic quota.DeferralReason = "GrowthAboveStatic"
 )
 
 // sooner returns the lesser of two times to wait, of which zero is none at all.

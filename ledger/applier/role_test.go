@@ -16,16 +16,19 @@ import (
 // refuses anything else) and nothing besides, but for the watch of the cache.
 func TestRole(t *testing.T) {
 	s := full(t)
-	require.Len(t, s.allowed.Rules, 1)
-	require.Equal(t, []string{"resourcequotas"}, s.allowed.Rules[0].Resources)
-	require.Equal(t, []string{""}, s.allowed.Rules[0].APIGroups)
+	require.Len(t, s.allowed.Rules, 2)
+	for i, resource := range []string{"resourcequotas", "resourcequotas/status"} {
+		require.Equal(t, []string{resource}, s.allowed.Rules[i].Resources)
+		require.Equal(t, []string{""}, s.allowed.Rules[i].APIGroups)
+	}
 
 	s.conflict(1, func(rq *corev1.ResourceQuota) { rq.Labels = map[string]string{"a": "b"} })
 	s.apply()
 	s.inFlight()
 	s.apply()
-	used := append(slices.Collect(maps.Keys(s.used)), "watch")
-	require.ElementsMatch(t, used, s.allowed.Rules[0].Verbs)
+	require.ElementsMatch(t, []string{"get", "list", "update"}, slices.Collect(maps.Keys(s.used)))
+	require.ElementsMatch(t, []string{"get", "list", "watch"}, s.allowed.Rules[0].Verbs)
+	require.Equal(t, []string{"update"}, s.allowed.Rules[1].Verbs)
 }
 
 // With a cache, nothing is read from the API server but after a conflict.

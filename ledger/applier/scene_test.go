@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 
 	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/ledger/memory"
@@ -37,7 +38,7 @@ type scene struct {
 }
 
 func newScene(t tb) *scene {
-	s := &scene{server: newServer(t), ctx: context.Background(), record: memory.New(), now: epoch}
+	s := &scene{server: newServer(t), ctx: klog.NewContext(context.Background(), klog.Logger{}), record: memory.New(), now: epoch}
 	s.config = applier.Config{
 		Ledger:   s.record,
 		Quotas:   s.CoreV1(),
@@ -72,13 +73,13 @@ func quotaIn(namespace, name, limits string) *corev1.ResourceQuota {
 	}
 }
 
-// use sets status.used.
+// use sets status.used, as quota admission does.
 func (s *scene) use(name, used string) {
 	s.t.Helper()
 	s.edit("tenant/"+name, func(rq *corev1.ResourceQuota) { rq.Status.Used = list(used) })
 }
 
-// write sets spec.hard as somebody else does, who leaves the annotations alone.
+// write sets spec.hard as its owner does.
 func (s *scene) write(name, limits string) {
 	s.t.Helper()
 	s.edit("tenant/"+name, func(rq *corev1.ResourceQuota) { rq.Spec.Hard = list(limits) })
@@ -113,18 +114,19 @@ func (s *scene) quota(name string) *corev1.ResourceQuota {
 	return s.quotas["tenant/"+name].DeepCopy()
 }
 
-// hard returns spec.hard for comparison.
+// hard returns status.hard for comparison.
 func (s *scene) hard(name string) string {
 	s.t.Helper()
-	return jsonOf(s.t, s.quota(name).Spec.Hard)
+	return amountsOf(s.quota(name).Status.Hard)
 }
 
-// requireUntouched expects that the quota is as rq was, but for its status.
+// requireUntouched expects that the quota is as rq was, but for its usage.
 func (s *scene) requireUntouched(rq *corev1.ResourceQuota) {
 	s.t.Helper()
 	is := s.quota(rq.Name)
 	require.Equal(s.t, jsonOf(s.t, rq.Spec), jsonOf(s.t, is.Spec))
-	require.Equal(s.t, jsonOf(s.t, rq.Annotations), jsonOf(s.t, is.Annotations))
+	require.Equal(s.t, jsonOf(s.t, rq.Status.Hard), jsonOf(s.t, is.Status.Hard))
+	require.Equal(s.t, jsonOf(s.t, rq.ObjectMeta.Annotations), jsonOf(s.t, is.ObjectMeta.Annotations))
 }
 
 // Event implements record.EventRecorder.
@@ -158,9 +160,6 @@ func (s *scene) Wrote(_, name string, action applier.Action) { s.count("%s %s", 
 // Refused implements applier.Metrics.
 func (s *scene) Refused(_, name string) { s.count("Refused %s", name) }
 
-// Reset implements applier.Metrics.
-func (s *scene) Reset(_, name string) { s.count("Reset %s", name) }
-
 // Taken implements applier.Metrics.
 func (s *scene) Taken(_, name string, amount corev1.ResourceList) {
 	s.count("Taken %s %s", name, amountsOf(amount))
@@ -189,6 +188,9 @@ func list(text string) corev1.ResourceList {
 
 // amountsOf is the reverse of list.
 func amountsOf(l corev1.ResourceList) string {
+	if len(l) == 0 {
+		return ""
+	}
 	value, err := json.Marshal(l)
 	if err != nil {
 		return err.Error()
@@ -219,4 +221,9 @@ func queued(uid types.UID, surge string) quota.Migration {
 	return m
 }
 
-func jsonInto(text string, value any) error { return json.Unmarshal([]byte(text), value) }
+func setAnnotation(rq *corev1.ResourceQuota, key, value string) {
+	if rq.Annotations == nil {
+		rq.Annotations = map[string]string{}
+	}
+	rq.Annotations[key] = value
+}

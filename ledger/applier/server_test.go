@@ -37,9 +37,9 @@ type tb interface {
 
 // A server is client-go's fake clientset in front of a store that does with
 // ResourceQuotas what an API server does and the fake's own does not: resourceVersions
-// and the conflicts that come from them, UIDs, a status that is written apart,
-// quantities that come back as they are read from JSON, and RBAC: that of the package
-// comment.
+// and the conflicts that come from them, UIDs, a spec that an update of the status does
+// not write, quantities that come back as they are read from JSON, and RBAC: that of the
+// package comment.
 type server struct {
 	*fake.Clientset
 	t       tb
@@ -48,6 +48,8 @@ type server struct {
 	allowed rbacv1.ClusterRole
 	used    map[string]bool // verbs
 	updates int             // that were carried out
+
+	ignoresSpec bool // in updates, as the API server does; otherwise another one is an error
 
 	// before and after, if set, are asked before and after each call of the clientset
 	// is carried out. An error of theirs is the answer.
@@ -90,9 +92,13 @@ func (s *server) react(action k8stesting.Action) (bool, runtime.Object, error) {
 }
 
 func (s *server) allows(action k8stesting.Action) bool {
-	return action.GetSubresource() == "" && slices.ContainsFunc(s.allowed.Rules, func(rule rbacv1.PolicyRule) bool {
+	resource := action.GetResource().Resource
+	if action.GetSubresource() != "" {
+		resource += "/" + action.GetSubresource()
+	}
+	return slices.ContainsFunc(s.allowed.Rules, func(rule rbacv1.PolicyRule) bool {
 		return slices.Contains(rule.APIGroups, action.GetResource().Group) &&
-			slices.Contains(rule.Resources, action.GetResource().Resource) && slices.Contains(rule.Verbs, action.GetVerb())
+			slices.Contains(rule.Resources, resource) && slices.Contains(rule.Verbs, action.GetVerb())
 	})
 }
 
@@ -138,8 +144,11 @@ func (s *server) update(rq *corev1.ResourceQuota) (runtime.Object, error) {
 	case rq.ResourceVersion != current.ResourceVersion || rq.UID != current.UID:
 		return nil, apierrors.NewConflict(groupResource, rq.Name, errModified)
 	}
-	next := rq.DeepCopy()
-	next.Status = current.Status
+	if !s.ignoresSpec && jsonOf(s.t, rq.Spec) != jsonOf(s.t, current.Spec) {
+		s.t.Errorf("an update with another spec")
+	}
+	next := rq.DeepCopy() // the strategy of the status takes over metadata
+	next.Spec = *current.Spec.DeepCopy()
 	s.updates++
 	return s.store(next).DeepCopy(), nil
 }
@@ -183,11 +192,13 @@ func (s *server) edit(key string, change func(rq *corev1.ResourceQuota)) {
 	s.store(rq)
 }
 
-// enforce copies spec.hard to status.hard, as the quota controller does some time later.
-func (s *server) enforce() {
-	for _, key := range slices.Sorted(maps.Keys(s.quotas)) {
-		s.edit(key, func(rq *corev1.ResourceQuota) { rq.Status.Hard = rq.Spec.Hard.DeepCopy() })
-	}
+// recount makes status.hard spec.hard, as kube-controller-manager does together with the
+// usage.
+func (s *server) recount(key, used string) {
+	s.t.Helper()
+	s.edit(key, func(rq *corev1.ResourceQuota) {
+		rq.Status = corev1.ResourceQuotaStatus{Hard: rq.Spec.Hard.DeepCopy(), Used: list(used)}
+	})
 }
 
 // calls returns the verbs that were called since the last time.
@@ -221,32 +232,36 @@ func documentedRole(t tb) rbacv1.ClusterRole {
 // TestServer holds that the server of these tests has what client-go's fake lacks.
 func TestServer(t *testing.T) {
 	s := newServer(t)
+	s.ignoresSpec = true
 	s.create(quotaIn("tenant", "q", "limits.cpu=2000m"))
 	client := s.CoreV1().ResourceQuotas("tenant")
 	first, err := client.Get(t.Context(), "q", metav1.GetOptions{})
 	require.NoError(t, err)
 	require.Equal(t, `{"limits.cpu":"2"}`, jsonOf(t, first.Spec.Hard))
+	require.Equal(t, `{"limits.cpu":"2"}`, jsonOf(t, first.Status.Hard))
 
 	changed := first.DeepCopy()
-	changed.Spec.Hard, changed.Status.Used = list("limits.cpu=3"), list("limits.cpu=1")
-	second, err := client.Update(t.Context(), changed, metav1.UpdateOptions{})
+	changed.Spec.Hard, changed.Status.Hard = list("limits.cpu=9"), list("limits.cpu=3")
+	changed.Annotations = map[string]string{"a": "b"}
+	second, err := client.UpdateStatus(t.Context(), changed, metav1.UpdateOptions{})
 	require.NoError(t, err)
 	require.NotEqual(t, first.ResourceVersion, second.ResourceVersion)
-	require.Nil(t, second.Status.Used)
-	require.Equal(t, `{"limits.cpu":"2"}`, jsonOf(t, second.Status.Hard))
-	_, err = client.Update(t.Context(), changed, metav1.UpdateOptions{})
+	require.Equal(t, `{"limits.cpu":"2"}`, jsonOf(t, second.Spec.Hard))
+	require.Equal(t, `{"limits.cpu":"3"}`, jsonOf(t, second.Status.Hard))
+	require.Equal(t, "b", second.Annotations["a"])
+	_, err = client.UpdateStatus(t.Context(), changed, metav1.UpdateOptions{})
 	require.True(t, apierrors.IsConflict(err))
 
-	s.enforce()
+	s.recount("tenant/q", "limits.cpu=1")
 	third, err := client.Get(t.Context(), "q", metav1.GetOptions{})
 	require.NoError(t, err)
 	require.NotEqual(t, second.ResourceVersion, third.ResourceVersion)
-	s.enforce()
+	s.recount("tenant/q", "limits.cpu=1")
 	same, err := client.Get(t.Context(), "q", metav1.GetOptions{})
 	require.NoError(t, err)
 	require.Equal(t, third.ResourceVersion, same.ResourceVersion)
 
 	delete(s.quotas, "tenant/q")
-	_, err = client.Update(t.Context(), third, metav1.UpdateOptions{})
+	_, err = client.UpdateStatus(t.Context(), third, metav1.UpdateOptions{})
 	require.True(t, apierrors.IsNotFound(err))
 }

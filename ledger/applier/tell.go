@@ -3,20 +3,26 @@ package applier
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
+
+	"github.com/vmquota/headroom/quota"
 )
 
 // The reasons of the events; the package comment says what they mean.
 const (
-	eventRefused    = "HeadroomRefused"
-	eventReset      = "HeadroomReset"
-	eventTaken      = "HeadroomTaken"
-	eventDeferred   = "HeadroomDeferred"
-	eventUnreadable = "HeadroomUnreadable"
+	eventRefused  = "HeadroomRefused"
+	eventTaken    = "HeadroomTaken"
+	eventDeferred = "HeadroomDeferred"
 )
+
+// takenPause is how long usage must stand before it is told as taken: until then it may be
+// a target pod that the caches do not show yet.
+const takenPause = time.Second
 
 func (a *Applier) event(rq *corev1.ResourceQuota, kind, reason, format string, args ...any) {
 	if a.config.Recorder != nil {
@@ -24,49 +30,73 @@ func (a *Applier) event(rq *corev1.ResourceQuota, kind, reason, format string, a
 	}
 }
 
-// tell tells what a plan has found out.
-func (a *Applier) tell(ctx context.Context, v *view, p plan) {
-	if p.reset {
-		klog.FromContext(ctx).Info("Somebody has reset a raise", "resourceQuota", klog.KObj(v.rq), "inARow", v.memory.resets.count)
-		a.event(v.rq, corev1.EventTypeWarning, eventReset,
-			"Somebody has reset the limits that were raised for live migrations (%d times in a row).", v.memory.resets.count)
-		if a.config.Metrics != nil {
-			a.config.Metrics.Reset(v.rq.Namespace, v.rq.Name)
-		}
-	}
-	if p.taken != nil {
-		klog.FromContext(ctx).Info("Regular workloads have taken room of live migrations", "resourceQuota", klog.KObj(v.rq), "amount", text(p.taken))
-		a.event(v.rq, corev1.EventTypeWarning, eventTaken,
-			"Regular workloads have taken room that was there for live migrations: %s above the static limits.", text(p.taken))
-		if a.config.Metrics != nil {
-			a.config.Metrics.Taken(v.rq.Namespace, v.rq.Name, p.taken)
-		}
-	}
+// tell tells what has changed in who waits and in what was taken. It returns when to tell
+// again.
+func (a *Applier) tell(ctx context.Context, v *view) time.Duration {
 	a.tellDeferred(v)
+	taken, told := v.memory.baseline.taken, v.memory.taken
+	if !exceeds(taken, told) {
+		v.memory.taken, v.memory.takenAt = taken, time.Time{}
+		return 0
+	}
+	if v.memory.takenAt.IsZero() {
+		v.memory.takenAt = v.now
+	}
+	if wait := v.memory.takenAt.Add(takenPause).Sub(v.now); wait > 0 {
+		return wait
+	}
+	v.memory.taken, v.memory.takenAt = taken, time.Time{}
+	klog.FromContext(ctx).Info("Regular workloads have taken room of live migrations", "resourceQuota", klog.KObj(v.rq), "amount", text(taken))
+	a.event(v.rq, corev1.EventTypeWarning, eventTaken,
+		"Regular workloads have taken room that was open for live migrations: %s above the static limits.", text(taken))
+	if a.config.Metrics != nil {
+		a.config.Metrics.Taken(v.rq.Namespace, v.rq.Name, positive(each(taken, told, minus)))
+	}
+	return 0
 }
 
 // tellDeferred tells who waits, and why, when that changes.
 func (a *Applier) tellDeferred(v *view) {
-	if a.config.Recorder == nil {
-		return
-	}
-	var parts []string
+	var parts, key []string
 	for _, d := range v.deferred {
-		for _, m := range v.inFlight {
-			if m.UID == d.UID {
-				parts = append(parts, fmt.Sprintf("%s (%s): %s", m.UID, m.VMI, d.Reason))
+		for _, m := range v.migrations {
+			if m.UID == d.UID && d.Reason != WriteRefused { // that has an event of its own
+				parts = append(parts, fmt.Sprintf("of %s: %s", m.VMI, sentence(d, m)))
+				key = append(key, string(d.UID)+" "+string(d.Reason))
 			}
 		}
 	}
-	waiting := strings.Join(parts, ", ")
+	slices.Sort(key)
+	waiting := strings.Join(key, "; ")
 	if waiting != "" && waiting != v.memory.deferred {
-		a.event(v.rq, corev1.EventTypeNormal, eventDeferred, "Live migrations wait for room: %s.", waiting)
+		a.event(v.rq, corev1.EventTypeNormal, eventDeferred, "Live migrations wait for room: %s.", strings.Join(parts, "; "))
 	}
 	v.memory.deferred = waiting
 }
 
+// sentence says what a deferred migration waits for.
+func sentence(d quota.Deferral, m quota.Migration) string {
+	missing := text(d.Missing)
+	switch d.Reason {
+	case Disabled:
+		return "headroom is switched off for this quota"
+	case RefusedElsewhere:
+		return m.RefusedBy + " has refused it, which is no ResourceQuota of this namespace"
+	case GrowthAboveStatic:
+		return fmt.Sprintf("its guest grows by more than the quota has left, %s is missing", missing)
+	case quota.BudgetExceeded:
+		return fmt.Sprintf("it needs more than the whole budget, %s is missing", missing)
+	case quota.BudgetUsed:
+		return fmt.Sprintf("the budget is used up, %s is missing", missing)
+	case quota.RegularAboveStatic:
+		return fmt.Sprintf("other workloads use more than the static limit, by %s", missing)
+	default:
+		return string(d.Reason)
+	}
+}
+
 func (a *Applier) tellWrote(ctx context.Context, v *view, p plan) {
-	klog.FromContext(ctx).V(2).Info("Wrote limits", "resourceQuota", klog.KObj(v.rq), "action", p.action, "hard", text(p.next.Spec.Hard))
+	klog.FromContext(ctx).Info("Wrote enforced limits", "resourceQuota", klog.KObj(v.rq), "action", p.action, "why", p.why, "hard", text(p.next.Status.Hard))
 	if a.config.Metrics != nil {
 		a.config.Metrics.Wrote(v.rq.Namespace, v.rq.Name, p.action)
 	}
@@ -74,22 +104,10 @@ func (a *Applier) tellWrote(ctx context.Context, v *view, p plan) {
 
 func (a *Applier) tellRefused(ctx context.Context, v *view, err error, first bool) {
 	if first {
-		klog.FromContext(ctx).Error(err, "Cannot change limits for live migrations", "resourceQuota", klog.KObj(v.rq))
-		a.event(v.rq, corev1.EventTypeWarning, eventRefused, "The limits cannot be changed for live migrations: %v", err)
+		klog.FromContext(ctx).Error(err, "Cannot write enforced limits", "resourceQuota", klog.KObj(v.rq))
+		a.event(v.rq, corev1.EventTypeWarning, eventRefused, "The enforced limits cannot be raised for live migrations: %v", err)
 	}
 	if a.config.Metrics != nil {
 		a.config.Metrics.Refused(v.rq.Namespace, v.rq.Name)
 	}
-}
-
-// unreadable returns the outcome for a quota of which the static limits are not known. It
-// is told once for each content of the annotations.
-func (a *Applier) unreadable(ctx context.Context, rq *corev1.ResourceQuota, m *memory, err error) QuotaResult {
-	is := rq.Annotations[StaticAnnotation] + "\n" + rq.Annotations[AppliedAnnotation]
-	if m.unreadable != is {
-		klog.FromContext(ctx).Error(err, "Left limits alone", "resourceQuota", klog.KObj(rq))
-		a.event(rq, corev1.EventTypeWarning, eventUnreadable, "The limits are left alone: %v", err)
-	}
-	m.unreadable = is
-	return QuotaResult{Name: rq.Name, Hard: rq.Spec.Hard.DeepCopy(), Action: Unchanged, Reached: Pending, Err: err}
 }

@@ -1,32 +1,14 @@
 package applier
 
 import (
-	"maps"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vmquota/headroom/quota"
 )
-
-// A view is one quota, and what one Apply knows about it.
-type view struct {
-	setting
-	rq         *corev1.ResourceQuota // not to be changed
-	memory     *memory
-	raise      *raise // nil: it is not raised
-	static     corev1.ResourceList
-	migrations []quota.Migration // inFlight, as this quota sees them
-	off        bool              // nothing new is granted: one of the kill switches is on
-
-	// unwanted are the migrations that get no headroom, here or in another quota of
-	// the namespace; deferred are those of them that lack room here.
-	unwanted map[types.UID]bool
-	deferred []quota.Deferral
-}
 
 // A setting is what all quotas of a namespace have in common.
 type setting struct {
@@ -35,45 +17,150 @@ type setting struct {
 	partial  bool // there may be migrations that cannot be read
 	policy   quota.Policy
 	disabled func(rq *corev1.ResourceQuota) bool
-	guarded  bool
+	guard    bool
+	later    map[types.UID]bool // migrations that wait for another one of their VMI
+
+	elsewhere map[types.UID]bool // migrations that were refused by a quota which is none of the namespace
 }
 
-// view returns what there is to know about rq. Its error is an Error.
-func (s setting) view(rq *corev1.ResourceQuota, m *memory) (*view, error) {
-	r, err := raiseOf(rq)
-	if err != nil {
-		return nil, err
+// elsewhere returns the migrations that were refused by a quota which is none of quotas.
+func elsewhere(inFlight []quota.Migration, quotas []*corev1.ResourceQuota) map[types.UID]bool {
+	var elsewhere map[types.UID]bool
+	for _, m := range inFlight {
+		if m.RefusedBy != "" && !slices.ContainsFunc(quotas, func(rq *corev1.ResourceQuota) bool { return rq.Name == m.RefusedBy }) {
+			elsewhere = with(elsewhere, m.UID)
+		}
 	}
-	return &view{
-		setting:    s,
-		rq:         rq,
-		memory:     m,
-		raise:      r,
-		static:     r.limits(rq),
-		migrations: quota.Under(rq, s.inFlight),
-		off:        s.disabled(rq),
-	}, nil
+	return elsewhere
 }
 
-// latest returns v for a later version of the quota, or for another one of that name.
-func (v *view) latest(rq *corev1.ResourceQuota, m *memory) (*view, error) {
-	other, err := v.view(rq, m)
-	if err != nil {
-		return nil, err
+// later returns the migrations that wait for another one of their VMI: KubeVirt creates a
+// target pod only while the VMI has a single pod.
+func later(inFlight []quota.Migration) map[types.UID]bool {
+	var later map[types.UID]bool
+	first := map[string]quota.Migration{}
+	for _, m := range inFlight {
+		other, taken := first[m.VMI]
+		switch {
+		case m.VMI == "":
+		case !taken:
+			first[m.VMI] = m
+		case other.State >= quota.Charged && m.State >= quota.Charged:
+		case other.State < quota.Charged && (m.State >= quota.Charged || quota.ByTurn(m, other) < 0):
+			later = with(later, other.UID)
+			first[m.VMI] = m
+		default:
+			later = with(later, m.UID)
+		}
 	}
-	other.unwanted, other.deferred = v.unwanted, v.deferred
-	return other, nil
+	return later
 }
 
-// concerned reports whether the quota is raised, or limits anything that its migrations
-// charge twice.
+// A view is one quota, and all that depends on what to do about it. Whoever plans only
+// reads it.
+type view struct {
+	setting
+	rq         *corev1.ResourceQuota
+	memory     *memory
+	migrations []quota.Migration  // inFlight, as this quota sees them
+	charged    []quota.Migration  // those of them that are charged
+	waiting    []quota.Migration  // the others
+	off        bool               // a kill switch is on
+	refused    time.Duration      // for how long not to write, because the API server refuses it
+	inTheWay   map[types.UID]bool // of which waiting migrations: their target pods do not fit
+	deferred   []quota.Deferral   // those of them that get no room here
+	closed     quota.Decision     // the rule without any offer
+}
+
+// view looks at one quota. It is where the baseline is brought up to date.
+func (s setting) view(rq *corev1.ResourceQuota, m *memory) *view {
+	v := &view{setting: s, rq: rq, memory: m, migrations: s.under(rq), off: s.disabled(rq)}
+	v.charged, v.waiting = divide(v.migrations)
+	v.refused = m.refusals.hold(rq, v.policy, v.now)
+	d := v.decide(nil)
+	is := noRoom
+	switch {
+	case len(m.history.offered) > 0:
+		is = offerRoom
+	case positive(d.Need) != nil:
+		is = heldRoom
+	}
+	m.baseline.look(rq.Spec.Hard, v.counted(d.Regular), is, v.now)
+	v.closed = v.decide(nil)
+	limits := v.counted(v.closed.Hard)
+	for _, m := range v.waiting {
+		if !fits(m, limits, rq.Status.Used) {
+			v.inTheWay = with(v.inTheWay, m.UID)
+		}
+	}
+	return v
+}
+
+// under returns the migrations as rq sees them. They are read only.
+func (s setting) under(rq *corev1.ResourceQuota) []quota.Migration {
+	if len(rq.Spec.Scopes) == 0 && rq.Spec.ScopeSelector == nil {
+		return s.inFlight // quota.Under would return copies of them
+	}
+	return quota.Under(rq, s.inFlight)
+}
+
+// counted returns what of list kube-controller-manager counts already.
+func (v *view) counted(list corev1.ResourceList) corev1.ResourceList {
+	counted := make(corev1.ResourceList, len(list))
+	for name, q := range list {
+		if _, ok := v.rq.Status.Hard[name]; ok {
+			counted[name] = q
+		}
+	}
+	return counted
+}
+
+// divide returns which of migrations are charged, and which wait for their target pods. The
+// lists share memory with migrations if all are of one kind.
+func divide(migrations []quota.Migration) (charged, waiting []quota.Migration) {
+	n := 0
+	for i := range migrations {
+		if migrations[i].State >= quota.Charged {
+			n++
+		}
+	}
+	switch n {
+	case len(migrations):
+		return slices.Clip(migrations), nil
+	case 0:
+		return nil, slices.Clip(migrations)
+	}
+	charged, waiting = make([]quota.Migration, 0, n), make([]quota.Migration, 0, len(migrations)-n)
+	for _, m := range migrations {
+		if m.State >= quota.Charged {
+			charged = append(charged, m)
+		} else {
+			waiting = append(waiting, m)
+		}
+	}
+	return charged, waiting
+}
+
+// fits reports whether the target pod of m has room in limits.
+func fits(m quota.Migration, limits, used corev1.ResourceList) bool {
+	for name, limit := range limits {
+		need := plus(m.Surge[name], m.Growth[name])
+		if wanted := plus(used[name], need); need.Sign() > 0 && wanted.Cmp(limit) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// concerned reports whether there is anything to do or to tell: the quota is raised, or
+// limits anything that its migrations charge twice, or something was taken.
 func (v *view) concerned() bool {
-	if v.raise != nil {
+	if v.isAnnotated() || exceeds(v.rq.Status.Hard, v.rq.Spec.Hard) || v.memory.baseline.taken != nil {
 		return true
 	}
 	for i := range v.migrations {
 		for name, q := range v.migrations[i].Surge {
-			if _, limited := v.static[name]; limited && q.Sign() > 0 {
+			if _, limited := v.rq.Spec.Hard[name]; limited && q.Sign() > 0 {
 				return true
 			}
 		}
@@ -81,125 +168,44 @@ func (v *view) concerned() bool {
 	return false
 }
 
-// decide applies the rule, with this usage, to those migrations that may be granted.
-func (v *view) decide(used corev1.ResourceList) quota.Decision {
-	return v.policy.Decide(v.static, v.eligible(), used)
-}
-
-func (v *view) eligible() []quota.Migration {
-	if !v.off && len(v.unwanted) == 0 {
-		return v.migrations
-	}
-	return slices.DeleteFunc(slices.Clone(v.migrations), func(m quota.Migration) bool {
-		return m.State < quota.Charged && (v.off || v.unwanted[m.UID])
-	})
-}
-
-// A claim is what the granted migrations of a decision charge twice in all, and what of
-// it they do not hold yet.
-type claim struct{ surge, need corev1.ResourceList }
-
-// claimed returns the claim of the migrations that d grants.
-func (v *view) claimed(d quota.Decision) claim {
-	limit := v.static
-	if !v.policy.Strict {
-		limit = each(v.static, d.Regular, most)
-	}
-	surge := each(d.Hard, limit, minus)
-	return claim{surge: surge, need: each(surge, d.Temporary, minus)}
-}
-
-// on returns the part of c on the resources that m charges.
-func (c claim) on(m quota.Migration) claim {
-	c.surge = maps.Clone(c.surge)
-	maps.DeleteFunc(c.surge, func(name corev1.ResourceName, _ resource.Quantity) bool {
-		surge := m.Surge[name]
-		return surge.Sign() <= 0
-	})
-	return c
-}
-
-// fits reports whether there is room for c in limits. Quota admission asks of a pod only
-// about what it is charged for.
-func (v *view) fits(c claim, limits corev1.ResourceList) bool {
-	for name, surge := range c.surge {
-		if surge.Sign() <= 0 {
-			continue
-		}
-		wanted := plus(most(v.rq.Status.Used[name], resource.Quantity{}), c.need[name])
-		if wanted.Cmp(limits[name]) > 0 {
-			return false
+// admit settles which of the migrations that wait may have a turn, and whether they need
+// room, and tells the views what is deferred. A target pod has to pass all quotas that see it, so what gets no room
+// in one of them gets none in any, and uses up no budget. Alone says to make one offer at a
+// time, because room of offers was taken.
+func admit(views []*view) (wants map[types.UID]bool, alone bool) {
+	unwanted := map[types.UID]bool{}
+	defers := func(v *view, deferred []quota.Deferral) {
+		v.deferred = append(v.deferred, deferred...)
+		for _, d := range deferred {
+			unwanted[d.UID] = true
 		}
 	}
-	return true
-}
-
-// needsRaise reports whether d needs limits above static.
-func (v *view) needsRaise(d quota.Decision) bool {
-	c := v.claimed(d)
-	return !none(c.surge) && (v.raise != nil || !v.off && !v.suffices(d, c))
-}
-
-// without returns those of deferred that have no room beside what d grants, in the limits
-// that come of it. The others need no headroom.
-func (v *view) without(d quota.Decision, deferred []quota.Deferral) []quota.Deferral {
-	if len(deferred) == 0 {
-		return nil
+	for _, v := range views {
+		never, _ := v.judge(nil)
+		defers(v, never)
 	}
-	byUID := make(map[types.UID]quota.Migration, len(v.migrations))
-	for _, m := range v.migrations {
-		byUID[m.UID] = m
+	for _, v := range views {
+		_, later := v.judge(unwanted)
+		defers(v, later)
 	}
-	inside := make([]quota.Migration, 0, len(v.migrations))
-	for _, uid := range d.Granted {
-		inside = append(inside, byUID[uid])
-	}
-	limits := v.static
-	if v.needsRaise(d) {
-		limits = d.Hard
-	}
-	all := &view{rq: v.rq, static: v.static, setting: setting{policy: quota.Policy{Eager: true}}}
-	var refused []quota.Deferral
-	for _, deferral := range deferred {
-		m := byUID[deferral.UID]
-		all.migrations = append(inside, m)
-		if !v.doubts(&m) && all.fits(all.claimed(all.decide(v.rq.Status.Used)).on(m), limits) {
-			inside = all.migrations
-			continue
-		}
-		refused = append(refused, deferral)
-	}
-	return refused
-}
-
-// switchedOff returns the deferrals by a kill switch.
-func (v *view) switchedOff() []quota.Deferral {
-	if !v.off {
-		return nil
-	}
-	var deferred []quota.Deferral
-	for _, m := range v.migrations {
-		if m.State == quota.Blocked || m.State < quota.Blocked && v.policy.Eager {
-			deferred = append(deferred, quota.Deferral{UID: m.UID, Reason: Disabled})
+	for _, v := range views {
+		if v.unsettled() > 0 {
+			for uid := range v.inTheWay {
+				unwanted[uid] = true
+			}
 		}
 	}
-	return deferred
-}
-
-// defers notes which migrations get no headroom in this quota, and returns their UIDs:
-// those that wait for the budget of the namespace, or those that do not.
-func (v *view) defers(waiting bool, unwanted map[types.UID]bool) []types.UID {
-	if !v.off && !v.policy.Strict && len(v.policy.Budget) == 0 {
-		return nil
-	}
-	v.unwanted = maps.Clone(unwanted)
-	d := v.decide(v.rq.Status.Used)
-	var refused []types.UID
-	for _, deferral := range v.without(d, append(v.switchedOff(), d.Deferred...)) {
-		if (deferral.Reason == quota.BudgetUsed) == waiting {
-			v.deferred = append(v.deferred, deferral)
-			refused = append(refused, deferral.UID)
+	for _, v := range views {
+		alone = alone || v.memory.baseline.taken != nil
+		for _, m := range v.waiting {
+			if unwanted[m.UID] || v.later[m.UID] || v.elsewhere[m.UID] {
+				continue
+			}
+			if wants == nil {
+				wants = map[types.UID]bool{}
+			}
+			wants[m.UID] = wants[m.UID] || v.inTheWay[m.UID]
 		}
 	}
-	return refused
+	return wants, alone
 }

@@ -1,0 +1,309 @@
+package applier
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vmquota/headroom/quota"
+)
+
+const (
+	// offerLife is how long room stays open for a target pod that does not come. A pod
+	// comes some milliseconds after the write. What loses a race is nudged within this
+	// time (see migration.Nudger).
+	offerLife = time.Second
+	// A lapsed offer is made again after a pause that doubles with each lapse, and
+	// at once when a migration ends anywhere in the cluster.
+	firstLapsePause = 2 * time.Second
+	maxLapsePause   = time.Minute
+	// A migration that waits only because all parallel migrations seem to be taken is
+	// offered room all the same after a pause that doubles: KubeVirt may be configured
+	// for more of them.
+	firstProbePause = 10 * time.Second
+	maxProbePause   = 5 * time.Minute
+	// learnPause is how long more migrations than were thought possible must run for the
+	// limits to be learned.
+	learnPause = time.Second
+)
+
+// Parallel is how many migrations KubeVirt runs at the same time
+// (parallelMigrationsPerCluster and parallelOutboundMigrationsPerNode of its custom
+// resource), and how many of them are made room for at the same time.
+type Parallel struct {
+	Cluster int // zero: 5, KubeVirt's default
+	Node    int // zero: 2, KubeVirt's default
+	// Open is for how many target pods that have not come room is open at the same time.
+	// Zero means 2: KubeVirt creates one after the other, which takes some tens of
+	// milliseconds each, and with one the next would be refused, so that KubeVirt backs off.
+	Open int
+}
+
+func (p Parallel) orDefault() Parallel {
+	return Parallel{Cluster: cmp.Or(max(p.Cluster, 0), 5), Node: cmp.Or(max(p.Node, 0), 2), Open: cmp.Or(max(p.Open, 0), 2)}
+}
+
+// Offers are those of one cluster: room that is open for target pods which have not come.
+// At most Parallel.Open migrations have one, and no more than KubeVirt can start, in
+// KubeVirt's order: priority, then age. An offer ends when its pod is charged, and lapses when the pod does not come. A
+// lapsed one waits while others get their turn.
+//
+// KubeVirt's limits are learned upwards: if more migrations run than were thought
+// possible, that many are possible.
+type offers struct {
+	mu          sync.Mutex
+	parallel    Parallel
+	byNamespace map[string]map[types.UID]*turn
+	probe       time.Time     // when the next offer beyond the limits may be made; zero: not known yet
+	probePause  time.Duration // after that one
+}
+
+// A turn is where one migration stands.
+type turn struct {
+	namespace string
+	migration quota.Migration // without its lists
+	running   time.Time       // since when it takes one of KubeVirt's parallel migrations; zero: it does not
+	wants     bool            // it may have a turn
+	needsRoom bool            // it does not fit without
+	alone     bool            // no two of its namespace at the same time
+	open      time.Time       // since when it has an offer; zero: it has none
+	probes    bool            // the offer is beyond KubeVirt's limits, as they are known
+	lapses    int             // in a row
+	lapsed    time.Time       // the last time
+	next      time.Time       // no offer before
+}
+
+// update tells what namespace looks like now, and returns whose turn it is there, when to
+// call again (zero: after the next change only), and in which other namespaces an offer was
+// made. Wants are those that may have a turn, and whether they need room; the others that are
+// not charged wait for something else. Alone says that there must be one offer at a time in this namespace.
+func (o *offers) update(namespace string, migrations []quota.Migration, wants map[types.UID]bool, alone bool, now time.Time) (turns map[types.UID]bool, again time.Duration, others []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if ended := o.record(namespace, migrations, wants, alone, now); ended {
+		o.retryLapsed()
+	}
+	o.lapse(now)
+	others = o.make(namespace, now)
+	for uid, t := range o.byNamespace[namespace] {
+		switch {
+		case !t.open.IsZero():
+			turns = with(turns, uid)
+			again = sooner(again, t.open.Add(offerLife).Sub(now))
+		case t.wants && t.next.After(now):
+			again = sooner(again, t.next.Sub(now))
+		case t.wants && o.probe.After(now):
+			again = sooner(again, o.probe.Sub(now))
+		}
+	}
+	return turns, again, others
+}
+
+// record takes over what namespace says, and reports whether a migration there has left
+// KubeVirt's parallel ones.
+func (o *offers) record(namespace string, migrations []quota.Migration, wants map[types.UID]bool, alone bool, now time.Time) (ended bool) {
+	before, after := o.byNamespace[namespace], map[types.UID]*turn{}
+	for _, m := range migrations {
+		t := before[m.UID]
+		if t == nil {
+			t = &turn{namespace: namespace}
+		}
+		runs, ran := m.State >= quota.Charged && !m.Over, !t.running.IsZero()
+		ended = ended || ran && !runs
+		t.needsRoom, t.wants = wants[m.UID]
+		t.alone, t.running = alone, sinceWhen(t.running, now, runs)
+		m.Surge, m.Held, m.Growth, m.Shares = nil, nil, nil, nil
+		t.migration = m
+		if !t.wants {
+			t.open = time.Time{}
+		}
+		if runs {
+			t.lapses, t.lapsed, t.next = 0, time.Time{}, time.Time{}
+		}
+		after[m.UID] = t
+	}
+	for uid, t := range before {
+		ended = ended || !t.running.IsZero() && after[uid] == nil
+	}
+	if o.byNamespace == nil {
+		o.byNamespace = map[string]map[types.UID]*turn{}
+	}
+	o.byNamespace[namespace] = after
+	if len(after) == 0 {
+		delete(o.byNamespace, namespace)
+	}
+	return ended
+}
+
+func (o *offers) retryLapsed() {
+	for _, turns := range o.byNamespace {
+		for _, t := range turns {
+			t.next = time.Time{}
+		}
+	}
+}
+
+func (o *offers) lapse(now time.Time) {
+	for _, turns := range o.byNamespace {
+		for _, t := range turns {
+			if end := t.open.Add(offerLife); !t.open.IsZero() && !now.Before(end) {
+				t.open, t.lapsed = time.Time{}, end
+				t.next = end.Add(doubling(t.lapses, firstLapsePause, maxLapsePause))
+				if t.lapses++; t.alone { // its room was taken, which says nothing of KubeVirt
+					t.lapses = 0
+				}
+			}
+		}
+	}
+}
+
+// before orders those that wait: those that never lapsed in KubeVirt's order, then the
+// others, the one that lapsed first before. So nobody waits for ever behind migrations that
+// KubeVirt does not start, for whatever reason.
+func (t *turn) before(other *turn) int {
+	return cmp.Or(t.lapsed.Compare(other.lapsed), quota.ByTurn(t.migration, other.migration))
+}
+
+// make makes the offers for which KubeVirt has a migration to start, and takes back those for
+// which it has none any more, because it has started others. It returns the namespaces other
+// than this one in which that changed anything.
+func (o *offers) make(namespace string, now time.Time) (others []string) {
+	taken := slots{Parallel: o.parallel, leaving: map[string]int{}, open: map[string]int{}}
+	var open, waiting []*turn
+	for _, turns := range o.byNamespace {
+		for _, t := range turns {
+			switch {
+			case !t.running.IsZero():
+				taken.take(t)
+			case !t.open.IsZero():
+				open = append(open, t)
+			case t.wants && !t.next.After(now):
+				waiting = append(waiting, t)
+			}
+		}
+	}
+	changed := func(t *turn) {
+		if t.namespace != namespace && !slices.Contains(others, t.namespace) {
+			others = append(others, t.namespace)
+		}
+	}
+	slices.SortFunc(open, func(a, b *turn) int { return cmp.Or(a.open.Compare(b.open), a.before(b)) })
+	for _, t := range open {
+		if t.probes || taken.left(t) {
+			taken.take(t)
+			continue
+		}
+		t.open = time.Time{}
+		changed(t)
+	}
+	o.learn(now)
+	taken.Parallel = o.parallel
+	slices.SortFunc(waiting, (*turn).before)
+	excluded := 0 // by KubeVirt's limits, as they are known
+	for _, t := range waiting {
+		if t.alone && taken.open[t.namespace] > 0 || t.needsRoom && taken.opened >= o.parallel.Open {
+			continue
+		}
+		t.probes = !taken.left(t)
+		if t.probes {
+			if !t.needsRoom { // where it fits, KubeVirt starts it without an offer
+				continue
+			}
+			if excluded++; excluded > 1 || !o.mayProbe(now) {
+				continue
+			}
+		}
+		t.open = now
+		taken.take(t)
+		changed(t)
+	}
+	if excluded == 0 {
+		o.probe, o.probePause = time.Time{}, 0
+	}
+	return others
+}
+
+// slots are KubeVirt's parallel migrations that are taken: by migrations that run, and by
+// offers.
+type slots struct {
+	Parallel
+	running int
+	leaving map[string]int // by node
+	opened  int            // offers of room
+	open    map[string]int // offers by namespace
+}
+
+// left reports whether KubeVirt could start one more from the node of t.
+func (s *slots) left(t *turn) bool {
+	node := t.migration.Node
+	return s.running < s.Cluster && (node == "" || s.leaving[node] < s.Node)
+}
+
+func (s *slots) take(t *turn) {
+	s.running++
+	s.leaving[t.migration.Node]++
+	if t.open.IsZero() {
+		return
+	}
+	s.open[t.namespace]++
+	if t.needsRoom {
+		s.opened++
+	}
+}
+
+// learn raises the limits to what is seen to run. What has just begun does not count: it may
+// be the successor of one that the caches do not show as over yet.
+func (o *offers) learn(now time.Time) {
+	running, leaving, before := 0, map[string]int{}, o.parallel
+	for _, turns := range o.byNamespace {
+		for _, t := range turns {
+			if !t.running.IsZero() && now.Sub(t.running) >= learnPause {
+				running++
+				leaving[t.migration.Node]++
+			}
+		}
+	}
+	delete(leaving, "") // not known
+	o.parallel.Cluster = max(o.parallel.Cluster, running)
+	for _, n := range leaving {
+		o.parallel.Node = max(o.parallel.Node, n)
+	}
+	if o.parallel != before {
+		o.probe, o.probePause = time.Time{}, 0
+	}
+}
+
+// mayProbe reports whether it is time for an offer beyond the limits.
+func (o *offers) mayProbe(now time.Time) bool {
+	if o.probe.IsZero() {
+		o.probe, o.probePause = now.Add(firstProbePause), firstProbePause
+		return false
+	}
+	if now.Before(o.probe) {
+		return false
+	}
+	o.probePause = min(2*o.probePause, maxProbePause)
+	o.probe = now.Add(o.probePause)
+	return true
+}
+
+// with adds uid to set, which may be nil.
+func with(set map[types.UID]bool, uid types.UID) map[types.UID]bool {
+	if set == nil {
+		set = map[types.UID]bool{}
+	}
+	set[uid] = true
+	return set
+}
+
+// doubling returns first, twice that, and so on for n = 0, 1, ..., up to limit.
+func doubling(n int, first, limit time.Duration) time.Duration {
+	pause := first
+	for ; n > 0 && pause < limit; n-- {
+		pause *= 2
+	}
+	return min(pause, limit)
+}
