@@ -6,24 +6,25 @@ import (
 )
 
 var (
-	// ErrUntranslatable says that a patch would change the limits, or what the shim
-	// keeps beside them, in a way that cannot be translated: a JSON patch or a
-	// server-side apply of the limits. Nothing was sent. Update does the same.
-	ErrUntranslatable = errors.New("the shim cannot translate this patch")
-	// ErrMalformed says that an annotation cannot be understood: LimitsAnnotation of a
-	// namespace, or one of Harvester's. The [Error] or the [HarvesterError] around it
-	// names the object and the field.
+	// ErrMalformed says that an annotation cannot be read: LimitsAnnotation of a
+	// Namespace, or one of Harvester's.
 	ErrMalformed = errors.New("malformed")
+	// ErrUnclear says that it is not known what the static limit of a ResourceQuota is
+	// that Harvester may have raised. Nothing was changed.
+	ErrUnclear = errors.New("the static limit is not known")
+	// ErrLocked says that Rancher's webhook refused a write to a ResourceQuota that
+	// Rancher manages. Rancher's next sync sets its spec.hard.
+	ErrLocked = errors.New("the quota is locked by Rancher, whose next sync resets it")
 )
 
-// An Error says what failed on which object. It wraps the error of the ledger, so that
-// errors.Is works on it.
+// An Error says what failed on which object. Errors of the API server and of the ledger
+// are inside, so that errors.Is and apierrors.IsConflict hold.
 type Error struct {
 	Namespace string
-	Quota     string // the name of the ResourceQuota; empty: it has none yet, or it is about the Namespace
-	// Field is where in LimitsAnnotation the fault is, such as limit.limitsCpu or
-	// limit.extended[count/pods]. Empty: in the annotation as a whole, or the error is
-	// about a ResourceQuota.
+	Quota     string // the name of the ResourceQuota; empty if the error is about the Namespace
+	// Field is where the fault is: in a ResourceQuota a path such as spec.hard[limits.cpu],
+	// in a Namespace a path in LimitsAnnotation such as limit.limitsCpu or
+	// limit.extended[count/pods]. It is empty if the whole object or annotation is meant.
 	Field string
 	Err   error
 }
@@ -33,10 +34,11 @@ func (e *Error) Error() string {
 	switch {
 	case e.Quota != "":
 		where = fmt.Sprintf("ResourceQuota %s/%s", e.Namespace, e.Quota)
-	case e.Field != "":
-		where += ": " + LimitsAnnotation + ": " + e.Field
 	case errors.Is(e.Err, ErrMalformed):
 		where += ": " + LimitsAnnotation
+	}
+	if e.Field != "" {
+		where += ": " + e.Field
 	}
 	return fmt.Sprintf("%s: %v", where, e.Err)
 }

@@ -1,143 +1,286 @@
 package rancher
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/vmquota/headroom/quota"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 )
 
-// Harvester's annotations on the ResourceQuotas of Rancher. Its controllers write them
-// (pkg/controller/master/migration/vmim_controller.go, pkg/util/resourcequota/utils.go),
-// and set limits.cpu and limits.memory to the namespace's limits plus what they say
-// (pkg/controller/master/resourcequota). The names are in pkg/util/constants.go.
+// HarvesterSkip is the annotation by which a person tells Harvester to leave a
+// ResourceQuota alone, if its value is "true".
+const HarvesterSkip = "harvesterhci.io/skipResourceQuotaAutoScaling"
+
+// The annotations that Harvester's own scaling writes to a ResourceQuota (its
+// pkg/util/constants.go). It sets limits.cpu and limits.memory to the limits of the
+// namespace plus the values of all entries and of the compensation.
 const (
-	// HarvesterNamePrefix and the name of a VMI are the annotation of one migration up
-	// to v1.4.1, which adds its value to spec.hard in the same write, and subtracts it in
-	// the end. The value is a ResourceList in JSON, such as
-	// {"limits.cpu":"1","limits.memory":"1267028Ki"}. Later versions still read it.
-	HarvesterNamePrefix = "harvesterhci.io/migrating-"
-	// HarvesterUIDPrefix and the UID of a VMI (not of the VMIM) are the annotation of one
-	// migration since v1.4.2, with the same value. It is written first, and spec.hard is
-	// computed anew a moment later.
-	HarvesterUIDPrefix = "harvesterhci.io/migratingUID-"
-	// HarvesterCompensation, since v1.9.0, is one more amount of limits.memory for the
-	// whole quota, in the same form; for usage that is above the limit.
-	HarvesterCompensation = "harvesterhci.io/migratingCompensation"
-	// HarvesterResync, since v1.9.0, is "true" from a change of the annotations above
-	// until spec.hard has followed, and "false" from then on.
-	HarvesterResync = "harvesterhci.io/migratingScalingResyncNeeded"
-	// HarvesterSkip, since v1.4.2, switches all this off for a quota if it is "true".
-	// It is a person's.
-	HarvesterSkip = "harvesterhci.io/skipResourceQuotaAutoScaling"
+	namedEntry   = "harvesterhci.io/migrating-"    // and the name of a VMI; v1.4.1 and older
+	uidEntry     = "harvesterhci.io/migratingUID-" // and the UID of a VMI
+	compensation = "harvesterhci.io/migratingCompensation"
+	// resync is "true" until spec.hard has followed a change of the others, then "false".
+	resync = "harvesterhci.io/migratingScalingResyncNeeded"
 )
 
 // HarvesterSkips reports whether Harvester is told to leave rq alone. It is for
-// applier.Config.DisabledFor: nothing is granted any more, and what is raised goes down
-// with the migrations that need it, also if the annotation came in the middle of one.
+// applier.Config.DisabledFor.
 func HarvesterSkips(rq *corev1.ResourceQuota) bool {
 	return rq != nil && rq.Annotations[HarvesterSkip] == "true"
 }
 
-// A HarvesterRecord is what Harvester's annotations on one quota say. The zero record
-// says nothing.
-type HarvesterRecord struct {
-	// Entries are the migrations, sorted by annotation.
-	Entries []HarvesterEntry
-	// Compensation is that of HarvesterCompensation; nil if there is none.
-	Compensation corev1.ResourceList
-	// Changed says that spec.hard may not have followed yet (HarvesterResync is "true").
-	Changed bool
-	// Followed says that spec.hard was looked at after the last change (it is "false"),
-	// and followed, unless the namespace had no limits. Versions before v1.9.0 say neither.
-	Followed bool
-}
-
-// A HarvesterEntry is one migration in Harvester's annotations.
-type HarvesterEntry struct {
-	// Annotation is its key.
-	Annotation string
-	// VMI or UID is which virtual machine instance migrates, by its name or by its UID.
-	VMI string
-	UID types.UID
-	// Surge is what was added for it, in ResourceQuota names.
-	Surge corev1.ResourceList
-}
-
-// InFlight returns the entries as migrations that are charged, sorted by UID. They are
-// for a ledger in which nobody has recorded anything yet, so that limits do not go down
-// too early: see Takeover.Seed. The UIDs are made up, because entries do not name the
-// VMIM, and the ledger forgets them with the first call of migration.Observer.Observe.
-func (r HarvesterRecord) InFlight() []quota.Migration {
-	inFlight := make([]quota.Migration, 0, len(r.Entries))
-	for _, e := range r.Entries {
-		inFlight = append(inFlight, quota.Migration{
-			UID:   types.UID("harvester-" + strings.TrimPrefix(e.Annotation, "harvesterhci.io/")),
-			VMI:   e.VMI,
-			State: quota.Charged,
-			Surge: e.Surge,
-		})
+// Clean returns a copy of rq without what Harvester's own scaling has left behind: its
+// annotations, and what it added to limits.cpu and limits.memory in spec.hard. It returns
+// nil if rq has none of its annotations. Everything else in rq stays, HarvesterSkip
+// included. Rq is not modified.
+//
+// Ns is the namespace of rq, read after rq. Its annotation [LimitsAnnotation] is what
+// Harvester adds to, so it decides, and not what the entries say: entries leak, and
+// spec.hard follows them late.
+//
+//   - A limit that is not above the annotation's stays. Harvester has not raised it, or
+//     Rancher has reset it, or Rancher gave less than the annotation asks for.
+//   - A limit above the annotation's becomes the annotation's.
+//   - A limit that the annotation does not have, or has as zero, stays. Harvester does not
+//     raise it.
+//   - Without the annotation, the entries are subtracted if Harvester says that spec.hard
+//     contains them.
+//
+// In all other cases the static limit is not known. The error joins an [Error] with
+// ErrUnclear for each such limit, and there is no copy: spec.hard and the annotations stay
+// for a person to compare. These cases are: no readable annotation and no sign that
+// spec.hard contains the entries; HarvesterSkip, where a person may have set a limit that
+// the entries do not explain; and an annotation that Rancher has refused (condition
+// ResourceQuotaValidated is False), because what Rancher gave instead is not recorded.
+//
+// Where Rancher locks quotas only Rancher can write the copy; see [CleanNamespace].
+func Clean(rq *corev1.ResourceQuota, ns *corev1.Namespace) (*corev1.ResourceQuota, error) {
+	if rq == nil || !scaled(rq) {
+		return nil, nil
 	}
-	return quota.Sorted(inFlight)
-}
-
-// added returns what Harvester adds to the limit of name: the entries, and for memory the
-// compensation.
-func (r HarvesterRecord) added(name corev1.ResourceName) resource.Quantity {
-	var sum resource.Quantity
-	for _, e := range r.Entries {
-		sum = plus(sum, e.Surge[name])
-	}
-	if name == corev1.ResourceLimitsMemory {
-		sum = plus(sum, r.Compensation[name])
-	}
-	return sum
-}
-
-// followed reports whether hard contains what Harvester adds, which it says, and which
-// leaves something of each limit that is raised.
-func (r HarvesterRecord) followed(hard corev1.ResourceList) bool {
-	for _, name := range scaled {
-		added, live := r.added(name), hard[name]
-		if added.Sign() > 0 && live.Sign() > 0 && live.Cmp(added) <= 0 {
-			return false
+	l := readLeftovers(rq, ns)
+	next := rq.DeepCopy()
+	var unclear []error
+	for _, name := range []corev1.ResourceName{corev1.ResourceLimitsCPU, corev1.ResourceLimitsMemory} {
+		live, limited := rq.Spec.Hard[name]
+		if !limited {
+			continue
 		}
+		static, err := l.static(name, live)
+		if err != nil {
+			field := fmt.Sprintf("spec.hard[%s]", name)
+			unclear = append(unclear, &Error{Namespace: rq.Namespace, Quota: rq.Name, Field: field, Err: fmt.Errorf("%w: %w", ErrUnclear, err)})
+		}
+		next.Spec.Hard[name] = static
 	}
-	return r.Followed
+	if len(unclear) > 0 {
+		return nil, errors.Join(unclear...)
+	}
+	maps.DeleteFunc(next.Annotations, func(key, _ string) bool { return isHarvesters(key) })
+	if len(next.Annotations) == 0 {
+		next.Annotations = nil
+	}
+	return next, nil
 }
 
-// scales reports whether there is a sign that spec.hard is not what Rancher wrote.
-func (r HarvesterRecord) scales() bool {
-	return len(r.Entries) > 0 || r.Compensation != nil || r.Changed
+// CleanNamespace cleans the ResourceQuotas of a namespace as [Clean] says. It writes only
+// those that have something to clean, once, with the resourceVersion that it read; a
+// conflict is returned and can be tried again. Call it when no Harvester that scales by
+// itself runs any more. Migrations may run: their pods are not affected, and headroom keeps
+// the enforced limit above the static one.
+//
+// An error does not keep it from the other quotas. If Rancher's webhook refuses the write
+// (2.14.6, 2.15.2 and newer, for a quota with the label [QuotaLabel]), the error is an
+// [Error] with ErrLocked. Rancher's next sync of the namespace then sets spec.hard to the
+// static limits by itself, unless they do not fit the project. The annotations stay. They
+// have no effect, except that an old Harvester refuses to change the limits of the
+// namespace while they are there.
+//
+// It needs get of namespaces, and list and update of resourcequotas.
+func CleanNamespace(ctx context.Context, client typedcorev1.CoreV1Interface, namespace string) error {
+	quotas, err := client.ResourceQuotas(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return &Error{Namespace: namespace, Err: fmt.Errorf("list ResourceQuotas: %w", err)}
+	}
+	if !slices.ContainsFunc(quotas.Items, func(rq corev1.ResourceQuota) bool { return scaled(&rq) }) {
+		return nil
+	}
+	ns, err := client.Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+	if err != nil {
+		return &Error{Namespace: namespace, Err: fmt.Errorf("get Namespace: %w", err)}
+	}
+	var failed []error
+	for i := range quotas.Items {
+		rq := &quotas.Items[i]
+		next, err := Clean(rq, ns)
+		if err == nil && next != nil {
+			err = update(ctx, client, next)
+		}
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
 }
 
-// ofHarvester reports whether an annotation is one that Harvester's controllers write,
-// and remove.
-func ofHarvester(annotation string) bool {
-	return annotation == HarvesterCompensation || annotation == HarvesterResync || isEntry(annotation)
+func update(ctx context.Context, client typedcorev1.CoreV1Interface, rq *corev1.ResourceQuota) error {
+	_, err := client.ResourceQuotas(rq.Namespace).Update(ctx, rq, metav1.UpdateOptions{})
+	switch {
+	case err == nil:
+		return nil
+	case rq.Labels[QuotaLabel] == "true" && isRefusal(err):
+		err = fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	return &Error{Namespace: rq.Namespace, Quota: rq.Name, Err: err}
+}
+
+// isRefusal reports whether an admission webhook may have refused the request: it may answer
+// with 403 or with 400, and need not give a reason.
+func isRefusal(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return false
+	}
+	code := status.Status().Code
+	return code == http.StatusForbidden || code == http.StatusBadRequest
+}
+
+// isHarvesters reports whether an annotation is one that Harvester's scaling writes.
+func isHarvesters(annotation string) bool {
+	return annotation == compensation || annotation == resync || isEntry(annotation)
 }
 
 func isEntry(annotation string) bool {
-	return strings.HasPrefix(annotation, HarvesterUIDPrefix) || strings.HasPrefix(annotation, HarvesterNamePrefix)
+	return strings.HasPrefix(annotation, uidEntry) || strings.HasPrefix(annotation, namedEntry)
 }
 
-// plus returns a + b, in the format of a unless that is zero. It shares no memory with
-// either.
-func plus(a, b resource.Quantity) resource.Quantity {
-	sum := a.DeepCopy()
-	sum.Add(b)
-	return sum
-}
-
-// less returns a - b, and zero if that is negative.
-func less(a, b resource.Quantity) resource.Quantity {
-	if a.Cmp(b) <= 0 {
-		return resource.Quantity{Format: a.Format}
+// scaled reports whether Harvester's scaling has written to rq.
+func scaled(rq *corev1.ResourceQuota) bool {
+	for key := range rq.Annotations {
+		if isHarvesters(key) {
+			return true
+		}
 	}
-	rest := a.DeepCopy()
-	rest.Sub(b)
-	return rest
+	return false
+}
+
+// Leftovers are what there is to tell static limits from raised ones.
+type leftovers struct {
+	raises    bool                // spec.hard may be raised
+	added     corev1.ResourceList // what the annotations say was added
+	malformed error               // why that is incomplete
+	followed  bool                // spec.hard is said to contain what was added
+	skips     bool
+	asked     corev1.ResourceList // the limits of the namespace; nil if they are not known
+	unknown   error               // why they are not known
+	refused   bool                // by Rancher
+}
+
+func readLeftovers(rq *corev1.ResourceQuota, ns *corev1.Namespace) leftovers {
+	l := leftovers{
+		added:    corev1.ResourceList{},
+		raises:   rq.Annotations[resync] == "true",
+		followed: rq.Annotations[resync] == "false",
+		skips:    HarvesterSkips(rq),
+		refused:  isRefused(ns),
+	}
+	if l.asked, l.unknown = Limits(ns); l.asked == nil && l.unknown == nil {
+		l.unknown = errors.New("the namespace has no annotation " + LimitsAnnotation)
+	}
+	for _, key := range slices.Sorted(maps.Keys(rq.Annotations)) {
+		value := rq.Annotations[key]
+		if key == compensation && value == "" || key != compensation && !isEntry(key) {
+			continue
+		}
+		l.raises = true
+		entry, err := readEntry(value)
+		if err != nil && l.malformed == nil {
+			l.malformed = fmt.Errorf("annotation %s: %w: %w", key, ErrMalformed, err)
+		}
+		for name, q := range entry {
+			if key != compensation || name == corev1.ResourceLimitsMemory {
+				sum := l.added[name].DeepCopy()
+				sum.Add(q)
+				l.added[name] = sum
+			}
+		}
+	}
+	return l
+}
+
+// static returns the static limit of name, of which live is there, or why it is not known.
+func (l leftovers) static(name corev1.ResourceName, live resource.Quantity) (resource.Quantity, error) {
+	asked, added := l.asked[name], l.added[name]
+	switch {
+	case !l.raises || l.asked != nil && (asked.Sign() == 0 || live.Cmp(asked) <= 0):
+		return live.DeepCopy(), nil
+	case l.asked != nil && l.refused:
+		return live, errors.New("the limits that the namespace asks for were refused by Rancher")
+	case l.asked != nil && !l.skips:
+		return asked.DeepCopy(), nil
+	case l.malformed != nil:
+		return live, l.malformed
+	}
+	base := live.DeepCopy()
+	base.Sub(added)
+	switch {
+	case l.asked == nil && added.IsZero() && l.followed:
+		return live.DeepCopy(), nil
+	case l.asked == nil && (!l.followed || l.skips || base.Sign() <= 0):
+		return live, l.unknown
+	case l.asked != nil && base.Cmp(asked) != 0:
+		return live, fmt.Errorf("it is not %s and what migrations added, and %s is set", asked.String(), HarvesterSkip)
+	}
+	return base, nil
+}
+
+// readEntry reads a ResourceList in JSON. Amounts may be null, as in Harvester.
+func readEntry(value string) (corev1.ResourceList, error) {
+	fields, err := object[map[string]json.RawMessage](value)
+	if err != nil {
+		return nil, err
+	}
+	list := corev1.ResourceList{}
+	for _, name := range slices.Sorted(maps.Keys(*fields)) {
+		text := string((*fields)[name])
+		if text == "null" {
+			continue
+		}
+		if c := text[0]; c == '-' || '0' <= c && c <= '9' {
+			text = `"` + text + `"`
+		}
+		q, err := amount(json.RawMessage(text))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		list[corev1.ResourceName(name)] = q
+	}
+	return list, nil
+}
+
+// isRefused reports whether Rancher says that the limits that ns asks for do not fit the
+// project.
+func isRefused(ns *corev1.Namespace) bool {
+	if ns == nil {
+		return false
+	}
+	var status struct {
+		Conditions []struct{ Type, Status string }
+	}
+	if err := json.Unmarshal([]byte(ns.Annotations["cattle.io/status"]), &status); err != nil {
+		return false // Rancher has not said anything
+	}
+	for _, c := range status.Conditions {
+		if c.Type == "ResourceQuotaValidated" {
+			return c.Status == "False"
+		}
+	}
+	return false
 }

@@ -14,9 +14,13 @@ import (
 	"github.com/vmquota/headroom/ledger/internal/spelling"
 )
 
-// LimitsAnnotation is on a Namespace, and holds the limits that were asked for it in
-// Rancher.
-const LimitsAnnotation = "field.cattle.io/resourceQuota"
+const (
+	// LimitsAnnotation is on a Namespace, and holds the limits that were asked for it in
+	// Rancher.
+	LimitsAnnotation = "field.cattle.io/resourceQuota"
+	// QuotaLabel is on the ResourceQuotas that Rancher manages, with the value "true".
+	QuotaLabel = "resourcequota.management.cattle.io/default-resource-quota"
+)
 
 // An asked is LimitsAnnotation. As in Rancher, encoding/json matches the names of its
 // members, in whatever case they are, and takes the last of several.
@@ -70,9 +74,9 @@ func (l *limit) fields() []field {
 }
 
 // Limits returns the limits that LimitsAnnotation asks for, in ResourceQuota names. They
-// are not the static limits: those of the project's default may be missing, and what does
-// not fit the project stays in the annotation without being enforced. [applier.Static] of
-// the ResourceQuota has those.
+// may differ from the static limits: those of the project's default may be missing, and
+// what does not fit the project stays in the annotation without being enforced. The static
+// limits are spec.hard of the ResourceQuota, and status.hard is what is enforced.
 //
 // Nil, no annotation and an empty one ask for nothing: the result is nil. One without a
 // limit in it has a result that is empty. A field of its own goes before the same name in

@@ -1,6 +1,7 @@
 package rancher_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -89,4 +90,9 @@ func TestLimitsThatAreMalformed(t *testing.T) {
 		require.ErrorContains(t, err, "namespace tenant: field.cattle.io/resourceQuota: "+field, annotation)
 		require.Less(t, len(err.Error()), 250, annotation)
 	}
+}
+
+func sorted(parts []string) string {
+	slices.Sort(parts)
+	return strings.Join(parts, " ")
 }

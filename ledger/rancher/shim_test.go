@@ -1,0 +1,330 @@
+package rancher_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	k8stesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/vmquota/headroom/ledger"
+	"github.com/vmquota/headroom/ledger/configmap"
+	"github.com/vmquota/headroom/ledger/memory"
+	"github.com/vmquota/headroom/ledger/rancher"
+	"github.com/vmquota/headroom/quota"
+)
+
+// A downstream is a cluster with one quota of four cores, which are used up.
+type downstream struct {
+	*testing.T
+	client  *fake.Clientset
+	ledger  ledger.Ledger // another process writes it
+	watches chan string   // that have begun, by resource
+	watched *watchers
+}
+
+// Watchers are all watches that have begun.
+type watchers struct {
+	mu  sync.Mutex
+	all []*watcher
+}
+
+// A watcher takes its time to end.
+type watcher struct {
+	watch.Interface
+	ended atomic.Bool
+}
+
+func (w *watcher) Stop() {
+	time.Sleep(20 * time.Millisecond)
+	w.Interface.Stop()
+	w.ended.Store(true)
+}
+
+func (w *watchers) add(inner watch.Interface) *watcher {
+	one := &watcher{Interface: inner}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all = append(w.all, one)
+	return one
+}
+
+// ended reports whether all have.
+func (w *watchers) ended() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !slices.ContainsFunc(w.all, func(one *watcher) bool { return !one.ended.Load() })
+}
+
+func newDownstream(t *testing.T) *downstream {
+	rq := scaledBy("limits.cpu=4")
+	rq.Labels = map[string]string{rancher.QuotaLabel: "true"}
+	rq.Status.Used = listOf("limits.cpu=4")
+	d := &downstream{T: t, client: fake.NewClientset(rq), watches: make(chan string, 100), watched: &watchers{}}
+	// A fake clientset does not replay what happened between a list and the watch after it.
+	d.client.PrependWatchReactor("*", func(action k8stesting.Action) (bool, watch.Interface, error) {
+		w, err := d.client.Tracker().Watch(action.GetResource(), action.GetNamespace())
+		d.watches <- action.GetResource().Resource
+		return true, d.watched.add(w), err
+	})
+	// Nor does it make resourceVersions, without which no informer's handler sees a change.
+	var version atomic.Int64
+	d.client.PrependReactor("*", "*", func(action k8stesting.Action) (bool, kruntime.Object, error) {
+		if write, ok := action.(k8stesting.CreateAction); ok { // updates are, too
+			object, _ := write.GetObject().(metav1.Object)
+			object.SetResourceVersion(fmt.Sprint(version.Add(1)))
+		}
+		return false, nil, nil
+	})
+	d.ledger = configmap.New(d.client.CoreV1(), rancher.DefaultNamespace)
+	return d
+}
+
+// start starts a Shim, and waits until it sees what happens.
+func (d *downstream) start(configure func(*rancher.Config)) *rancher.Shim {
+	d.Helper()
+	missing := map[string]bool{"resourcequotas": true, "configmaps": true}
+	shim := d.begin(func(config *rancher.Config) {
+		if configure != nil {
+			configure(config)
+		}
+		if config.Quotas != nil {
+			delete(missing, "resourcequotas")
+		}
+		if config.Ledger != nil {
+			delete(missing, "configmaps")
+		}
+	})
+	for len(missing) > 0 {
+		delete(missing, <-d.watches)
+	}
+	return shim
+}
+
+func (d *downstream) begin(configure func(*rancher.Config)) *rancher.Shim {
+	d.Helper()
+	config := rancher.Config{Client: d.client, Now: time.Now}
+	if configure != nil {
+		configure(&config)
+	}
+	shim, err := rancher.Start(d.Context(), config)
+	require.NoError(d, err)
+	d.Cleanup(shim.Stop)
+	return shim
+}
+
+// record has migrations in flight that are charged, each for one core more than static.
+func (d *downstream) record(uids ...types.UID) {
+	d.Helper()
+	var inFlight []quota.Migration
+	for _, uid := range uids {
+		inFlight = append(inFlight, quota.Migration{UID: uid, VMI: "vm", State: quota.Charged, Surge: listOf("limits.cpu=1")})
+	}
+	require.NoError(d, d.ledger.Replace(context.Background(), "tenant", inFlight))
+}
+
+func (d *downstream) quota() *corev1.ResourceQuota {
+	rq, err := d.client.CoreV1().ResourceQuotas("tenant").Get(context.Background(), "default-gn4d2", metav1.GetOptions{})
+	require.NoError(d, err)
+	return rq
+}
+
+// enforces waits for limits. Nothing but status.hard may have been written.
+func (d *downstream) enforces(limits string) {
+	d.Helper()
+	require.Eventually(d, func() bool { return amounts(d.quota().Status.Hard) == limits }, time.Minute, time.Millisecond)
+	require.Equal(d, "limits.cpu=4", amounts(d.quota().Spec.Hard))
+	require.Equal(d, map[string]string{"keep": "me"}, d.quota().Annotations)
+	for _, action := range d.client.Actions() {
+		if action.GetResource().Resource == "resourcequotas" {
+			call := action.GetVerb() + "/" + action.GetSubresource()
+			require.Contains(d, []string{"list/", "watch/", "get/", "update/status"}, call)
+		}
+	}
+}
+
+func TestStartNeedsClientAndNow(t *testing.T) {
+	for _, config := range []rancher.Config{{Now: time.Now}, {Client: fake.NewClientset()}} {
+		_, err := rancher.Start(t.Context(), config)
+		require.Error(t, err)
+	}
+}
+
+func TestEnforcesWhatTheLedgerSays(t *testing.T) {
+	d := newDownstream(t)
+	d.record("a")
+	d.start(nil)
+	d.enforces("limits.cpu=5")
+	d.record("a", "b")
+	d.enforces("limits.cpu=6")
+	d.record()
+	d.enforces("limits.cpu=4")
+}
+
+func TestAnotherNamespaceOfTheLedger(t *testing.T) {
+	d := newDownstream(t)
+	d.ledger = configmap.New(d.client.CoreV1(), "harvester-system")
+	d.start(func(c *rancher.Config) { c.Namespace = "harvester-system" })
+	d.record("a")
+	d.enforces("limits.cpu=5")
+}
+
+// With a ledger of its own, no ConfigMap is read.
+func TestAnotherLedger(t *testing.T) {
+	d := newDownstream(t)
+	d.ledger = memory.New()
+	shim := d.start(func(c *rancher.Config) { c.Ledger = d.ledger })
+	d.record("a")
+	shim.Enqueue("tenant")
+	d.enforces("limits.cpu=5")
+	for _, action := range d.client.Actions() {
+		require.NotEqual(t, "configmaps", action.GetResource().Resource)
+	}
+}
+
+// What kube-controller-manager resets comes back by the event of the quota.
+func TestPutsBackWhatWasReset(t *testing.T) {
+	d := newDownstream(t)
+	d.record("a")
+	d.start(nil)
+	d.enforces("limits.cpu=5")
+	rq := d.quota()
+	rq.Status.Hard = listOf("limits.cpu=4")
+	_, err := d.client.CoreV1().ResourceQuotas("tenant").UpdateStatus(t.Context(), rq, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	d.enforces("limits.cpu=5")
+}
+
+// A quota that is switched off is left alone, while another one in its namespace is not.
+func TestSwitchedOffQuota(t *testing.T) {
+	for name, off := range map[string]func(c *rancher.Config, rq *corev1.ResourceQuota){
+		"DisabledFor": func(c *rancher.Config, _ *corev1.ResourceQuota) {
+			c.DisabledFor = func(rq *corev1.ResourceQuota) bool { return rq.Name == "off" }
+		},
+		"Harvester's": func(_ *rancher.Config, rq *corev1.ResourceQuota) { rq.Annotations[rancher.HarvesterSkip] = "true" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDownstream(t)
+			rq := d.quota()
+			rq.Name, rq.UID = "off", "off"
+			d.record("a")
+			d.start(func(c *rancher.Config) {
+				off(c, rq)
+				require.NoError(t, d.client.Tracker().Add(rq))
+			})
+			d.enforces("limits.cpu=5")
+			d.record("a", "b")
+			d.enforces("limits.cpu=6")
+			require.Equal(t, "update resourcequotasstatus default-gn4d2", written(d.client, "resourcequotas"))
+		})
+	}
+}
+
+// Switched off, nothing is written; switched on, what is needed is.
+func TestDisabled(t *testing.T) {
+	d := newDownstream(t)
+	asked := make(chan bool, 1000)
+	var on atomic.Bool
+	d.record("a")
+	shim := d.start(func(c *rancher.Config) {
+		c.Disabled = func() bool {
+			asked <- on.Load()
+			return !on.Load()
+		}
+	})
+	<-asked
+	require.Empty(t, written(d.client, "resourcequotas"))
+	on.Store(true)
+	shim.Enqueue("tenant")
+	d.enforces("limits.cpu=5")
+}
+
+// Everything of a Shim ends with it, and a second one begins anew. Rancher cancels a start
+// that failed, and tries again.
+func TestStartAgain(t *testing.T) {
+	d := newDownstream(t)
+	before := runtime.NumGoroutine()
+	for i := range 3 {
+		shim := d.start(nil)
+		d.record("a", types.UID(fmt.Sprint("b", i)))
+		d.enforces("limits.cpu=6")
+		d.record()
+		d.enforces("limits.cpu=4")
+		shim.Stop()
+		<-shim.Done()
+		require.True(t, d.watched.ended(), "Done is the end of everything")
+	}
+	d.goroutines(before)
+}
+
+// goroutines waits until there are no more than these.
+func (d *downstream) goroutines(most int) {
+	d.Helper()
+	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > most && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	require.LessOrEqual(d, runtime.NumGoroutine(), most)
+}
+
+// A cluster that is out of reach does not keep Start or Stop waiting.
+func TestClusterOutOfReach(t *testing.T) {
+	d := newDownstream(t)
+	down := &atomic.Bool{}
+	down.Store(true)
+	d.client.PrependReactor("list", "*", func(k8stesting.Action) (bool, kruntime.Object, error) {
+		return down.Load(), nil, context.DeadlineExceeded
+	})
+	d.record("a")
+	d.begin(nil).Stop()
+	d.begin(nil)
+	down.Store(false)
+	d.enforces("limits.cpu=5")
+}
+
+// An informer that the process has anyway is left when the Shim ends, and goes on.
+func TestSharedInformer(t *testing.T) {
+	d := newDownstream(t)
+	factory := informers.NewSharedInformerFactory(d.client, 0)
+	quotas := factory.Core().V1().ResourceQuotas().Informer()
+	ctx, stop := context.WithCancel(t.Context())
+	factory.Start(ctx.Done())
+	require.True(t, cache.WaitForCacheSync(t.Context().Done(), quotas.HasSynced))
+	require.Equal(t, "resourcequotas", <-d.watches)
+	before := runtime.NumGoroutine()
+	shim := d.start(func(c *rancher.Config) { c.Quotas = quotas })
+	d.record("a")
+	d.enforces("limits.cpu=5")
+	shim.Stop()
+	d.goroutines(before)
+	require.False(t, quotas.IsStopped())
+	second := d.start(func(c *rancher.Config) { c.Quotas = quotas })
+	d.record()
+	d.enforces("limits.cpu=4")
+	second.Stop()
+	lists := 0
+	for _, action := range d.client.Actions() {
+		if action.Matches("list", "resourcequotas") {
+			lists++
+		}
+	}
+	require.LessOrEqual(t, lists, 1, "the Shim has no cache of its own")
+
+	stop()
+	factory.Shutdown()
+	_, err := rancher.Start(t.Context(), rancher.Config{Client: d.client, Now: time.Now, Quotas: quotas})
+	require.Error(t, err, "an informer that has ended")
+}
