@@ -25,6 +25,7 @@ func (m *machine) chargedClaim(vmim *kubevirtv1.VirtualMachineInstanceMigration,
 	over := x.lost || vmim.IsFinal() || vmim.DeletionTimestamp != nil
 	if !x.lost {
 		subtract(launcher, m.growth(current, x.pod))
+		believe(launcher, quota.Footprint(m.expectedTarget(current)))
 	}
 	c := claim{{traits: quota.TraitsOf(x.pod), surge: launcher, held: true}}
 	attached := m.attached(x.pod)
@@ -38,6 +39,23 @@ func (m *machine) chargedClaim(vmim *kubevirtv1.VirtualMachineInstanceMigration,
 		c = append(c, m.expectedAttachment(current)...)
 	}
 	return append(c, m.storage(vmim, x.lost, over)...)
+}
+
+// believe cuts launcher, what a target pod is charged for, down to refusalTrust times what is
+// expected of one: whoever may create pods can forge a target pod, also for KubeVirt. The rest
+// is regular usage.
+func believe(launcher, expected corev1.ResourceList) {
+	for name, q := range launcher {
+		most, known := expected[name]
+		if !known {
+			delete(launcher, name)
+			continue
+		}
+		most = most.DeepCopy()
+		if most.Mul(refusalTrust); q.Cmp(most) > 0 {
+			launcher[name] = most
+		}
+	}
 }
 
 // expectedClaim is that of a migration whose target pod is not there yet.

@@ -130,11 +130,14 @@ func integer(f float64) (int64, bool) {
 	return int64(f), true
 }
 
-// ratio reads the label alpha.kubevirt.io/auto-memory-limits-ratio.
+// ratio reads the label alpha.kubevirt.io/auto-memory-limits-ratio. KubeVirt takes any number
+// from 1 (getMemoryLimitsRatio in its pkg/virt-controller/services/renderresources.go); more
+// than maxMemoryLimitRatio is not believed, because whoever may label the namespace need not be
+// the one who owns its quota.
 func ratio(label string) float64 {
 	r, err := strconv.ParseFloat(label, 64)
 	if err != nil || math.IsNaN(r) || math.IsInf(r, 0) || r < 1 {
 		return defaultMemoryLimitRatio
 	}
-	return r
+	return min(r, maxMemoryLimitRatio)
 }

@@ -25,7 +25,9 @@ func (m *machine) inFlight() []quota.Migration {
 		case doubled:
 			inFlight = append(inFlight, m.describe(vmim, quota.Charged, m.chargedClaim(vmim, current, x)))
 		case m.comes(vmim, current):
-			inFlight = append(inFlight, m.waiting(vmim, current))
+			if waiting := m.waiting(vmim, current); waiting.State == quota.Charged || !gated(vmim) {
+				inFlight = append(inFlight, waiting)
+			}
 		}
 	}
 	for uid, x := range extras {
@@ -40,7 +42,8 @@ func (m *machine) inFlight() []quota.Migration {
 // takeTurns leaves at most one of the migrations of a VMI Blocked, the oldest, and
 // none beside a Charged one: KubeVirt creates a target pod only while the VMI has a
 // single pod. See handleTargetPodCreation in its
-// pkg/virt-controller/watch/migration/migration.go.
+// pkg/virt-controller/watch/migration/migration.go. Like KubeVirt it goes by the pods that
+// the VMI controls: a VMIM that is over makes none wait, its losing pod does.
 func takeTurns(migrations []quota.Migration) {
 	taken := slices.ContainsFunc(migrations, func(m quota.Migration) bool { return m.State == quota.Charged })
 	for i := range migrations {
@@ -86,10 +89,17 @@ func (m *machine) waiting(vmim *kubevirtv1.VirtualMachineInstanceMigration, curr
 		state = quota.Charged
 	case c.holdsAny():
 		state = quota.Charged
-	case refused(vmim):
+	case m.refused(vmim):
 		state = quota.Blocked
 	}
-	return m.describe(vmim, state, c)
+	described := m.describe(vmim, state, c)
+	if state < quota.Charged {
+		described.Growth = m.expectedGrowth(vmim, current)
+	}
+	if state == quota.Blocked {
+		described.RefusedBy = m.refusedBy(vmim)
+	}
+	return described
 }
 
 // orphan describes a migration whose VMIM is gone.
@@ -108,9 +118,17 @@ func (m *machine) describe(vmim *kubevirtv1.VirtualMachineInstanceMigration, sta
 		State:    state,
 		Priority: priority(vmim),
 		Created:  vmim.CreationTimestamp,
+		Node:     m.vmi.Status.NodeName,
+		Over:     state == quota.Charged && m.ended(vmim),
 	}
 	c.fill(&described)
 	return described
+}
+
+// ended reports whether KubeVirt has ended vmim, which may be gone: it takes none of
+// KubeVirt's parallel migrations any more.
+func (m *machine) ended(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
+	return vmim.IsFinal() || m.vmim(vmim.UID) == nil
 }
 
 // created reports whether the target pod of vmim was created: that is what makes the
@@ -125,12 +143,30 @@ func created(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
 	}
 }
 
-// refused reports whether quota refuses the target pod of vmim. The condition stays
-// on a VMIM that failed, so it says something in Pending only.
+// refused reports whether quota refuses the target pod of vmim. During a backup the status
+// of vmim does not say so, while KubeVirt creates target pods all the same: handleVMBackup in
+// its pkg/virt-controller/watch/migration/migration.go. Then its event does.
+func (m *machine) refused(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
+	return refused(vmim) || pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup) && m.refusedBy(vmim) != ""
+}
+
+// refused reports whether the status of vmim says that quota refuses its target pod.
 func refused(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
+	return pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota)
+}
+
+// gated reports whether KubeVirt creates no target pod for vmim, even if there is room:
+// utility volumes are attached to the VMI. It fails vmim if they are there for too long.
+func gated(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
+	return pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes)
+}
+
+// pendingWith reports whether vmim is in Pending with that condition. KubeVirt leaves
+// conditions on a VMIM that failed, so they say something in Pending only.
+func pendingWith(vmim *kubevirtv1.VirtualMachineInstanceMigration, condition kubevirtv1.VirtualMachineInstanceMigrationConditionType) bool {
 	return vmim.Status.Phase == kubevirtv1.MigrationPending &&
 		slices.ContainsFunc(vmim.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool {
-			return c.Type == kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota && c.Status == corev1.ConditionTrue
+			return c.Type == condition && c.Status == corev1.ConditionTrue
 		})
 }
 

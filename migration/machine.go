@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
@@ -30,7 +31,8 @@ type objects struct {
 	refusals map[types.UID][]*corev1.Event // by VMI
 }
 
-// machines returns those of s that have a migration, or more than one pod.
+// machines returns those of s that have a migration, or more than one pod. It is where
+// amounts that cannot be calculated with are dropped.
 func machines(s *Snapshot) []*machine {
 	migrations, pods := oldestFirst(s.Migrations), oldestFirst(s.Pods)
 	shared := &objects{
@@ -44,7 +46,7 @@ func machines(s *Snapshot) []*machine {
 	byName := make(map[string]*machine, len(s.VMIs))
 	for _, vmi := range oldestFirst(s.VMIs) {
 		if byUID[vmi.UID] == nil {
-			m := &machine{objects: shared, vmi: vmi}
+			m := &machine{objects: shared, vmi: calculableVMI(vmi)}
 			byUID[vmi.UID], byName[vmi.Name] = m, m
 		}
 	}
@@ -60,13 +62,13 @@ func machines(s *Snapshot) []*machine {
 	launchers := make(map[types.UID]*machine, len(s.VMIs))
 	for _, pod := range pods {
 		if m := byUID[launchedFor(pod)]; m != nil && pod.Labels[kubevirtv1.AppLabel] == "virt-launcher" {
-			m.launchers = append(m.launchers, pod)
+			m.launchers = append(m.launchers, calculablePod(pod))
 			launchers[pod.UID] = m
 		}
 	}
 	for _, pod := range pods {
 		if owner := ownerPod(pod); owner != "" && launchers[owner] != nil && pod.Labels[kubevirtv1.AppLabel] == "hotplug-disk" {
-			launchers[owner].attach(owner, pod)
+			launchers[owner].attach(owner, calculablePod(pod))
 		}
 	}
 	var busy []*machine
@@ -98,10 +100,11 @@ func oldestFirst[E any, T pointer[E]](list []T) []T {
 }
 
 // launchedFor returns the UID of the VMI that the virt-launcher pod is for, "" if
-// it is none.
+// it is none. The VMI must control the pod: KubeVirt counts the pods of a VMI by that
+// (VMIActivePodsCount in its pkg/controller), and labels alone are easily forged.
 func launchedFor(pod *corev1.Pod) types.UID {
-	uid := types.UID(pod.Labels[kubevirtv1.CreatedByLabel])
-	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil && owner.UID != uid {
+	uid := controllerOf(pod, kubevirtv1.VirtualMachineInstanceGroupVersionKind.GroupKind())
+	if uid != types.UID(pod.Labels[kubevirtv1.CreatedByLabel]) {
 		return ""
 	}
 	return uid
@@ -109,10 +112,20 @@ func launchedFor(pod *corev1.Pod) types.UID {
 
 // ownerPod returns the UID of the pod that controls pod, "" if none does.
 func ownerPod(pod *corev1.Pod) types.UID {
-	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil && owner.Kind == "Pod" {
-		return owner.UID
+	return controllerOf(pod, schema.GroupKind{Kind: "Pod"})
+}
+
+// controllerOf returns the UID of the object of that kind that controls object, "" if none
+// does. The version of its API is irrelevant.
+func controllerOf(object metav1.Object, kind schema.GroupKind) types.UID {
+	owner := metav1.GetControllerOfNoCopy(object)
+	if owner == nil || owner.Kind != kind.Kind {
+		return ""
 	}
-	return ""
+	if group, err := schema.ParseGroupVersion(owner.APIVersion); err != nil || group.Group != kind.Group {
+		return ""
+	}
+	return owner.UID
 }
 
 func (m *machine) attach(launcher types.UID, pod *corev1.Pod) {

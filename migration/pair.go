@@ -3,6 +3,7 @@ package migration
 import (
 	"cmp"
 	"maps"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -28,7 +29,7 @@ func (m *machine) pairs() (current *corev1.Pod, extras map[types.UID]extra) {
 			continue
 		}
 		uid, lost := m.doubledBy(pod, current)
-		if uid == "" || m.forged(uid, pod) {
+		if uid == "" || m.forged(uid, pod, lost) {
 			continue
 		}
 		// One pod a migration. KubeVirt makes no second target where there is one; of
@@ -67,7 +68,8 @@ func (m *machine) current(charged []*corev1.Pod) *corev1.Pod {
 	// the VMI is older than the other objects.
 	var winner *corev1.Pod
 	for _, pod := range charged {
-		if m.won(jobOf(pod)) {
+		// Of several with one label, the oldest: the target is there before the end.
+		if job := jobOf(pod); m.won(job) && (winner == nil || jobOf(winner) != job) {
 			winner = pod
 		}
 	}
@@ -166,22 +168,40 @@ func (m *machine) handed(uid types.UID) bool {
 	return state != nil && state.MigrationUID == uid
 }
 
-// forged reports whether only the labels of pod say that it belongs to a migration,
-// of which neither a VMIM nor the VMI's status knows: anybody who may create pods in
-// the namespace could claim room for them by such labels.
-func (m *machine) forged(uid types.UID, pod *corev1.Pod) bool {
+// forged reports whether pod only claims to belong to a migration: anybody who may create
+// pods in the namespace could claim room by labels. It does
+//
+//   - if it is younger than the end of the migration;
+//   - if that is a migration of another VMI;
+//   - if neither a VMIM nor the VMI knows of it, and the pod is not being deleted: KubeVirt
+//     deletes the target pod before it lets the VMIM go.
+func (m *machine) forged(uid types.UID, pod *corev1.Pod, lost bool) bool {
 	if m.knows(uid) {
-		return false
+		end := m.endOf(uid)
+		return !end.IsZero() && pod.CreationTimestamp.After(end.Truncate(time.Second))
 	}
 	if m.vmims[uid] != nil {
-		return true // of another VMI
+		return true
 	}
-	status := m.vmi.Status
-	if len(status.ActivePods) == 0 && status.MigrationState == nil {
-		return false
+	return !lost && pod.DeletionTimestamp == nil
+}
+
+// endOf returns when the migration ended, zero if it has not or nobody tells.
+func (m *machine) endOf(uid types.UID) time.Time {
+	if vmim := m.vmim(uid); vmim != nil {
+		for _, transition := range vmim.Status.PhaseTransitionTimestamps {
+			if vmim.IsFinal() && transition.Phase == vmim.Status.Phase {
+				return transition.PhaseTransitionTimestamp.Time
+			}
+		}
+		if state := vmim.Status.MigrationState; vmim.IsFinal() && state != nil && state.EndTimestamp != nil {
+			return state.EndTimestamp.Time
+		}
 	}
-	_, active := status.ActivePods[pod.UID]
-	return !active
+	if state := m.vmi.Status.MigrationState; m.handed(uid) && state.EndTimestamp != nil {
+		return state.EndTimestamp.Time
+	}
+	return time.Time{}
 }
 
 func first(pods []*corev1.Pod) *corev1.Pod {

@@ -8,11 +8,15 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
 // refusalReason is FailedCreatePodReason of KubeVirt's pkg/controller.
 const refusalReason = "FailedCreate"
+
+// exceededQuota is how quota admission begins to say why it refuses a pod.
+const exceededQuota = "exceeded quota: "
 
 // refusalTrust is how many times the estimate a refusal may say that the target pod
 // costs. Whoever may create events in a namespace can forge one; Snapshot.Events says
@@ -51,32 +55,65 @@ func refusalsOf(events []*corev1.Event) map[types.UID][]*corev1.Event {
 // correct raises surge, the estimate of what the target pod of vmim will be charged
 // for, to what quota said that it was asked for when it refused that pod: memory
 // overhead and sidecars of another KubeVirt, or of another configuration, are seen
-// nowhere else before there is a target pod. It is no more than refusalTrust times the
-// estimate.
+// nowhere else before there is a target pod.
 //
 // While a hot-plug is carried out nothing is corrected, because what was asked for
-// includes the growth of the guest.
+// includes the growth of the guest; see expectedGrowth.
 func (m *machine) correct(surge corev1.ResourceList, vmim *kubevirtv1.VirtualMachineInstanceMigration) {
 	if m.changes(kubevirtv1.VirtualMachineInstanceVCPUChange) || m.changes(kubevirtv1.VirtualMachineInstanceMemoryChange) {
 		return
 	}
-	estimate := surge.DeepCopy()
-	for _, event := range m.refusals[m.vmi.UID] {
-		if lastSeen(event).Before(vmim.CreationTimestamp.Truncate(time.Second)) {
-			continue
+	for name, asked := range m.refusedRequest(vmim, surge) {
+		if asked.Cmp(surge[name]) > 0 {
+			surge[name] = asked
 		}
-		for name, asked := range requested(event.Message) {
+	}
+}
+
+// refusedRequest returns the most that quota was asked for when it refused the target pod of
+// vmim, of the resources of estimate: no amount is more than refusalTrust times the estimate.
+func (m *machine) refusedRequest(vmim *kubevirtv1.VirtualMachineInstanceMigration, estimate corev1.ResourceList) corev1.ResourceList {
+	refused := corev1.ResourceList{}
+	for _, event := range m.refusalsOf(vmim) {
+		_, amounts := parseRefusal(event.Message)
+		for name, asked := range amounts {
 			most, known := estimate[name]
 			if !known {
 				continue
 			}
 			most = most.DeepCopy()
-			if !most.Mul(refusalTrust) || asked.Cmp(most) > 0 || asked.Cmp(surge[name]) <= 0 {
+			if !most.Mul(refusalTrust) || asked.Cmp(most) > 0 || asked.Cmp(refused[name]) <= 0 {
 				continue
 			}
-			surge[name] = asked
+			refused[name] = asked
 		}
 	}
+	return refused
+}
+
+// refusedBy returns the name of the quota that refused the target pod of vmim last, as the
+// newest event says; "" if none does.
+func (m *machine) refusedBy(vmim *kubevirtv1.VirtualMachineInstanceMigration) string {
+	var newest time.Time
+	by := ""
+	for _, event := range m.refusalsOf(vmim) {
+		name, _ := parseRefusal(event.Message)
+		if last := lastSeen(event); name != "" && !last.Before(newest) {
+			newest, by = last, name
+		}
+	}
+	return by
+}
+
+// refusalsOf returns the events that may be about the target pod of vmim.
+func (m *machine) refusalsOf(vmim *kubevirtv1.VirtualMachineInstanceMigration) []*corev1.Event {
+	var of []*corev1.Event
+	for _, event := range m.refusals[m.vmi.UID] {
+		if !lastSeen(event).Before(vmim.CreationTimestamp.Truncate(time.Second)) {
+			of = append(of, event)
+		}
+	}
+	return of
 }
 
 // lastSeen returns when event happened last, in whole seconds.
@@ -93,23 +130,23 @@ func lastSeen(event *corev1.Event) time.Time {
 	return last.Truncate(time.Second)
 }
 
-// requested returns what a virt-launcher pod asked of a quota that refused it, by the
-// words of KubeVirt (createTargetPod in pkg/virt-controller/watch/migration/migration.go)
+// parseRefusal returns the name of the quota that refused a virt-launcher pod, and what the
+// pod asked for, by the words of KubeVirt (createTargetPod in pkg/virt-controller/watch/migration/migration.go)
 // and of Kubernetes (CheckRequest in k8s.io/apiserver's admission/plugin/resourcequota):
 //
 //	Error creating pod: pods "virt-launcher-a" is forbidden: exceeded quota: q,
 //	requested: limits.cpu=1015m,limits.memory=2773714688, used: ..., limited: ...
 //
-// What cannot be read is left out.
-func requested(message string) corev1.ResourceList {
+// An amount that cannot be read is left out. There is no name if anything else is wrong.
+func parseRefusal(message string) (quotaName string, asked corev1.ResourceList) {
 	_, reason, _ := strings.Cut(message, "Error creating pod: ")
-	_, reason, _ = strings.Cut(reason, "exceeded quota: ")
-	_, reason, _ = strings.Cut(reason, ", requested: ")
+	_, reason, _ = strings.Cut(reason, exceededQuota)
+	quotaName, reason, _ = strings.Cut(reason, ", requested: ")
 	amounts, _, complete := strings.Cut(reason, ", used: ")
-	if !complete {
-		return nil
+	if !complete || len(validation.IsDNS1123Subdomain(quotaName)) > 0 {
+		return "", nil
 	}
-	asked := corev1.ResourceList{}
+	asked = corev1.ResourceList{}
 	for amount := range strings.SplitSeq(amounts, ",") {
 		name, value, _ := strings.Cut(amount, "=")
 		// An exponent makes a short text an amount that takes seconds to compare.
@@ -120,5 +157,5 @@ func requested(message string) corev1.ResourceList {
 			asked[corev1.ResourceName(name)] = q
 		}
 	}
-	return asked
+	return quotaName, asked
 }

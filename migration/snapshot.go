@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/quota"
@@ -28,13 +29,14 @@ type Snapshot struct {
 	//
 	// Events are not authenticated: whoever may create them in the namespace can claim
 	// up to four times what the migration would be charged otherwise, from when it starts
-	// until its target pod is there. Kubernetes' roles admin and edit may. Where tenants
+	// until its target pod is there, or name a quota that does not exist as the one that
+	// refuses, so that it gets no room. Kubernetes' roles admin and edit may. Where tenants
 	// have these and are not trusted, leave Events out, or cap claims by a Budget of
 	// quota.Policy; what they take is told by the applier (HeadroomTaken).
 	Events []*corev1.Event
 
 	// Namespace is the namespace itself. It is read for one thing, its label
-	// alpha.kubevirt.io/auto-memory-limits-ratio. Nil: KubeVirt's default ratio.
+	// alpha.kubevirt.io/auto-memory-limits-ratio, up to 10. Nil: KubeVirt's default ratio.
 	Namespace *corev1.Namespace
 	// Now is the time of the snapshot. It is used for one thing: a pod that is
 	// deleted and past its grace period is no longer charged. Zero: pods are
@@ -56,19 +58,28 @@ type Snapshot struct {
 //   - as Queued, from its creation until KubeVirt tries to create the target pod.
 //
 // It is not, without a VMI, or when nothing is charged and nothing will be: the VMIM
-// is final or being deleted, or the VMI is.
+// is final or being deleted, or the VMI is, or utility volumes keep KubeVirt from creating a
+// target pod (condition migrationBlockedByUtilityVolumes).
+//
+// The pods of a VMI are those that it controls, and the claims of its backend storage those
+// with the owner that KubeVirt gives them: labels and names prove nothing, because tenants
+// write them.
 //
 // Surge is what quota charges for the target pod, its hot-plug attachment pod and
 // its backend-storage claim, less the growth of a guest that this migration carries
 // out. Pods that exist are the truth; before there is a target pod, it is the source
 // pod with what KubeVirt and the API server would render into it anew (see
 // LimitRange, automatic limits, memory overhead), and no less than what quota said
-// that it was asked for when it refused the target. Once the migration has succeeded
+// that it was asked for when it refused the target. Amounts that nobody can calculate with,
+// such as 1e999, which the API server takes, are left out, and nothing else is. Once the migration has succeeded
 // it is what the source still charges. A decentralized migration (spec.sendTo or
 // spec.receive) doubles nothing in its namespace: it has no surge.
 //
 // Held is nil where all or nothing is held.
 func InFlight(s Snapshot) []quota.Migration {
+	if s.isQuiet() {
+		return nil
+	}
 	var inFlight []quota.Migration
 	for _, m := range machines(&s) {
 		inFlight = append(inFlight, m.inFlight()...)
@@ -78,4 +89,26 @@ func InFlight(s Snapshot) []quota.Migration {
 	})
 	// Nobody but a forger labels pods of two VMIs with one migration.
 	return slices.CompactFunc(inFlight, func(a, b quota.Migration) bool { return a.UID == b.UID })
+}
+
+// isQuiet reports whether nothing can be in flight in s: all migrations are over, and no two
+// pods run for the same VMI.
+func (s *Snapshot) isQuiet() bool {
+	for _, vmim := range s.Migrations {
+		if vmim != nil && !vmim.IsFinal() {
+			return false
+		}
+	}
+	seen := make(map[types.UID]struct{}, len(s.Pods))
+	for _, pod := range s.Pods {
+		if pod == nil || pod.Labels[kubevirtv1.AppLabel] != "virt-launcher" {
+			continue
+		}
+		vmi := launchedFor(pod)
+		if _, doubled := seen[vmi]; doubled {
+			return false
+		}
+		seen[vmi] = struct{}{}
+	}
+	return true
 }

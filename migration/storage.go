@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/quota"
@@ -30,44 +31,67 @@ func (m *machine) storage(vmim *kubevirtv1.VirtualMachineInstanceMigration, lost
 	switch {
 	case second != nil && source == target, lost && target == nil:
 		return nil // there is one only
+	case lost && m.made(source) == nil:
+		return nil
 	case second != nil:
-		return claim{{traits: quota.TraitsOfClaim(second), surge: quota.ClaimFootprint(second), held: true}}
+		return claim{{traits: quota.TraitsOfClaim(second), surge: quota.ClaimFootprint(calculableClaim(second)), held: true}}
 	}
-	if over || source == nil || !m.persists() || shared(source) {
+	if over || source == nil || !persists(m.vmi) || shared(source) {
 		return nil
 	}
-	return claim{{traits: quota.TraitsOfClaim(source), surge: quota.ClaimFootprint(source)}}
+	return claim{{traits: quota.TraitsOfClaim(source), surge: quota.ClaimFootprint(calculableClaim(source))}}
 }
 
-// backendClaims finds PVCs that may be backend storage.
+// backendClaims finds PVCs that may be backend storage, oldest first.
 type backendClaims struct {
 	named       map[string]*corev1.PersistentVolumeClaim
-	ofMigration map[string]*corev1.PersistentVolumeClaim // made for the target, by the name of the VMIM
-	ofVMI       map[string]*corev1.PersistentVolumeClaim // by the name of the VMI
+	ofMigration map[string][]*corev1.PersistentVolumeClaim // made for the target, by the name of the VMIM
+	ofVMI       map[string][]*corev1.PersistentVolumeClaim // by the name of the VMI
 }
 
-// backendClaimsOf indexes pvcs. Of several with the same label the first counts.
 func backendClaimsOf(pvcs []*corev1.PersistentVolumeClaim) backendClaims {
-	index := func(key func(*corev1.PersistentVolumeClaim) string) map[string]*corev1.PersistentVolumeClaim {
-		index := map[string]*corev1.PersistentVolumeClaim{}
-		for _, pvc := range pvcs {
-			if k := key(pvc); k != "" && index[k] == nil {
-				index[k] = pvc
-			}
+	claims := backendClaims{
+		named:       map[string]*corev1.PersistentVolumeClaim{},
+		ofMigration: map[string][]*corev1.PersistentVolumeClaim{},
+		ofVMI:       map[string][]*corev1.PersistentVolumeClaim{},
+	}
+	for _, pvc := range pvcs {
+		if claims.named[pvc.Name] == nil {
+			claims.named[pvc.Name] = pvc
 		}
-		return index
+		if name := pvc.Labels[kubevirtv1.MigrationNameLabel]; name != "" {
+			claims.ofMigration[name] = append(claims.ofMigration[name], pvc)
+		}
+		if name := pvc.Labels[persistentState]; name != "" {
+			claims.ofVMI[name] = append(claims.ofVMI[name], pvc)
+		}
 	}
-	return backendClaims{
-		named:       index(func(pvc *corev1.PersistentVolumeClaim) string { return pvc.Name }),
-		ofMigration: index(func(pvc *corev1.PersistentVolumeClaim) string { return pvc.Labels[kubevirtv1.MigrationNameLabel] }),
-		ofVMI:       index(func(pvc *corev1.PersistentVolumeClaim) string { return pvc.Labels[persistentState] }),
+	return claims
+}
+
+// made returns the oldest of pvcs that KubeVirt has made for this VMI: it gives them the
+// owners of the VMI, or the VMI as the owner if it has none (createPVC in its
+// pkg/storage/backend-storage).
+func (m *machine) made(pvcs ...*corev1.PersistentVolumeClaim) *corev1.PersistentVolumeClaim {
+	owner := m.vmi.UID
+	if controller := metav1.GetControllerOfNoCopy(m.vmi); controller != nil {
+		owner = controller.UID
 	}
+	for _, pvc := range pvcs {
+		if pvc == nil {
+			continue
+		}
+		if controller := metav1.GetControllerOfNoCopy(pvc); controller != nil && controller.UID == owner {
+			return pvc
+		}
+	}
+	return nil
 }
 
 // claimsOf returns the backend-storage PVCs of the source and of the target,
 // nil where there is none.
 func (m *machine) claimsOf(vmim *kubevirtv1.VirtualMachineInstanceMigration) (source, target *corev1.PersistentVolumeClaim) {
-	sourceName, targetName := m.backendClaimName(), ""
+	sourceName, targetName := backendClaimName(m.vmi), ""
 	for _, state := range []*kubevirtv1.VirtualMachineInstanceMigrationState{m.stateOf(vmim), vmim.Status.MigrationState} {
 		if state != nil && state.SourcePersistentStatePVCName != "" {
 			sourceName = state.SourcePersistentStatePVCName
@@ -77,11 +101,14 @@ func (m *machine) claimsOf(vmim *kubevirtv1.VirtualMachineInstanceMigration) (so
 		}
 	}
 	source, target = m.backend.named[sourceName], m.backend.named[targetName]
-	if sourceName == "" {
-		source = m.backend.ofVMI[m.vmi.Name]
+	if target != source && target != nil { // else both pods share it
+		target = m.made(target) // a name that is free can be taken
 	}
-	if targetName == "" && m.persists() {
-		target = m.backend.ofMigration[vmim.Name]
+	if sourceName == "" {
+		source = m.made(m.backend.ofVMI[m.vmi.Name]...)
+	}
+	if targetName == "" && persists(m.vmi) {
+		target = m.made(m.backend.ofMigration[vmim.Name]...)
 	}
 	return source, target
 }
@@ -94,9 +121,9 @@ func (m *machine) stateOf(vmim *kubevirtv1.VirtualMachineInstanceMigration) *kub
 	return nil
 }
 
-// backendClaimName returns the name of the PVC that the VMI says it uses.
-func (m *machine) backendClaimName() string {
-	for _, volume := range m.vmi.Status.VolumeStatus {
+// backendClaimName returns the name of the PVC that vmi says it uses.
+func backendClaimName(vmi *kubevirtv1.VirtualMachineInstance) string {
+	for _, volume := range vmi.Status.VolumeStatus {
 		if strings.HasPrefix(volume.Name, persistentState) && volume.PersistentVolumeClaimInfo != nil {
 			return volume.PersistentVolumeClaimInfo.ClaimName
 		}
@@ -104,17 +131,17 @@ func (m *machine) backendClaimName() string {
 	return ""
 }
 
-// persists reports whether the VMI needs backend storage: IsBackendStorageNeeded in
-// KubeVirt's pkg/storage/backend-storage.
-func (m *machine) persists() bool {
-	domain := m.vmi.Spec.Domain
+// persists reports whether vmi needs backend storage: IsBackendStorageNeeded in KubeVirt's
+// pkg/storage/backend-storage.
+func persists(vmi *kubevirtv1.VirtualMachineInstance) bool {
+	domain := &vmi.Spec.Domain
 	if tpm := domain.Devices.TPM; tpm != nil && isTrue(tpm.Persistent) && (tpm.Enabled == nil || *tpm.Enabled) {
 		return true
 	}
 	if f := domain.Firmware; f != nil && f.Bootloader != nil && f.Bootloader.EFI != nil && isTrue(f.Bootloader.EFI.Persistent) {
 		return true
 	}
-	tracking := m.vmi.Status.ChangedBlockTracking
+	tracking := vmi.Status.ChangedBlockTracking
 	return tracking != nil &&
 		(tracking.State == kubevirtv1.ChangedBlockTrackingInitializing || tracking.State == kubevirtv1.ChangedBlockTrackingEnabled)
 }

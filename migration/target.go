@@ -14,6 +14,10 @@ const compute = "compute"
 // defaultMemoryLimitRatio is KubeVirt's DefaultMemoryLimitOverheadRatio.
 const defaultMemoryLimitRatio = 2.0
 
+// maxMemoryLimitRatio is the greatest ratio that a namespace can ask for. A target pod with more
+// is learned from its refusal.
+const maxMemoryLimitRatio = 10.0
+
 // expectedTarget returns the target pod that KubeVirt would create now, as far as
 // quota is concerned, but for the growth of the guest: the source pod with what may
 // have changed since it was rendered. The growth must fit the static quota, so it is
@@ -175,6 +179,7 @@ func defaultsOf(limitRanges []*corev1.LimitRange) corev1.ResourceRequirements {
 			if item.Type == corev1.LimitTypeContainer {
 				maps.Copy(one.Requests, item.DefaultRequest)
 				maps.Copy(one.Limits, item.Default)
+				dropOthers([]corev1.ResourceList{one.Requests, one.Limits})
 			}
 		}
 		enlarge(largest.Requests, one.Requests)
