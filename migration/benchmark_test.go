@@ -71,7 +71,8 @@ func BenchmarkInFlightPersistent(b *testing.B) {
 			old := s.persistent(vmi)
 			old.Name += vmi.Name
 			vmi.Status.VolumeStatus[0].PersistentVolumeClaimInfo.ClaimName = old.Name
-			s.claim("second-"+vmi.Name, kubevirtv1.MigrationNameLabel, "m-"+vmi.Name, corev1.ReadWriteOnce)
+			s.claim("second-"+vmi.Name, kubevirtv1.MigrationNameLabel, "m-"+vmi.Name, corev1.ReadWriteOnce).
+				OwnerReferences[0].UID = vmi.UID
 		})
 		measure(b, fmt.Sprintf("migrations=%d", n), s, n)
 	}

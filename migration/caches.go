@@ -91,16 +91,20 @@ func FromIndexer[T any](indexer cache.Indexer) List[T] {
 		if err != nil {
 			return nil, err
 		}
-		typed := make([]*T, 0, len(objects))
-		for _, object := range objects {
-			t, ok := object.(*T)
-			if !ok {
-				return nil, fmt.Errorf("the cache holds a %T, not a %T", object, t)
-			}
-			typed = append(typed, t)
-		}
-		return typed, nil
+		return typed[T](objects)
 	}
+}
+
+func typed[T any](objects []any) ([]*T, error) {
+	list := make([]*T, 0, len(objects))
+	for _, object := range objects {
+		t, ok := object.(*T)
+		if !ok {
+			return nil, fmt.Errorf("the cache holds a %T, not a %T", object, t)
+		}
+		list = append(list, t)
+	}
+	return list, nil
 }
 
 // FromStore gets from a store of client-go that has Namespaces, as the informer of these

@@ -1,25 +1,82 @@
-// Package migration reads KubeVirt's objects and tells which live migrations are
-// in flight, and what each of them charges twice.
+// Package migration reads KubeVirt's objects, computes which live migrations are in flight
+// and what each of them charges twice, and enforces the limits that follow from that.
 //
-// [InFlight] is a pure, total function of what informers hold about a namespace.
-// It is level-triggered: it needs no history of events, so whatever was missed
-// while nobody looked cannot leak.
+// A [Controller] is all of it, and [Run] runs one in one call:
 //
-// Around it are the parts of a controller. An [Observer] writes the result to a ledger. A
-// [Nudger] wakes KubeVirt where it sleeps although quota has room. A [Keeper] calls both,
-// and between them an applier.Applier, which writes the quotas. None of them has
-// goroutines, watches anything itself or knows a controller framework: they read the
-// [Caches] of informers that are there anyway, and are called with the name of a namespace
-// from a work queue, which may be a loop.Loop. They log by the logger that
-// klog.FromContext finds in the context of the call.
+//	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
+//	...
+//	err = migration.Run(ctx, config, migration.Options{})
+//
+// [InFlight] is the part without I/O: a pure, total function of a [Snapshot] of a namespace.
+// It is level-triggered: it needs no history of events, so an event that was missed cannot
+// leak anything.
+//
+// # What a Controller does
+//
+// For each namespace in which something has happened it computes the migrations in flight,
+// replaces the record in a ledger, which is in memory by default, has an applier.Applier
+// write status.hard of the ResourceQuotas, and nudges KubeVirt where it sleeps although
+// there is room: an annotation on the VirtualMachineInstanceMigration, 50 ms after the room
+// is enforced and then with pauses that double.
+//
+// With its own informers it watches quotas, namespaces, LimitRanges, the events of refused
+// pods and the metadata of migrations in the whole cluster. Migrations, pods and VMIs it
+// watches only in namespaces that have a quota and a migration in flight, until a minute
+// after the last one, and claims only where a VMI has backend storage. Objects are trimmed to what the library reads (see
+// [Trim]). With the embedder's informers ([Options].Caches) it holds nothing of its own.
+//
+// It starts without KubeVirt, and waits for its custom resources. Leader election is the
+// embedder's: Start on every replica, Work on the leader. After a restart everything is
+// read again from the cluster; nothing but status.hard, the nudge and events is written.
+//
+// # What can go wrong
+//
+// A write that RBAC, a webhook or a policy refuses is an event and a metric, is no error of
+// Reconcile, and is tried again with a back-off. A server that is away is one line in the
+// log a minute. Whoever may create events in a namespace can claim up to four times what a
+// migration would be charged; see [Snapshot].
+//
+// # Events and logs
+//
+//	HeadroomRaised    on a quota: its enforced limits are raised, for the first time since it was at rest
+//	HeadroomRestored  on a quota: its enforced limits are the static ones, and no migration concerns it
+//	HeadroomGranted   on a migration: a quota has room for its target pod
+//	Nudged            on a migration: KubeVirt was woken
+//
+// Package applier has more, on quotas. Each write is a line in the log.
+//
+// # What it needs
+//
+//	apiVersion: rbac.authorization.k8s.io/v1
+//	kind: ClusterRole
+//	metadata:
+//	  name: headroom
+//	rules:
+//	- apiGroups: [""]
+//	  resources: [resourcequotas]
+//	  verbs: [get, list, watch]
+//	- apiGroups: [""]
+//	  resources: [resourcequotas/status]
+//	  verbs: [update]
+//	- apiGroups: [""]
+//	  resources: [namespaces, pods, persistentvolumeclaims, limitranges]
+//	  verbs: [list, watch]
+//	- apiGroups: [""]
+//	  resources: [events]
+//	  verbs: [list, watch, create, patch]
+//	- apiGroups: [kubevirt.io]
+//	  resources: [virtualmachineinstances]
+//	  verbs: [list, watch]
+//	- apiGroups: [kubevirt.io]
+//	  resources: [virtualmachineinstancemigrations]
+//	  verbs: [list, watch, patch]
 //
 // # Whose pods
 //
-// A virtual machine instance (VMI) runs in a virt-launcher pod. To migrate it
-// because of a VirtualMachineInstanceMigration (VMIM), KubeVirt creates a second
-// one, the target, which carries the UID of the VMIM in the label
-// kubevirt.io/migrationJobUID. The label stays when the migration is over, so the
-// source of the next migration carries the UID of the one before. Which of two pods
-// is the one too many is therefore read from the VMI's status.migrationState and
-// from the phase of the VMIM, never from the label alone.
+// A virtual machine instance (VMI) runs in a virt-launcher pod. To migrate it because of a
+// VirtualMachineInstanceMigration (VMIM), KubeVirt creates a second one, the target, which
+// carries the UID of the VMIM in the label kubevirt.io/migrationJobUID. The label stays when
+// the migration is over, so the source of the next migration carries the UID of the one
+// before. Which of two pods is the one too many is therefore read from the VMI's
+// status.migrationState and from the phase of the VMIM, never from the label alone.
 package migration

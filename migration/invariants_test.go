@@ -174,6 +174,9 @@ func doubled(vmi *kubevirtv1.VirtualMachineInstance, s migration.Snapshot) types
 	switch {
 	case source.Labels[kubevirtv1.MigrationJobLabel] != "" || vmim == nil || vmim.Spec.VMIName != vmi.Name || vmim.IsDecentralized(),
 		vmim.Status.Phase == kubevirtv1.MigrationSucceeded && source.CreationTimestamp.After(target.CreationTimestamp.Time),
+		slices.ContainsFunc(vmim.Status.PhaseTransitionTimestamps, func(p kubevirtv1.VirtualMachineInstanceMigrationPhaseTransitionTimestamp) bool {
+			return vmim.IsFinal() && target.CreationTimestamp.After(p.PhaseTransitionTimestamp.Time)
+		}),
 		slices.ContainsFunc(s.Migrations, func(m *kubevirtv1.VirtualMachineInstanceMigration) bool {
 			return m != nil && m.Spec.VMIName == vmi.Name && m.Status.MigrationState != nil
 		}):
@@ -209,7 +212,7 @@ func launches(pod *corev1.Pod, vmi *kubevirtv1.VirtualMachineInstance) bool {
 		return false
 	}
 	owner := metav1.GetControllerOf(pod)
-	return owner == nil || owner.UID == vmi.UID
+	return owner != nil && owner.UID == vmi.UID && owner.Kind == "VirtualMachineInstance"
 }
 
 func alive(pod *corev1.Pod, s migration.Snapshot) bool {

@@ -165,11 +165,16 @@ func (d drawer) status() corev1.ConditionStatus {
 }
 
 func (d drawer) state() *kubevirtv1.VirtualMachineInstanceMigrationState {
-	return &kubevirtv1.VirtualMachineInstanceMigrationState{
+	state := &kubevirtv1.VirtualMachineInstanceMigrationState{
 		MigrationUID: d.job(), SourcePod: d.podName(), TargetPod: d.podName(),
 		Completed: d.flip(), Failed: d.rarely(), TargetAttachmentPodUID: pick[types.UID](d.dice, "", "", "uid-p3"),
 		SourcePersistentStatePVCName: d.pvcName(), TargetPersistentStatePVCName: d.pvcName(),
 	}
+	if d.rarely() {
+		end := d.time()
+		state.EndTimestamp = &end
+	}
+	return state
 }
 
 func (d drawer) vmi(name string) *kubevirtv1.VirtualMachineInstance {
@@ -227,6 +232,11 @@ func (d drawer) vmim(name string) *kubevirtv1.VirtualMachineInstanceMigration {
 	if d.flip() {
 		m.Status.MigrationState = d.state()
 	}
+	if d.flip() {
+		m.Status.PhaseTransitionTimestamps = []kubevirtv1.VirtualMachineInstanceMigrationPhaseTransitionTimestamp{
+			{Phase: m.Status.Phase, PhaseTransitionTimestamp: d.time()},
+		}
+	}
 	if d.rarely() {
 		m.Spec.SendTo = &kubevirtv1.VirtualMachineInstanceMigrationSource{}
 	}
@@ -247,10 +257,10 @@ func (d drawer) pod(name string) *corev1.Pod {
 	pod.Labels[kubevirtv1.CreatedByLabel] = vmi
 	pod.Labels[kubevirtv1.MigrationJobLabel] = string(d.job())
 	yes := true
-	owner := metav1.OwnerReference{Kind: "VirtualMachineInstance", UID: types.UID(vmi), Controller: &yes}
+	owner := metav1.OwnerReference{APIVersion: "kubevirt.io/v1", Kind: "VirtualMachineInstance", UID: types.UID(vmi), Controller: &yes}
 	switch {
 	case pod.Labels[kubevirtv1.AppLabel] == "hotplug-disk":
-		owner.Kind, owner.UID = "Pod", types.UID("uid-"+d.podName())
+		owner.APIVersion, owner.Kind, owner.UID = "v1", "Pod", types.UID("uid-"+d.podName())
 	case d.rarely():
 		owner.UID = "uid-another"
 	}
@@ -280,6 +290,9 @@ func (d drawer) pvc(name string) *corev1.PersistentVolumeClaim {
 	pvc := &corev1.PersistentVolumeClaim{ObjectMeta: d.meta(name)}
 	pvc.Labels[kubevirtv1.MigrationNameLabel] = pick(d.dice, "", "m0", "m1")
 	pvc.Labels[persistentStateFor] = pick(d.dice, "", "vm0", "vm1")
+	if yes := true; !d.rarely() {
+		pvc.OwnerReferences = []metav1.OwnerReference{{Kind: "VirtualMachineInstance", UID: types.UID("uid-" + d.vmiName()), Controller: &yes}}
+	}
 	pvc.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: d.quantity()}
 	if d.flip() {
 		class := "ssd"

@@ -1,6 +1,8 @@
 package migration_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,4 +129,42 @@ func TestSelectRefusals(t *testing.T) {
 	require.True(t, selector.Matches(fields.Set{"reason": event.Reason, "involvedObject.kind": event.InvolvedObject.Kind}))
 	require.False(t, selector.Matches(fields.Set{"reason": "Started", "involvedObject.kind": event.InvolvedObject.Kind}))
 	require.False(t, selector.Matches(fields.Set{"reason": event.Reason, "involvedObject.kind": "ReplicaSet"}))
+}
+
+// TestRefusedBy: the newest refusal names the quota.
+func TestRefusedBy(t *testing.T) {
+	by := func(name string, at metav1.Time) *corev1.Event {
+		event := refusal("limits.cpu=1015m", "vm1", at)
+		event.Message = strings.Replace(event.Message, "exceeded quota: q,", "exceeded quota: "+name+",", 1)
+		event.UID = types.UID(name)
+		return event
+	}
+	s, vmi, _ := newScene()
+	m := s.refused(vmi, "m1")
+	at := func(seconds int) metav1.Time {
+		return metav1.NewTime(m.CreationTimestamp.Add(time.Duration(seconds) * time.Second))
+	}
+	refusedBy := func() string {
+		got := migration.InFlight(s.Snapshot)
+		require.Len(t, got, 1)
+		return got[0].RefusedBy
+	}
+	require.Empty(t, refusedBy())
+	s.Events = []*corev1.Event{by("before", at(-60)), by("second", at(2)), by("first", at(1))}
+	require.Equal(t, "second", refusedBy())
+	slices.Reverse(s.Events)
+	require.Equal(t, "second", refusedBy())
+	s.Events[0].Series = &corev1.EventSeries{LastObservedTime: metav1.NewMicroTime(at(3).Time)} // again
+	require.Equal(t, "first", refusedBy())
+	s.Events = append(s.Events, by("not a name", at(9)), by("", at(9)), by(strings.Repeat("x", 254), at(9)))
+	require.Equal(t, "first", refusedBy())
+
+	m.Status.Conditions = nil
+	require.Empty(t, refusedBy(), "it is not refused")
+	refuse(m, corev1.ConditionTrue)
+	s.Events = s.Events[2:3]
+	require.Empty(t, refusedBy(), "another migration was")
+	s.Events = []*corev1.Event{by("q", at(1))}
+	s.launcher(vmi, "target", m.UID)
+	require.Empty(t, refusedBy(), "its target pod is there")
 }

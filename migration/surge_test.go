@@ -66,6 +66,7 @@ func TestLimitsThatAQuotaDemands(t *testing.T) {
 	ratios := map[string]string{
 		"1.5": "1941Mi", "3": "3882Mi", "1": "1294Mi", "1.0000001": "1356857479", // rounded down
 		"": "2588Mi", "0.9": "2588Mi", "-1": "2588Mi", "many": "2588Mi", "NaN": "2588Mi", "Inf": "2588Mi",
+		"10": "12940Mi", "10.5": "12940Mi", "1000": "12940Mi", "1e300": "12940Mi", // no more than ten times
 	}
 	for ratio, limit := range ratios {
 		t.Run("ratio "+ratio, func(t *testing.T) {
@@ -678,11 +679,12 @@ func TestAttachmentPods(t *testing.T) {
 var state = list(`persistentvolumeclaims=1 count/persistentvolumeclaims=1 requests.storage=10Mi
 	ssd.storageclass.storage.k8s.io/persistentvolumeclaims=1 ssd.storageclass.storage.k8s.io/requests.storage=10Mi`)
 
-// claim adds a backend-storage claim.
+// claim adds a backend-storage claim of the first VMI.
 func (s *scene) claim(name, label, value string, mode corev1.PersistentVolumeAccessMode) *corev1.PersistentVolumeClaim {
 	class := "ssd"
 	pvc := &corev1.PersistentVolumeClaim{ObjectMeta: s.meta(name)}
 	pvc.Labels[label] = value
+	pvc.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(s.VMIs[0], kubevirtv1.VirtualMachineInstanceGroupVersionKind)}
 	pvc.Spec.StorageClassName = &class
 	pvc.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{mode}
 	pvc.Spec.Resources.Requests = list("storage=10Mi")

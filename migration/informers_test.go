@@ -1,0 +1,312 @@
+package migration_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/migration"
+)
+
+var (
+	vmimResource = kubevirtv1.SchemeGroupVersion.WithResource("virtualmachineinstancemigrations")
+	vmiResource  = kubevirtv1.SchemeGroupVersion.WithResource("virtualmachineinstances")
+)
+
+// A served recording is what the clients of a Controller find.
+type served struct {
+	*recorded
+	core    *fake.Clientset
+	dynamic *dynamicfake.FakeDynamicClient
+}
+
+// serve returns clients that find what a recording has at some time; change may change it.
+func serve(t *testing.T, name string, at time.Duration, change ...func(migration.Snapshot)) *served {
+	t.Helper()
+	s := &served{recorded: recordingOf(t, name), core: fake.NewClientset()}
+	s.until(at)
+	s.dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
+		vmimResource: "VirtualMachineInstanceMigrationList", vmiResource: "VirtualMachineInstanceList",
+	})
+	snapshot := s.cache.Snapshot(s.namespace)
+	for _, c := range change {
+		c(snapshot)
+	}
+	require.NoError(t, s.core.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}))
+	for _, rq := range s.cache.Quotas(s.namespace) {
+		require.NoError(t, s.core.Tracker().Add(rq))
+	}
+	for _, pod := range snapshot.Pods {
+		require.NoError(t, s.core.Tracker().Add(pod))
+	}
+	for _, vmi := range snapshot.VMIs {
+		s.add(t, vmiResource, "VirtualMachineInstance", vmi)
+	}
+	for _, vmim := range snapshot.Migrations {
+		s.add(t, vmimResource, "VirtualMachineInstanceMigration", vmim)
+	}
+	return s
+}
+
+func (s *served) add(t *testing.T, resource schema.GroupVersionResource, kind string, object metav1.Object) {
+	t.Helper()
+	text, err := json.Marshal(object)
+	require.NoError(t, err)
+	u := &unstructured.Unstructured{}
+	require.NoError(t, json.Unmarshal(text, &u.Object))
+	u.SetGroupVersionKind(resource.GroupVersion().WithKind(kind))
+	require.NoError(t, s.dynamic.Tracker().Create(resource, u, s.namespace))
+}
+
+func (s *served) update(t *testing.T, vmim *kubevirtv1.VirtualMachineInstanceMigration) {
+	t.Helper()
+	require.NoError(t, s.dynamic.Tracker().Delete(vmimResource, s.namespace, vmim.Name))
+	s.add(t, vmimResource, "VirtualMachineInstanceMigration", vmim)
+}
+
+func (s *served) clients() migration.Clients {
+	return migration.Clients{Core: s.core, KubeVirt: s.dynamic}
+}
+
+// run runs a Controller until the test is over, and returns its reports.
+func run(ctx context.Context, t *testing.T, clients migration.Clients, options migration.Options) <-chan migration.Report {
+	t.Helper()
+	reports := make(chan migration.Report, 10000)
+	options.Recorder = &record.FakeRecorder{}
+	options.Reconciled = func(_ context.Context, r migration.Report) { reports <- r }
+	c, err := migration.NewController(clients, options)
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			require.NoError(t, err)
+		}
+	})
+	return reports
+}
+
+func (s *served) hard(t *testing.T) string {
+	t.Helper()
+	rq, err := s.core.CoreV1().ResourceQuotas(s.namespace).Get(t.Context(), "q", metav1.GetOptions{})
+	require.NoError(t, err)
+	return rq.Status.Hard.Name(corev1.ResourceLimitsMemory, "").String()
+}
+
+// watched counts the lists of a kind in a namespace.
+func (s *served) lists(resource string) (n int) {
+	for _, action := range append(s.core.Actions(), s.dynamic.Actions()...) {
+		if action.GetVerb() == "list" && action.GetResource().Resource == resource && action.GetNamespace() == s.namespace {
+			n++
+		}
+	}
+	return n
+}
+
+// With nothing but clients, a migration that quota has refused is given room.
+func TestControllerWithItsOwnInformers(t *testing.T) {
+	s := serve(t, "basic", 2*time.Second)
+	reports := run(t.Context(), t, s.clients(), migration.Options{})
+	for r := range reports {
+		if len(r.InFlight) == 1 {
+			break
+		}
+	}
+	require.Equal(t, "5547429376", s.hard(t))
+	require.Equal(t, 1, s.lists("pods"))
+	require.Equal(t, 1, s.lists("virtualmachineinstances"))
+	for _, resource := range []string{"limitranges", "persistentvolumeclaims", "events"} {
+		require.Zero(t, s.lists(resource), resource)
+	}
+}
+
+// persist gives the VMIs backend storage.
+func persist(s migration.Snapshot) {
+	yes := true
+	for _, vmi := range s.VMIs {
+		vmi.Spec.Domain.Devices.TPM = &kubevirtv1.TPMDevice{Persistent: &yes}
+	}
+}
+
+// Claims are read where a VMI has backend storage.
+func TestControllerReadsClaims(t *testing.T) {
+	s := serve(t, "basic", 2*time.Second, persist)
+	vmi := s.cache.Snapshot(s.namespace).VMIs[0]
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
+		Namespace: s.namespace, Name: "state", UID: "state", Labels: map[string]string{"persistent-state-for": vmi.Name},
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(vmi, kubevirtv1.VirtualMachineInstanceGroupVersionKind)},
+	}}
+	claim.Spec.Resources.Requests = list("storage=1Gi")
+	require.NoError(t, s.core.Tracker().Add(claim))
+	reports := run(t.Context(), t, s.clients(), migration.Options{})
+	for r := range reports {
+		if len(r.InFlight) == 1 {
+			require.Equal(t, "1Gi", r.InFlight[0].Surge.Name(corev1.ResourceRequestsStorage, "").String())
+			break
+		}
+	}
+	require.Equal(t, 1, s.lists("persistentvolumeclaims"))
+}
+
+// A namespace is not watched for ever, and not again because of a migration that was.
+func TestControllerLeavesNamespaces(t *testing.T) {
+	for _, lists := range []int{1, 2} {
+		s := serve(t, "basic", 2*time.Second)
+		now := &atomic.Int64{}
+		now.Store(start.Add(time.Hour).UnixNano())
+		reports := run(t.Context(), t, s.clients(), migration.Options{
+			Resync: 20 * time.Millisecond, Now: func() time.Time { return time.Unix(0, now.Load()) },
+		})
+		await := func(n int) {
+			for r := range reports {
+				if len(r.InFlight) == n {
+					return
+				}
+			}
+		}
+		await(1)
+		vmim := s.cache.Snapshot(s.namespace).Migrations[0].DeepCopy()
+		vmim.Status.Phase = kubevirtv1.MigrationFailed
+		ended := metav1.NewTime(time.Unix(0, now.Load()))
+		vmim.Status.PhaseTransitionTimestamps = []kubevirtv1.VirtualMachineInstanceMigrationPhaseTransitionTimestamp{{PhaseTransitionTimestamp: ended}}
+		s.update(t, vmim)
+		await(0)
+		now.Add(int64(2 * time.Minute))
+		for len(reports) > 0 {
+			<-reports
+		}
+		for range 3 { // the second began after that
+			await(0)
+		}
+		if lists == 2 { // another one
+			vmim.Name, vmim.UID, vmim.Status = "another", "another", kubevirtv1.VirtualMachineInstanceMigrationStatus{}
+			s.add(t, vmimResource, "VirtualMachineInstanceMigration", vmim)
+			await(1)
+		}
+		require.Equal(t, lists, s.lists("pods"))
+	}
+}
+
+// A server that is away later on is logged in one line too.
+func TestControllerLogsOnceThatANamespaceCannotBeRead(t *testing.T) {
+	s := serve(t, "basic", 2*time.Second)
+	for _, resource := range []string{"pods", "persistentvolumeclaims"} {
+		s.core.PrependReactor("list", resource, func(clienttesting.Action) (bool, runtime.Object, error) {
+			return true, nil, errors.New("no answer")
+		})
+	}
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+	reports := run(klog.NewContext(t.Context(), logger), t, s.clients(), migration.Options{})
+	log := func() string { return logger.GetSink().(ktesting.Underlier).GetBuffer().String() }
+	require.Eventually(t, func() bool { return s.lists("pods") > 1 }, time.Minute, time.Millisecond)
+	require.Equal(t, 1, strings.Count(log(), "no answer"), log())
+	require.Empty(t, reports, "half of what there is says nothing")
+}
+
+// What does not migrate is not read: neither pods nor VMIs of the namespace are listed.
+func TestControllerReadsOnlyWhatMigrates(t *testing.T) {
+	s := serve(t, "basic", time.Second) // the VM runs
+	require.Empty(t, s.cache.Snapshot(s.namespace).Migrations)
+	reports := run(t.Context(), t, s.clients(), migration.Options{Resync: 50 * time.Millisecond})
+	for range 3 {
+		require.Empty(t, (<-reports).InFlight)
+	}
+	require.Zero(t, s.lists("pods")+s.lists("virtualmachineinstances")+s.lists("events"))
+}
+
+// A shard leaves the namespaces of other shards alone.
+func TestControllerOwns(t *testing.T) {
+	s := serve(t, "basic", 2*time.Second)
+	asked := make(chan string, 1000)
+	reports := run(t.Context(), t, s.clients(), migration.Options{Owns: func(namespace string) bool {
+		asked <- namespace
+		return false
+	}})
+	require.Equal(t, s.namespace, <-asked)
+	require.Empty(t, reports)
+	require.Equal(t, "2773714688", s.hard(t))
+}
+
+// A label switches a namespace off.
+func TestControllerNamespaceIsSwitchedOff(t *testing.T) {
+	s := serve(t, "basic", 2*time.Second)
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace, Labels: map[string]string{"headroom.vmquota.io/disabled": "true"}}}
+	require.NoError(t, s.core.Tracker().Update(corev1.SchemeGroupVersion.WithResource("namespaces"), namespace, ""))
+	reports := run(t.Context(), t, s.clients(), migration.Options{})
+	for r := range reports {
+		if len(r.InFlight) == 1 {
+			break
+		}
+	}
+	require.Equal(t, "2773714688", s.hard(t))
+}
+
+// Without KubeVirt's custom resources the Controller waits, says so once, and says for what
+// when it is stopped.
+func TestControllerWaitsForKubeVirt(t *testing.T) {
+	s := serve(t, "basic", 2*time.Second)
+	var lists atomic.Int32
+	asked := make(chan struct{}, 10)
+	s.dynamic.PrependReactor("list", vmimResource.Resource, func(clienttesting.Action) (bool, runtime.Object, error) {
+		lists.Add(1)
+		asked <- struct{}{}
+		return true, nil, apierrors.NewNotFound(vmimResource.GroupResource(), "")
+	})
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+	ctx, stop := context.WithCancel(klog.NewContext(t.Context(), logger))
+	c, err := migration.NewController(s.clients(), migration.Options{})
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	<-asked
+	stop()
+	require.ErrorContains(t, <-ended, "waiting for KubeVirt's custom resources")
+	log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+	require.Equal(t, 1, strings.Count(log, "Waiting for KubeVirt"))
+	require.ErrorContains(t, c.Synced(), "the cache of ResourceQuotas has not synced")
+}
+
+// A server that refuses to be listed is logged in one line, however often it refuses.
+func TestControllerLogsOnceThatTheServerIsAway(t *testing.T) {
+	s := serve(t, "basic", 2*time.Second)
+	refused := make(chan struct{}, 100)
+	s.core.PrependReactor("list", "resourcequotas", func(clienttesting.Action) (bool, runtime.Object, error) {
+		refused <- struct{}{}
+		return true, nil, apierrors.NewForbidden(corev1.Resource("resourcequotas"), "", errors.New("no role"))
+	})
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+	ctx, stop := context.WithCancel(klog.NewContext(t.Context(), logger))
+	c, err := migration.NewController(s.clients(), migration.Options{})
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	<-refused
+	<-refused
+	<-refused
+	stop()
+	require.ErrorContains(t, <-ended, "the cache of ResourceQuotas has not synced")
+	log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+	require.Equal(t, 1, strings.Count(log, "Cannot list or watch"), log)
+	require.Contains(t, log, "no role")
+}

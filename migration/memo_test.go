@@ -1,0 +1,62 @@
+package migration_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/vmquota/headroom/migration"
+	"github.com/vmquota/headroom/quota"
+)
+
+// What a reconcile finds in flight is never what an earlier one has found.
+func TestReconcileSeesEveryChange(t *testing.T) {
+	scene, vmi, source := newScene()
+	vmim, target := scene.running(vmi, source, "m", "target")
+	migrations, vmims := indexed(vmim)
+	vmis, _ := indexed(vmi)
+	pods, stored := indexed(source, target)
+	quotas, _ := indexed[corev1.ResourceQuota]()
+	now := scene.clock
+	var found []quota.Migration
+	c, err := migration.NewController(migration.Clients{Core: fake.NewClientset()}, migration.Options{
+		Caches: &migration.Caches{Migrations: migrations, VMIs: vmis, Pods: pods}, Quotas: quotas,
+		Patch: func(context.Context, string, string, []byte) error { return nil }, Recorder: &record.FakeRecorder{}, Now: func() time.Time { return now },
+		Reconciled: func(_ context.Context, r migration.Report) { found = r.InFlight },
+	})
+	require.NoError(t, err)
+	reconcile := func() []quota.Migration {
+		_, err := c.Reconcile(t.Context(), "tenant")
+		require.NoError(t, err)
+		return found
+	}
+
+	first := reconcile()
+	require.Len(t, first, 1)
+	require.Equal(t, first, reconcile())
+
+	small := target.DeepCopy()
+	compute(small).Limits[corev1.ResourceMemory] = *small.Spec.Containers[0].Resources.Requests.Memory()
+	require.NoError(t, stored.Update(small))
+	require.NotEqual(t, first[0].Surge, reconcile()[0].Surge, "one object is another")
+
+	deleted, grace := metav1.NewTime(now), int64(30)
+	ending := small.DeepCopy()
+	ending.DeletionTimestamp, ending.DeletionGracePeriodSeconds = &deleted, &grace
+	require.NoError(t, stored.Update(ending))
+	require.Equal(t, quota.Charged, reconcile()[0].State)
+	now = now.Add(31 * time.Second)
+	require.Empty(t, reconcile(), "the grace period is over, and nothing else has changed")
+
+	require.NoError(t, stored.Update(small))
+	require.Len(t, reconcile(), 1)
+	require.NoError(t, stored.Delete(small))
+	require.NoError(t, vmims.Delete(vmim))
+	require.Empty(t, reconcile(), "two objects are gone")
+}
