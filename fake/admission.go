@@ -14,30 +14,61 @@ const RancherLabel = "resourcequota.management.cattle.io/default-resource-quota"
 // errLocked is what Rancher's webhook says (2.14.6, 2.15.2).
 var errLocked = errors.New("users are forbidden from changing resources managed by Rancher")
 
-// mayWrite is Rancher's write lock: nobody but the user that Config.Lock names may
-// create, change or delete a quota that Rancher manages. Its status is open.
-func (c *Cluster) mayWrite(user string, o object) error {
-	if c.config.Lock == "" || user == c.config.Lock || kindOf(o) != ResourceQuotas || o.GetLabels()[RancherLabel] != "true" {
-		return nil
+// namespaceController may delete what Rancher's webhook has locked.
+const namespaceController = "system:serviceaccount:kube-system:namespace-controller"
+
+// locked reports whether Rancher's webhook keeps o from user: a quota or limit range
+// that Rancher manages, from all but the user that Config.Lock names.
+func (c *Cluster) locked(user string, o object) bool {
+	if c.config.Lock == "" || user == c.config.Lock {
+		return false
 	}
-	return apierrors.NewForbidden(ResourceQuotas.groupResource(), o.GetName(), errLocked)
+	kind := kindOf(o)
+	return (kind == ResourceQuotas || kind == LimitRanges) && isManaged(o)
 }
 
-// admit is admission on creation: the lock, the defaults of LimitRanges, quota.
+func isManaged(o object) bool { return o.GetLabels()[RancherLabel] == "true" }
+
+func lockedError(o object) error {
+	return apierrors.NewForbidden(kindOf(o).groupResource(), o.GetName(), errLocked)
+}
+
+// mayUpdate is Rancher's write lock on updates. The status is open to everybody who
+// leaves the label alone.
+func (c *Cluster) mayUpdate(user string, before, after object, status bool) error {
+	wasLocked, isLocked := c.locked(user, before), c.locked(user, after)
+	if status && wasLocked != isLocked || !status && (wasLocked || isLocked) {
+		return lockedError(before)
+	}
+	return nil
+}
+
+// mayDelete is Rancher's write lock on deletions.
+func (c *Cluster) mayDelete(user string, o object) error {
+	if user != namespaceController && c.locked(user, o) {
+		return lockedError(o)
+	}
+	return nil
+}
+
+// admit is admission on creation: the lock, the defaults of LimitRanges, the guard, quota.
 func (c *Cluster) admit(user string, o object) error {
-	if err := c.mayWrite(user, o); err != nil {
-		return err
+	if c.locked(user, o) {
+		return lockedError(o)
 	}
 	switch o := o.(type) {
 	case *corev1.Pod:
 		for _, limits := range all[*corev1.LimitRange](&c.store, o.Namespace) {
 			applyDefaults(limits, o)
 		}
-		return c.admission.charge(user, o)
 	case *corev1.PersistentVolumeClaim:
-		return c.admission.charge(user, o)
+	default:
+		return nil
 	}
-	return nil
+	if err := c.guard.check(user, o); err != nil {
+		return err
+	}
+	return c.admission.charge(user, o)
 }
 
 // setDefaults does what the API server does to a new object before admission.

@@ -24,9 +24,14 @@ type Config struct {
 	// Outcome says how a migration goes that is not told so by [Cluster.Migrate]: of a
 	// drain, a hot-plug. Nil: they succeed.
 	Outcome func(*kubevirtv1.VirtualMachineInstanceMigration) Outcome
-	// Lock is the only user who may write quotas that have [RancherLabel], as since
-	// Rancher 2.14.6 and 2.15.2. Empty: there is no lock.
+	// Lock is the only user who may create, change and delete quotas and limit ranges
+	// that have [RancherLabel], as since Rancher 2.14.6 and 2.15.2. The status of quotas
+	// is open to all who leave the label alone. Empty: there is no lock.
 	Lock string
+	// Guard is the annotation of a quota that closes its namespace to all pods and claims
+	// but those of migrations, while its status.hard is above its spec.hard, as a
+	// ValidatingAdmissionPolicy can. Empty: there is no such policy.
+	Guard string
 	// Policy is the rule that [Cluster.Violations] judges by.
 	Policy quota.Policy
 	// Patience is for how long a granted target pod may be refused, without interruption;
@@ -42,6 +47,7 @@ type Timing struct {
 	Call      Span // one way of a call of a process to the API server or back
 	Cache     Span // until a change is in a cache of a process
 	Admission Span // until a change of a quota is in the cache of quota admission
+	Guard     Span // until a change of a quota is in the cache of the guard
 	Quota     Span // until the quota controller updates status
 	Wake      Span // until a controller of KubeVirt acts on an event
 	Node      Span // a step of the scheduler, kubelet or virt-handler
@@ -59,6 +65,7 @@ func DefaultTiming() Timing {
 		Call:      Span{1 * ms, 3 * ms},
 		Cache:     Span{1 * ms, 20 * ms},
 		Admission: Span{0, 10 * ms},
+		Guard:     Span{0, 10 * ms},
 		Quota:     Span{2 * ms, 14 * ms},
 		Wake:      Span{5 * ms, 20 * ms},
 		Node:      Span{100 * ms, 250 * ms},
@@ -77,6 +84,7 @@ type Cluster struct {
 	store     store
 	history   history
 	admission *quotaAdmission
+	guard     *guard
 	quotas    *quotaController
 	virt      *virtController
 	nodes     *nodes
@@ -84,12 +92,14 @@ type Cluster struct {
 	rancher   *Rancher
 	processes []*Process
 	inject    func(Call) Fault
+	adversary *timer // see ResetLimits
 	writes    map[writeOf]int
 }
 
 type writeOf struct {
-	user string
-	kind Kind
+	user   string
+	kind   Kind
+	status bool
 }
 
 // New returns a cluster with nodes, and nothing else.
@@ -116,11 +126,12 @@ func New(config Config) *Cluster {
 	c.judge = newJudge(c)
 	c.clock = clock{now: epoch, moving: c.judge.timePasses}
 	c.admission = newQuotaAdmission(c)
+	c.guard = newGuard(c)
 	c.quotas = newQuotaController(c)
 	c.virt = newVirtController(c)
 	c.nodes = newNodes(c)
 	c.store.tell = []func(change){
-		c.remember, c.judge.observe, c.admission.observe, c.quotas.observe, c.virt.observe, c.nodes.observe, c.informRancher, c.informProcesses,
+		c.remember, c.judge.observe, c.admission.cache.observe, c.guard.observe, c.quotas.observe, c.virt.observe, c.nodes.observe, c.informRancher, c.informProcesses,
 	}
 	return c
 }
@@ -177,8 +188,16 @@ func (c *Cluster) Snapshot(namespace string) migration.Snapshot {
 }
 
 // Writes returns how many writes to objects of kind the processes of user have made
-// that the API server carried out, also those that changed nothing.
-func (c *Cluster) Writes(user string, kind Kind) int { return c.writes[writeOf{user, kind}] }
+// that the API server carried out, also those that changed nothing, and those of the
+// status only.
+func (c *Cluster) Writes(user string, kind Kind) int {
+	return c.writes[writeOf{user, kind, false}] + c.StatusWrites(user, kind)
+}
+
+// StatusWrites returns how many of the Writes were to the status subresource.
+func (c *Cluster) StatusWrites(user string, kind Kind) int {
+	return c.writes[writeOf{user, kind, true}]
+}
 
 // History returns what happened last, one action a line.
 func (c *Cluster) History() []string { return c.history.last() }

@@ -21,20 +21,29 @@
 // goes on: between its read and its write anybody may write. It suffers the faults that
 // [Cluster.Inject] decides on, and can crash between any two calls.
 //
+// # The limits
+//
+// Static limits are spec.hard of a ResourceQuota, and quota admission enforces status.hard.
+// A process writes the latter through /status and nothing else of a quota; the quota
+// controller sets it back to spec.hard whenever it recounts. [Cluster.Violations] tells
+// which of these rules, and of those about migrations and tenants, were broken.
+//
 // # What is simulated
 //
-//   - The API server: resourceVersion conflicts, status apart from spec, finalizers and
-//     grace periods; no watches, no server-side apply, no RBAC, and no validation. A
-//     namespace need not exist to have objects.
+//   - The API server: resourceVersion conflicts, finalizers and grace periods, and status
+//     apart from spec: an update of the status keeps spec and takes annotations and labels.
+//     No watches, no server-side apply, no RBAC, and no validation. A namespace need not
+//     exist to have objects.
 //   - Quota admission of pods and PersistentVolumeClaims on creation, with Kubernetes'
 //     own words, and the defaults of LimitRanges; not their minima and maxima, and not
 //     quota on other objects, whose usage is always zero.
-//   - The quota controller, kubelets, scheduler and garbage collector, as far as pods
-//     come and go.
+//   - The quota controller (which can be down, see [Cluster.StopQuotaController]), kubelets,
+//     scheduler and garbage collector, as far as pods come and go.
 //   - KubeVirt's virt-controller and virt-handler: VMIs, migrations with all their phases,
 //     parallel limits, retries and their back-off, hot-plug of CPU and memory, attachment
 //     pods, backend storage, node drains, and the events (the core/v1 kind) that a pod of a
 //     VMI could not be created; no other events. Migrations between clusters wait for ever.
-//   - Rancher's controller of the quotas of namespaces, and the lock that its webhook
-//     puts on them; see [Cluster.StartRancher] and Config.Lock.
+//   - Rancher's controller of the quotas of namespaces, which writes spec.hard, and the
+//     lock that its webhook puts on them; see [Cluster.StartRancher] and Config.Lock.
+//   - An adversary that resets status.hard; see [Cluster.ResetLimits].
 package fake

@@ -33,7 +33,7 @@ func TestRefusalIsToldInAnEvent(t *testing.T) {
 		`requested: limits.cpu=1015m,limits.memory=2773714688, used: limits.cpu=1015m,limits.memory=2773714688, `+
 		`limited: limits.cpu=1015m,limits.memory=2773714688$`, e.Message)
 	require.Equal(t, e.LastTimestamp.Truncate(time.Second), e.LastTimestamp.Time)
-	require.Equal(t, "n", migration.Namespace(e))
+	require.Equal(t, "n", migration.NamespaceOf(e))
 	require.Contains(t, strings.Join(c.History(), "\n"), "virt-controller creates events n/"+e.Name+": FailedCreate")
 	require.Equal(t, events, p.Caches.Snapshot("n").Events)
 }

@@ -17,7 +17,7 @@ import (
 // exactly is what one VM of one core and 1Gi is charged, so that its quota is full.
 var exactly = corev1.ResourceList{"limits.cpu": resource.MustParse("1015m"), "limits.memory": resource.MustParse("2773714688")}
 
-// reconciler is the code under test: it makes the limits of a quota what they must be.
+// reconciler is the code under test: it enforces what the limits of a quota must be.
 func reconciler(p *fake.Process) fake.Program {
 	return fake.Program{Reconcile: func(ctx context.Context, namespace string) (time.Duration, error) {
 		quotas := p.Client.CoreV1().ResourceQuotas(namespace)
@@ -26,12 +26,12 @@ func reconciler(p *fake.Process) fake.Program {
 			return 0, err
 		}
 		inFlight := migration.InFlight(p.Caches.Snapshot(namespace))
-		hard := quota.Effective(exactly, inFlight, rq.Status.Used)
-		if quota.Equal(hard, rq.Spec.Hard) {
+		hard := quota.Effective(rq.Spec.Hard, inFlight, rq.Status.Used)
+		if quota.Equal(hard, rq.Status.Hard) {
 			return 0, nil
 		}
-		rq.Spec.Hard = hard
-		_, err = quotas.Update(ctx, rq, metav1.UpdateOptions{})
+		rq.Status.Hard = hard
+		_, err = quotas.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
 		return 0, err
 	}}
 }
@@ -49,7 +49,7 @@ func Example() {
 	cluster.Advance(time.Minute)
 
 	fmt.Println(cluster.Migration("tenant", "move").Status.Phase)
-	memory := cluster.Quota("tenant", "tenant").Spec.Hard["limits.memory"]
+	memory := cluster.Quota("tenant", "tenant").Status.Hard["limits.memory"]
 	fmt.Println("the limit is", memory.String())
 	fmt.Println("violations:", cluster.Finish())
 	// Output:

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
@@ -71,6 +73,29 @@ func (c *Cluster) Chance(probabilities map[Fault]float64) func(Call) Fault {
 		}
 		return NoFault
 	}
+}
+
+// adversaryUser writes what [Cluster.ResetLimits] resets.
+const adversaryUser = "adversary"
+
+// ResetLimits is an adversary: from now on it sets status.hard of every quota back to
+// spec.hard each time that much time has passed. Zero ends it.
+func (c *Cluster) ResetLimits(every time.Duration) {
+	if c.adversary != nil {
+		c.clock.stop(c.adversary)
+		c.adversary = nil
+	}
+	if every <= 0 {
+		return
+	}
+	c.adversary = c.clock.after(every, func() {
+		c.ResetLimits(every)
+		for _, rq := range all[*corev1.ResourceQuota](&c.store, "") {
+			if rq.Status.Hard != nil {
+				write(c, adversaryUser, rq, func(rq *corev1.ResourceQuota) { rq.Status.Hard = rq.Spec.Hard.DeepCopy() })
+			}
+		}
+	})
 }
 
 var (

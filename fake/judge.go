@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
@@ -16,8 +17,7 @@ import (
 )
 
 // A judge watches a cluster from outside, with no lag, and tells which invariants the
-// processes under test break. What it knows and they do not is the truth about static:
-// the limits that others than they wrote.
+// processes under test break.
 type judge struct {
 	*Cluster
 	accounts  []*account // in the order of creation
@@ -26,6 +26,8 @@ type judge struct {
 	starving  map[types.UID]starved
 	leftovers map[string]bool // objects that processes have created
 	exposure  map[corev1.ResourceName]float64
+	resets    int       // of status.hard, by others than the processes
+	reset     time.Time // the latest
 	broken    []Violation
 }
 
@@ -39,13 +41,19 @@ type starved struct {
 type account struct {
 	namespace, name string
 	uid             types.UID
-	static          corev1.ResourceList
-	annotations     map[string]string // that others than the processes wrote
-	ideal           []sample          // what the limits should have been of late
-	exposed         map[corev1.ResourceName]float64
+	annotations     map[string]string   // that others than the processes wrote
+	ideal           []sample            // what status.hard could be of late
+	least           corev1.ResourceList // static, and the surge of what is charged
+	closed          corev1.ResourceList // the same, lifted by regular usage
+	// taken is what regular objects took of the room for migrations. It does not lift
+	// the limit, as other regular usage above static does, but for as much as the largest
+	// migration needs that waits: one theft must not stop the others for good.
+	taken   corev1.ResourceList
+	exposed map[corev1.ResourceName]float64
 }
 
-// A sample holds until the next one.
+// A sample is the most that status.hard may be, until the next one: static, lifted by
+// regular usage, and the surge of all migrations that are charged or may have an offer.
 type sample struct {
 	at   time.Time
 	hard corev1.ResourceList
@@ -105,13 +113,13 @@ func (j *judge) account(rq *corev1.ResourceQuota) *account {
 	}
 	a := &account{
 		namespace: rq.Namespace, name: rq.Name, uid: rq.UID,
-		static: rq.Spec.Hard.DeepCopy(), annotations: maps.Clone(rq.Annotations),
+		annotations: maps.Clone(rq.Annotations), taken: corev1.ResourceList{},
 	}
 	j.accounts = append(j.accounts, a)
 	return a
 }
 
-// auditQuota learns static from what others write, and checks what the processes write.
+// auditQuota checks what the processes write, and learns what others write.
 func (j *judge) auditQuota(c change) {
 	before, _ := c.before.(*corev1.ResourceQuota)
 	after, _ := c.after.(*corev1.ResourceQuota)
@@ -121,27 +129,51 @@ func (j *judge) auditQuota(c change) {
 	}
 	a := j.account(after)
 	switch {
-	case before == nil || c.user == apiServer || c.user == quotaControllerUser:
+	case before == nil:
 	case c.tested:
-		for _, name := range names(a.static) {
-			limit, ok := after.Spec.Hard[name]
-			if static := a.static[name]; !ok || limit.Cmp(static) < 0 {
-				j.breaks(BelowStatic, "%s lowers %s of quota %s to %s, static is %s", c.user, name, key(after), spell(limit), spell(static))
-			}
-		}
-	case c.user != RancherUser: // Rancher declares what it meant
-		a.static = quota.Rebase(a.static, before.Spec.Hard, after.Spec.Hard)
-	}
-	if !c.tested && c.user != RancherUser { // whose shim writes them
+		j.auditWrite(c.user, before, after)
+	default:
 		a.learnAnnotations(before, after)
+		if !quota.Equal(before.Status.Hard, after.Status.Hard) {
+			j.resets++
+			j.reset = j.clock.now
+		}
+	}
+}
+
+// auditWrite checks what a process under test made of a quota.
+func (j *judge) auditWrite(user string, before, after *corev1.ResourceQuota) {
+	untouched := after.DeepCopy()
+	untouched.ResourceVersion, untouched.Annotations = before.ResourceVersion, before.Annotations
+	untouched.Spec, untouched.Status.Hard = before.Spec, before.Status.Hard
+	if !equality.Semantic.DeepEqual(before, untouched) {
+		j.breaks(WroteSpec, "%s changes more of quota %s than status.hard and annotations", user, key(after))
+	}
+	if quota.Equal(before.Status.Hard, after.Status.Hard) {
+		return
+	}
+	for _, name := range names(after.Spec.Hard) {
+		limit, ok := after.Status.Hard[name]
+		if static := after.Spec.Hard[name]; !ok || limit.Cmp(static) < 0 {
+			j.breaks(BelowStatic, "%s lowers %s of quota %s to %s, static is %s", user, name, key(after), spell(limit), spell(static))
+		}
+	}
+	for _, name := range names(after.Status.Hard) {
+		if !has(after.Spec.Hard, name) {
+			j.breaks(BelowStatic, "%s limits %s of quota %s, which static does not", user, name, key(after))
+		}
+	}
+}
+
+// auditCall checks a call of a process under test, carried out or not.
+func (j *judge) auditCall(user string, call Call) {
+	if call.Kind == ResourceQuotas && call.writes() && !call.Status {
+		j.breaks(WroteSpec, "%s calls %s of quota %s/%s", user, call.Verb, call.Namespace, call.Name)
 	}
 }
 
 // learnAnnotations takes over what somebody changed who is no process under test.
 func (a *account) learnAnnotations(before, after *corev1.ResourceQuota) {
-	if before == nil {
-		return
-	}
 	for name, value := range after.Annotations {
 		if before.Annotations[name] != value {
 			if a.annotations == nil {
@@ -155,12 +187,6 @@ func (a *account) learnAnnotations(before, after *corev1.ResourceQuota) {
 			delete(a.annotations, name)
 		}
 	}
-}
-
-// declare is how Rancher says what it meant to write, whatever was made of it.
-func (j *judge) declare(rq *corev1.ResourceQuota, static corev1.ResourceList) {
-	j.account(rq).static = static.DeepCopy()
-	j.unseen[rq.Namespace] = true
 }
 
 // timePasses is told before the clock moves.
@@ -192,9 +218,9 @@ func (j *judge) look(namespace string) {
 	s := j.Snapshot(namespace)
 	inFlight := migration.InFlight(s)
 	j.inFlight[namespace] = len(inFlight)
-	granted := map[types.UID]bool{}
+	granted := map[types.UID]quota.Migration{}
 	for i := range inFlight {
-		granted[inFlight[i].UID] = true
+		granted[inFlight[i].UID] = inFlight[i]
 	}
 	for _, a := range j.accounts {
 		rq, ok := find[*corev1.ResourceQuota](&j.store, a.namespace, a.name)
@@ -202,8 +228,8 @@ func (j *judge) look(namespace string) {
 			continue
 		}
 		seen := quota.Under(rq, inFlight)
-		d := j.config.Policy.Decide(a.static, seen, rq.Status.Used)
-		a.learnIdeal(j.clock.now, j.clock.now.Add(-j.config.Slack), d.Hard)
+		d := j.config.Policy.Decide(rq.Spec.Hard, seen, rq.Status.Used)
+		a.learnIdeal(j.clock.now, j.clock.now.Add(-j.config.Slack), j.limits(a, rq, seen, d.Regular))
 		a.expose(rq, seen, d.Regular)
 		for i := range seen {
 			if !slices.Contains(d.Granted, seen[i].UID) {
@@ -212,6 +238,57 @@ func (j *judge) look(namespace string) {
 		}
 	}
 	j.findStarving(namespace, s, granted)
+}
+
+// limits returns how much may be enforced at most, and sets a.closed, which is how much
+// while no offer is open, and a.least.
+func (j *judge) limits(a *account, rq *corev1.ResourceQuota, migrations []quota.Migration, regular corev1.ResourceList) corev1.ResourceList {
+	policy := j.config.Policy
+	policy.Eager = true // an offer may be open before KubeVirt has tried
+	granted := policy.Decide(rq.Spec.Hard, migrations, rq.Status.Used).Granted
+	most := corev1.ResourceList{}
+	a.least, a.closed = corev1.ResourceList{}, corev1.ResourceList{}
+	for name, static := range rq.Spec.Hard {
+		least, base, above := static.DeepCopy(), static.DeepCopy(), regular[name].DeepCopy()
+		above.Sub(static)
+		a.taken[name] = lesser(a.taken[name], atLeastZero(above))
+		above.Sub(a.taken[name])
+		if !policy.Strict && above.Sign() > 0 {
+			base.Add(above)
+		}
+		open, closed, forgiven := base.DeepCopy(), base, resource.Quantity{}
+		for i := range migrations {
+			surge := atLeastZero(migrations[i].Surge[name])
+			if migrations[i].State >= quota.Charged {
+				least.Add(surge)
+				closed.Add(surge)
+			} else if surge.Cmp(forgiven) > 0 {
+				forgiven = surge.DeepCopy()
+			}
+			if slices.Contains(granted, migrations[i].UID) {
+				open.Add(surge)
+			}
+		}
+		if !policy.Strict {
+			open.Add(lesser(forgiven, a.taken[name]))
+		}
+		most[name], a.closed[name], a.least[name] = open, closed, least
+	}
+	return most
+}
+
+func atLeastZero(q resource.Quantity) resource.Quantity {
+	if q.Sign() < 0 {
+		return resource.Quantity{Format: q.Format}
+	}
+	return q.DeepCopy()
+}
+
+func lesser(a, b resource.Quantity) resource.Quantity {
+	if a.Cmp(b) < 0 {
+		return a.DeepCopy()
+	}
+	return b.DeepCopy()
 }
 
 func (a *account) learnIdeal(now, since time.Time, hard corev1.ResourceList) {
@@ -227,7 +304,7 @@ func (a *account) learnIdeal(now, since time.Time, hard corev1.ResourceList) {
 // enforced, less static or regular usage, less what migrations are charged for.
 func (a *account) expose(rq *corev1.ResourceQuota, migrations []quota.Migration, regular corev1.ResourceList) {
 	a.exposed = map[corev1.ResourceName]float64{}
-	for name, static := range a.static {
+	for name, static := range rq.Spec.Hard {
 		enforced, used := rq.Status.Hard[name], regular[name]
 		room := enforced.AsApproximateFloat64() - max(static.AsApproximateFloat64(), used.AsApproximateFloat64())
 		for i := range migrations {
@@ -243,13 +320,14 @@ func (a *account) expose(rq *corev1.ResourceQuota, migrations []quota.Migration,
 
 // findStarving notes whose target pod is refused although it is granted and KubeVirt
 // would create it.
-func (j *judge) findStarving(namespace string, s migration.Snapshot, granted map[types.UID]bool) {
+func (j *judge) findStarving(namespace string, s migration.Snapshot, granted map[types.UID]quota.Migration) {
 	exists := map[types.UID]bool{}
 	for _, m := range s.Migrations {
 		exists[m.UID] = true
 		vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&j.store, m.Namespace, m.Spec.VMIName)
-		starves := ok && granted[m.UID] && refused(m) && m.DeletionTimestamp == nil && vmi.DeletionTimestamp == nil &&
-			j.virt.target(m, vmi) == nil && j.virt.mustWait(m, vmi) == 0 && j.fits(m, vmi)
+		claim, isGranted := granted[m.UID]
+		starves := ok && isGranted && refused(m) && m.DeletionTimestamp == nil && vmi.DeletionTimestamp == nil &&
+			j.virt.target(m, vmi) == nil && j.virt.mustWait(m, vmi) == 0 && j.fits(claim, m, vmi)
 		if _, known := j.starving[m.UID]; !starves {
 			delete(j.starving, m.UID)
 		} else if !known {
@@ -259,9 +337,9 @@ func (j *judge) findStarving(namespace string, s migration.Snapshot, granted map
 	maps.DeleteFunc(j.starving, func(uid types.UID, s starved) bool { return s.namespace == namespace && !exists[uid] })
 }
 
-// fits reports whether the target pod of m fits where it should: the growth of a guest
-// may not.
-func (j *judge) fits(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) bool {
+// fits reports whether the target pod of m fits if there is room for its claim, and for
+// no other: the growth of a guest may not.
+func (j *judge) fits(claim quota.Migration, m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) bool {
 	pod := j.virt.launcher(vmi)
 	j.setDefaults(pod)
 	load := loadOf(pod, j.clock.now)
@@ -270,8 +348,16 @@ func (j *judge) fits(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevir
 		if !ok || a.namespace != m.Namespace || !load.traits.SelectedBy(rq) {
 			continue
 		}
-		for name, limit := range a.ideal[len(a.ideal)-1].hard {
-			need := rq.Status.Used[name].DeepCopy()
+		var surge corev1.ResourceList
+		for _, seen := range quota.Under(rq, []quota.Migration{claim}) {
+			surge = seen.Surge
+		}
+		for name, limit := range a.closed {
+			limit, need := limit.DeepCopy(), rq.Status.Used[name].DeepCopy()
+			limit.Add(surge[name])
+			if !j.config.Policy.Strict {
+				limit.Add(lesser(surge[name], a.taken[name]))
+			}
 			need.Add(load.charge[name])
 			if need.Cmp(limit) > 0 {
 				return false
@@ -283,7 +369,7 @@ func (j *judge) fits(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevir
 
 // admitted is told what quota admission has charged, after look.
 func (j *judge) admitted(user string, o object) {
-	if user == virtControllerUser && (o.GetLabels()[kubevirtv1.MigrationJobLabel] != "" || o.GetLabels()[kubevirtv1.MigrationNameLabel] != "") {
+	if forMigration(user, o) {
 		return
 	}
 	load := loadOf(o, j.clock.now)
@@ -294,12 +380,25 @@ func (j *judge) admitted(user string, o object) {
 		}
 		for _, name := range names(load.charge) {
 			used, limited := rq.Status.Used[name]
-			if _, known := a.static[name]; limited && known && !a.allowed(name, used, j.clock.now.Add(-j.config.Slack)) {
+			if !limited || !has(rq.Spec.Hard, name) {
+				continue
+			}
+			a.take(name, used, load.charge[name])
+			if !a.allowed(name, used, j.clock.now.Add(-j.config.Slack)) {
 				j.breaks(Gained, "%s got %s %s in: %s of quota %s is used up to %s, of late no more than %s was right",
 					user, kindOf(o), o.GetName(), name, key(rq), spell(used), spell(a.ideal[len(a.ideal)-1].hard[name]))
 			}
 		}
 	}
+}
+
+// take notes how much of a regular object's charge was room for a migration.
+func (a *account) take(name corev1.ResourceName, used, charge resource.Quantity) {
+	beyond := used.DeepCopy()
+	beyond.Sub(a.closed[name])
+	beyond = lesser(atLeastZero(beyond), charge)
+	beyond.Add(a.taken[name])
+	a.taken[name] = beyond
 }
 
 // allowed reports whether used was within what was right at any time since.

@@ -13,6 +13,7 @@ import (
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
@@ -20,7 +21,7 @@ import (
 type Program struct {
 	// Reconcile looks at one namespace. It is called again when an event of the caches
 	// concerns the namespace, after again if that is positive, and after an error with
-	// client-go's back-off. Calls never overlap.
+	// client-go's back-off. Calls never overlap. The logger in ctx drops what it is given.
 	Reconcile func(ctx context.Context, namespace string) (again time.Duration, err error)
 	// Namespace says which namespace an event concerns, "" for none. It is given what
 	// informers hand to their handlers, tombstones included. Nil: that of quotas, limit
@@ -113,7 +114,8 @@ func (p *Process) boot() {
 type crash struct{}
 
 func (p *Process) run(namespace string) (again time.Duration, err error) {
-	crashed := p.survive(func() { again, err = p.program.Reconcile(context.Background(), namespace) })
+	ctx := klog.NewContext(context.Background(), klog.Logger{})
+	crashed := p.survive(func() { again, err = p.program.Reconcile(ctx, namespace) })
 	if crashed {
 		return 0, nil
 	}
@@ -157,6 +159,7 @@ func (p *Process) server() func(clienttesting.Action) (runtime.Object, error) {
 	return func(action clienttesting.Action) (runtime.Object, error) {
 		travel()
 		fault, call := p.nextCall(action)
+		p.cluster.judge.auditCall(p.user, call)
 		if fault == Crash {
 			p.fall()
 		}
@@ -167,7 +170,7 @@ func (p *Process) server() func(clienttesting.Action) (runtime.Object, error) {
 		answer, err := p.cluster.serve(p.user, action)
 		p.cluster.store.tested = false
 		if err == nil && call.writes() {
-			p.cluster.writes[writeOf{p.user, call.Kind}]++
+			p.cluster.writes[writeOf{p.user, call.Kind, call.Status}]++
 		}
 		if fault == CrashWritten {
 			p.fall()

@@ -3,7 +3,6 @@ package fake
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,59 +23,21 @@ const apiServer = "kube-apiserver"
 // itself; and it raises status.used itself, before the object is stored.
 type quotaAdmission struct {
 	*Cluster
-	cached map[string]map[string][]cachedQuota // by namespace and name, oldest first
-	own    map[string]*corev1.ResourceQuota    // what it wrote last, by key
+	cache quotaCache
+	own   map[string]*corev1.ResourceQuota // what it wrote last, by key
 }
 
 func newQuotaAdmission(c *Cluster) *quotaAdmission {
-	return &quotaAdmission{Cluster: c, cached: map[string]map[string][]cachedQuota{}, own: map[string]*corev1.ResourceQuota{}}
-}
-
-// A cachedQuota is a version of a quota, with the time from when the cache has it. Nil
-// is its deletion.
-type cachedQuota struct {
-	from  time.Time
-	quota *corev1.ResourceQuota
-}
-
-// observe is told of every change.
-func (a *quotaAdmission) observe(c change) {
-	if c.kind != ResourceQuotas {
-		return
-	}
-	o := c.object()
-	if a.cached[o.GetNamespace()] == nil {
-		a.cached[o.GetNamespace()] = map[string][]cachedQuota{}
-	}
-	versions := a.cached[o.GetNamespace()][o.GetName()]
-	next := cachedQuota{from: a.clock.now.Add(a.draw(a.config.Timing.Admission))}
-	next.quota, _ = c.after.(*corev1.ResourceQuota)
-	if n := len(versions); n > 0 && next.from.Before(versions[n-1].from) {
-		next.from = versions[n-1].from
-	}
-	for len(versions) > 1 && !versions[1].from.After(a.clock.now) {
-		versions = versions[1:]
-	}
-	a.cached[o.GetNamespace()][o.GetName()] = append(slices.Clip(versions), next)
+	return &quotaAdmission{Cluster: c, cache: newQuotaCache(c, c.config.Timing.Admission), own: map[string]*corev1.ResourceQuota{}}
 }
 
 // quotas returns those of namespace as the plugin sees them at that time, by name.
 func (a *quotaAdmission) quotas(namespace string, at time.Time) []*corev1.ResourceQuota {
-	var seen []*corev1.ResourceQuota
-	for _, name := range slices.Sorted(maps.Keys(a.cached[namespace])) {
-		var rq *corev1.ResourceQuota
-		for _, version := range a.cached[namespace][name] {
-			if !version.from.After(at) {
-				rq = version.quota
-			}
-		}
-		if rq == nil {
-			continue
-		}
+	seen := a.cache.list(namespace, at)
+	for i, rq := range seen {
 		if own := a.own[key(rq)]; own != nil && versionOf(own) > versionOf(rq) {
-			rq = own
+			seen[i] = own
 		}
-		seen = append(seen, rq)
 	}
 	return seen
 }

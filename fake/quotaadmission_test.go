@@ -94,6 +94,40 @@ func TestQuotaLooksAtStatusOnly(t *testing.T) {
 	require.NoError(t, createPod(c, podOf("x", limits())))
 }
 
+// Only status.hard counts, whoever wrote it: above spec.hard, below it, or with other keys.
+func TestQuotaAdmissionReadsTheStatusOnly(t *testing.T) {
+	c := withQuotas(t, newQuota("n", "q", quantities("pods", "1", "limits.cpu", "1")))
+	enforce := func(hard corev1.ResourceList) {
+		rq := c.Quota("n", "q")
+		rq.Status.Hard = hard
+		_, err := c.Client("somebody").CoreV1().ResourceQuotas("n").UpdateStatus(context.Background(), rq, metav1.UpdateOptions{})
+		require.NoError(t, err)
+		c.Advance(0)
+	}
+	enforce(quantities("pods", "2", "limits.cpu", "2"))
+	for _, name := range []string{"one", "two"} {
+		require.NoError(t, createPod(c, podOf(name, limits("cpu", "1"))))
+	}
+	require.Equal(t, "{limits.cpu=2 pods=2}", enforced(c), "a charge keeps it")
+	require.ErrorContains(t, createPod(c, podOf("x", limits("cpu", "1"))), "limited: limits.cpu=2,pods=2")
+	enforce(quantities("pods", "3"))
+	require.NoError(t, createPod(c, podOf("three", limits("cpu", "1"))))
+	enforce(quantities("pods", "0"))
+	require.ErrorContains(t, createPod(c, podOf("x", limits("cpu", "1"))), "limited: pods=0")
+}
+
+// A charge and a foreign update of the status do not lose each other.
+func TestQuotaAdmissionAndAForeignStatusConflict(t *testing.T) {
+	c := slowAdmission(t, 5*time.Millisecond)
+	before := c.Quota("n", "q")
+	raiseStatus(t, c, "2")
+	require.NoError(t, createPod(c, podOf("x", limits())), "it has seen the raise at the second try")
+	require.Equal(t, "{pods=2}", enforced(c))
+	before.Status.Hard = quantities("pods", "9")
+	_, err := c.Client("somebody").CoreV1().ResourceQuotas("n").UpdateStatus(context.Background(), before, metav1.UpdateOptions{})
+	require.True(t, apierrors.IsConflict(err))
+}
+
 func TestQuotaWithoutStatusLetsNothingIn(t *testing.T) {
 	ctx, c := context.Background(), New(Config{Timing: &Timing{}})
 	quotas := c.Client("admin").CoreV1().ResourceQuotas("n")

@@ -14,12 +14,15 @@ const quotaControllerUser = "resourcequota-controller"
 // quotaResync is how often kube-controller-manager counts all usage anew.
 const quotaResync = 5 * time.Minute
 
-// A quotaController copies spec.hard to status.hard, and counts usage anew when
-// something ends (pkg/controller/resourcequota of Kubernetes, v1.36). It does not look
-// when something is created: admission has charged that already.
+// A quotaController recounts a quota when its spec.hard has changed, when an object that
+// it counts has ended, and every five minutes (pkg/controller/resourcequota of
+// Kubernetes, v1.36). One update of the status then makes status.hard spec.hard, whoever
+// wrote it, and status.used what is there. A new object does not wake it: admission has
+// charged that already. Nor does an update of the status.
 type quotaController struct {
 	*Cluster
 	queue *queue
+	down  bool
 	// resyncs are the quotas that the next resync will look at. It is asked for only
 	// after changes, so that a cluster at rest has nothing to do.
 	resyncs map[string]bool
@@ -86,10 +89,30 @@ func (q *quotaController) resync(rq *corev1.ResourceQuota) {
 	})
 }
 
+// StopQuotaController takes the quota controller down, as when kube-controller-manager
+// is: new spec.hard does not reach status.hard, and usage does not fall.
+func (c *Cluster) StopQuotaController() {
+	c.note("the quota controller stops")
+	c.quotas.down = true
+}
+
+// StartQuotaController brings the quota controller back, which recounts all quotas. It
+// does nothing if the controller is not down.
+func (c *Cluster) StartQuotaController() {
+	if !c.quotas.down {
+		return
+	}
+	c.note("the quota controller starts")
+	c.quotas.down = false
+	for _, rq := range all[*corev1.ResourceQuota](&c.store, "") {
+		c.quotas.wake(rq)
+	}
+}
+
 // sync makes the status of one quota true.
 func (q *quotaController) sync(name string) (time.Duration, error) {
 	rq, ok := find[*corev1.ResourceQuota](&q.store, namespaceOf(name), nameOf(name))
-	if !ok {
+	if !ok || q.down {
 		return 0, nil
 	}
 	used := q.usage(rq)

@@ -75,3 +75,119 @@ func TestClusterAtRestHasNothingToDo(t *testing.T) {
 	}
 	require.Equal(t, "{pods=1}", used(c, "q"))
 }
+
+// raised is a cluster in which somebody has written status.hard of quota q, with an
+// annotation, while spec.hard is one pod of which one is used.
+func raised(t *testing.T) *Cluster {
+	c := withQuotas(t, newQuota("n", "q", quantities("pods", "1")))
+	require.NoError(t, createPod(c, podOf("x", limits())))
+	raiseStatus(t, c, "3")
+	return c
+}
+
+func raiseStatus(t *testing.T, c *Cluster, pods string) {
+	rq := c.Quota("n", "q")
+	rq.Status.Hard, rq.Annotations = quantities("pods", pods), map[string]string{"kept": "yes"}
+	_, err := c.Client("somebody").CoreV1().ResourceQuotas("n").UpdateStatus(context.Background(), rq, metav1.UpdateOptions{})
+	require.NoError(t, err)
+}
+
+func enforced(c *Cluster) string { return list(c.Quota("n", "q").Status.Hard) }
+
+func TestRecountEndsAForeignStatusHard(t *testing.T) {
+	for name, test := range map[string]struct {
+		after   time.Duration
+		recount func(t *testing.T, c *Cluster)
+		used    string
+	}{
+		"when a pod ends": {used: "{pods=0}", recount: func(t *testing.T, c *Cluster) {
+			require.NoError(t, c.remove("tenant", Pods, "n", "x", *metav1.NewDeleteOptions(0)))
+		}},
+		"when spec.hard changes": {used: "{pods=1}", recount: func(t *testing.T, c *Cluster) {
+			for _, pods := range []int64{2000, 1000} {
+				require.NoError(t, c.Tenant("n").EditQuota("q", func(hard corev1.ResourceList) { hard["pods"] = milli(pods) }))
+			}
+		}},
+		"every five minutes": {after: quotaResync, used: "{pods=1}", recount: func(*testing.T, *Cluster) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := raised(t)
+			c.Advance(time.Minute)
+			require.Equal(t, "{pods=3}", enforced(c), "an update of the status wakes nobody")
+			version := c.Quota("n", "q").ResourceVersion
+			writes := 0
+			c.store.tell = append(c.store.tell, func(happened change) {
+				if happened.user == quotaControllerUser {
+					writes++
+				}
+			})
+			test.recount(t, c)
+			c.Advance(test.after)
+			require.NotEqual(t, version, c.Quota("n", "q").ResourceVersion)
+			require.Equal(t, "{pods=1}", enforced(c))
+			require.Equal(t, test.used, used(c, "q"))
+			require.Equal(t, map[string]string{"kept": "yes"}, c.Quota("n", "q").Annotations)
+			require.Equal(t, 1, writes, "both in one update")
+		})
+	}
+}
+
+func TestAnAnnotationOrALabelIsNoReasonToRecount(t *testing.T) {
+	c := raised(t)
+	rq := c.Quota("n", "q")
+	rq.Annotations, rq.Labels = map[string]string{"other": "yes"}, map[string]string{"other": "yes"}
+	_, err := c.Client("somebody").CoreV1().ResourceQuotas("n").Update(context.Background(), rq, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	c.Advance(time.Minute)
+	require.Equal(t, "{pods=3}", enforced(c))
+}
+
+func TestQuotaControllerThatIsDown(t *testing.T) {
+	c := raised(t)
+	c.StopQuotaController()
+	require.NoError(t, createPod(c, podOf("y", limits())), "admission goes on")
+	require.NoError(t, c.remove("tenant", Pods, "n", "y", *metav1.NewDeleteOptions(0)))
+	require.NoError(t, c.Tenant("n").EditQuota("q", func(hard corev1.ResourceList) { hard["pods"] = milli(2000) }))
+	c.Advance(time.Hour)
+	require.Equal(t, "{pods=3}", enforced(c))
+	require.Equal(t, "{pods=2}", used(c, "q"))
+	c.StartQuotaController()
+	c.StartQuotaController()
+	c.Advance(0)
+	require.Equal(t, "{pods=2}", enforced(c))
+	require.Equal(t, "{pods=1}", used(c, "q"))
+	raiseStatus(t, c, "4")
+	c.Advance(quotaResync)
+	require.Equal(t, "{pods=2}", enforced(c))
+}
+
+func TestAdversaryResetsLimits(t *testing.T) {
+	c := raised(t)
+	c.ResetLimits(10 * ms)
+	c.Advance(9 * ms)
+	require.Equal(t, "{pods=3}", enforced(c))
+	c.Advance(ms)
+	require.Equal(t, "{pods=1}", enforced(c))
+	raiseStatus(t, c, "4")
+	c.ResetLimits(time.Minute)
+	c.Advance(time.Minute - 1)
+	require.Equal(t, "{pods=4}", enforced(c))
+	c.Advance(1)
+	require.Equal(t, "{pods=1}", enforced(c))
+	raiseStatus(t, c, "4")
+	c.ResetLimits(0)
+	c.Advance(2 * time.Minute)
+	require.Equal(t, "{pods=4}", enforced(c))
+}
+
+func TestFinishEndsTheAdversaryAndStartsTheQuotaController(t *testing.T) {
+	c := raised(t)
+	c.StopQuotaController()
+	c.ResetLimits(time.Second)
+	c.Finish()
+	raiseStatus(t, c, "4")
+	c.Advance(time.Minute)
+	require.Equal(t, "{pods=4}", enforced(c))
+	c.Advance(quotaResync)
+	require.Equal(t, "{pods=1}", enforced(c))
+}

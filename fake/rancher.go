@@ -46,15 +46,11 @@ var limitFields = map[string]corev1.ResourceName{
 // project limits.
 type RancherConfig struct {
 	// Latency is how far away Rancher is: how long each event takes to it, and each of
-	// its calls. At 5 to 20 ms Rancher and another writer of a quota come to terms after
-	// a reset or two; at 600 ms they chase each other.
+	// its calls. At 5 to 20 ms Rancher and another writer of spec.hard come to terms
+	// after a reset or two; at 600 ms they chase each other.
 	Latency Span
 	// Project is what all namespaces may be given together; an absent key is no limit.
 	Project corev1.ResourceList
-	// List and Update take the place of Rancher's cache and client of quotas, for the
-	// shim. Nil: the plain ones. See [Cluster.Client] for what Update may use.
-	List   func(namespace string) ([]*corev1.ResourceQuota, error)
-	Update func(ctx context.Context, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error)
 }
 
 // A Rancher writes the quotas that it manages anew whenever something happens to their
@@ -79,25 +75,15 @@ type round struct {
 func (c *Cluster) StartRancher(config RancherConfig) *Rancher {
 	r := &Rancher{cluster: c, config: config, rounds: map[string]*round{}, cached: map[string]*corev1.ResourceQuota{}}
 	r.queue = newQueue(&c.clock, r.sync)
-	if config.List == nil {
-		r.config.List = func(namespace string) ([]*corev1.ResourceQuota, error) { return r.Quotas(namespace), nil }
-	}
-	if config.Update == nil {
-		client := c.Client(RancherUser).CoreV1()
-		r.config.Update = func(ctx context.Context, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
-			return client.ResourceQuotas(rq.Namespace).Update(ctx, rq, metav1.UpdateOptions{})
-		}
-	}
 	c.rancher = r
 	return r
 }
 
-// Quotas returns what Rancher's cache holds of namespace, for a List that decorates it.
-// They are read only.
-func (r *Rancher) Quotas(namespace string) []*corev1.ResourceQuota {
+// quotas returns what Rancher's cache holds of the quotas that it manages in namespace.
+func (r *Rancher) quotas(namespace string) []*corev1.ResourceQuota {
 	var quotas []*corev1.ResourceQuota
 	for _, name := range slices.Sorted(maps.Keys(r.cached)) {
-		if rq := r.cached[name]; rq.Namespace == namespace {
+		if rq := r.cached[name]; rq.Namespace == namespace && isManaged(rq) {
 			quotas = append(quotas, rq)
 		}
 	}
@@ -212,12 +198,7 @@ func (r *Rancher) begin(namespace string) {
 		r.end(namespace, err)
 		return
 	}
-	quotas, err := r.config.List(namespace)
-	if err != nil {
-		r.end(namespace, err)
-		return
-	}
-	quotas = slices.DeleteFunc(slices.Clone(quotas), func(rq *corev1.ResourceQuota) bool { return rq.Labels[RancherLabel] != "true" })
+	quotas := r.quotas(namespace)
 	switch {
 	case len(quotas) == 0 && wanted == nil:
 		r.end(namespace, nil)
@@ -248,22 +229,13 @@ func (r *Rancher) afterStatus(ns *corev1.Namespace, then func(excess []corev1.Re
 	})
 }
 
-// updateQuota writes the cached copy back with other limits.
+// updateQuota writes the cached copy back with other limits. Its annotations, also those
+// that came with a status, go back with it, or conflict.
 func (r *Rancher) updateQuota(cached *corev1.ResourceQuota, wanted corev1.ResourceList) error {
 	updated := cached.DeepCopy()
 	updated.Spec = corev1.ResourceQuotaSpec{Hard: wanted}
-	if _, err := r.config.Update(context.Background(), updated); err != nil {
-		return err
-	}
-	r.declare(cached, wanted)
-	return nil
-}
-
-// declare tells what the static limits are now, whatever the shim made of them.
-func (r *Rancher) declare(rq *corev1.ResourceQuota, hard corev1.ResourceList) {
-	if stored, ok := find[*corev1.ResourceQuota](&r.cluster.store, rq.Namespace, rq.Name); ok {
-		r.cluster.judge.declare(stored, hard)
-	}
+	_, err := r.cluster.update(RancherUser, updated, false)
+	return err
 }
 
 // createQuota creates a quota. What does not fit the project becomes zero. The real
@@ -271,7 +243,7 @@ func (r *Rancher) declare(rq *corev1.ResourceQuota, hard corev1.ResourceList) {
 // one itself.
 func (r *Rancher) createQuota(namespace string, wanted corev1.ResourceList) error {
 	for _, rq := range all[*corev1.ResourceQuota](&r.cluster.store, namespace) {
-		if rq.Labels[RancherLabel] == "true" {
+		if isManaged(rq) {
 			return nil
 		}
 	}

@@ -30,7 +30,7 @@ func managed(t *testing.T, config RancherConfig, hard corev1.ResourceList) (c *C
 	return c, r, quotas[0].Name
 }
 
-// raise is what a process under test does.
+// raise changes spec.hard, as Harvester does.
 func raise(t *testing.T, c *Cluster, name string, hard corev1.ResourceList) {
 	rq := c.Quota("n", name)
 	rq.Spec.Hard = hard
@@ -66,7 +66,7 @@ func TestRancherResetsOnNamespaceEvents(t *testing.T) {
 	require.NoError(t, r.SetLimit("n", nil))
 	c.Advance(time.Second)
 	require.Nil(t, c.Quota("n", name))
-	require.Empty(t, r.Quotas("n"))
+	require.Empty(t, r.quotas("n"))
 }
 
 func TestRancherWritesTheNamespaceWhenItResets(t *testing.T) {
@@ -125,22 +125,45 @@ func TestSlowRancherAndAReraiserChaseEachOther(t *testing.T) {
 }
 
 func TestRancherRetriesConflicts(t *testing.T) {
-	c, r, name := managed(t, RancherConfig{}, quantities("limits.cpu", "4"))
-	failed := 0
-	update := r.config.Update
-	r.config.Update = func(ctx context.Context, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
-		if failed < 3 {
-			failed++
-			raise(t, c, name, quantities("limits.cpu", string(rune('5'+failed)))) // in between
-		}
-		return update(ctx, rq)
-	}
+	c, r, name := managed(t, RancherConfig{Latency: Span{20 * ms, 20 * ms}}, quantities("limits.cpu", "4"))
 	raise(t, c, name, quantities("limits.cpu", "5"))
+	c.Advance(time.Second)
 	r.Touch("n")
+	c.Advance(70 * ms)
+	// Its cache will not have this one when it writes.
+	raise(t, c, name, quantities("limits.cpu", "6"))
+	c.Advance(10 * ms)
+	require.Equal(t, 1, r.rounds["n"].failures)
+	require.Equal(t, "{limits.cpu=6}", spec(c, name))
 	c.Advance(time.Minute)
-	require.Equal(t, 3, failed)
 	require.Zero(t, r.rounds["n"].failures)
 	require.Equal(t, "{limits.cpu=4}", spec(c, name))
+}
+
+// Rancher neither sees nor changes what is enforced, and with its lock the status is open
+// for whoever enforces.
+func TestRancherAndAnEnforcedLimit(t *testing.T) {
+	c := New(Config{Lock: RancherUser})
+	r := c.StartRancher(RancherConfig{Latency: Span{20 * ms, 20 * ms}})
+	require.NoError(t, c.CreateNamespace("n", nil))
+	require.NoError(t, r.SetLimit("n", quantities("limits.cpu", "4", "pods", "7")))
+	c.Advance(10 * time.Second)
+	name := r.quotas("n")[0].Name
+	rq := c.Quota("n", name)
+	rq.Status.Hard["limits.cpu"], rq.Annotations = milli(8000), map[string]string{"kept": "yes"}
+	_, err := c.Client("headroom").CoreV1().ResourceQuotas("n").UpdateStatus(context.Background(), rq, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	version := c.Quota("n", name).ResourceVersion
+	r.Restart()
+	c.Advance(time.Minute)
+	require.Equal(t, version, c.Quota("n", name).ResourceVersion, "it writes nothing")
+
+	require.NoError(t, r.SetLimit("n", quantities("limits.cpu", "5", "pods", "7")))
+	c.Advance(time.Second)
+	rq = c.Quota("n", name)
+	require.Equal(t, "{limits.cpu=5 pods=7}", list(rq.Spec.Hard))
+	require.Equal(t, "{limits.cpu=5 pods=7}", list(rq.Status.Hard), "a new static limit resets what is enforced")
+	require.Equal(t, map[string]string{"kept": "yes"}, rq.Annotations)
 }
 
 func TestCacheOfRancherNeverGoesBack(t *testing.T) {
@@ -149,12 +172,12 @@ func TestCacheOfRancherNeverGoesBack(t *testing.T) {
 	for i := range 200 {
 		raise(t, c, name, corev1.ResourceList{"pods": milli(int64(1000 * (i + 2)))})
 		c.Advance(ms)
-		seen := r.Quotas("n")[0].Spec.Hard["pods"]
+		seen := r.quotas("n")[0].Spec.Hard["pods"]
 		require.GreaterOrEqual(t, seen.Cmp(last), 0)
 		last = seen
 	}
 	require.Positive(t, last.Cmp(milli(50_000)))
-	require.Empty(t, r.Quotas("other"))
+	require.Empty(t, r.quotas("other"))
 }
 
 func TestRancherKeepsTheProjectsLimits(t *testing.T) {
@@ -200,44 +223,6 @@ func TestRancherReadsMalformedLimits(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, list(hard), text)
 	}
-}
-
-// A shim that stores more than Rancher hands over keeps Rancher quiet.
-func TestRancherWithAShim(t *testing.T) {
-	c := New(Config{Lock: RancherUser})
-	client := c.Client(RancherUser).CoreV1().ResourceQuotas("n")
-	static := quantities("limits.cpu", "4")
-	raised := quantities("limits.cpu", "8")
-	r := c.StartRancher(RancherConfig{
-		List: func(namespace string) ([]*corev1.ResourceQuota, error) {
-			quotas := all[*corev1.ResourceQuota](&c.store, namespace)
-			for i := range quotas {
-				quotas[i] = quotas[i].DeepCopy()
-				if quota.Equal(quotas[i].Spec.Hard, raised) {
-					quotas[i].Spec.Hard = static
-				}
-			}
-			return quotas, nil
-		},
-		Update: func(ctx context.Context, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
-			static = rq.Spec.Hard
-			rq = rq.DeepCopy()
-			rq.Spec.Hard = raised
-			return client.Update(ctx, rq, metav1.UpdateOptions{})
-		},
-	})
-	require.NoError(t, c.CreateNamespace("n", nil))
-	require.NoError(t, r.SetLimit("n", static))
-	c.Advance(time.Second)
-	name := all[*corev1.ResourceQuota](&c.store, "n")[0].Name
-	require.NoError(t, r.SetLimit("n", quantities("limits.cpu", "5")))
-	c.Advance(time.Second)
-	require.Equal(t, "{limits.cpu=8}", spec(c, name))
-	require.Equal(t, "{limits.cpu=5}", list(c.judge.account(c.Quota("n", name)).static), "what Rancher meant")
-	version := c.Quota("n", name).ResourceVersion
-	r.Restart()
-	c.Advance(time.Minute)
-	require.Equal(t, version, c.Quota("n", name).ResourceVersion)
 }
 
 func TestTenant(t *testing.T) {

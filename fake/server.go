@@ -51,23 +51,22 @@ func (c *Cluster) update(user string, o object, status bool) (object, error) {
 	case o.GetResourceVersion() != "" && o.GetResourceVersion() != current.GetResourceVersion(),
 		o.GetUID() != "" && o.GetUID() != current.GetUID():
 		return nil, apierrors.NewConflict(kind.groupResource(), o.GetName(), errModified)
-	case !status:
-		if err := c.mayWrite(user, current); err != nil {
-			return nil, err
-		}
 	}
 	updated := clone(o)
 	if status {
-		updated = clone(current)
-		copyStatus(updated, o)
+		updated = withStatusOf(current, o)
 	} else {
 		copyStatus(updated, current)
-		updated.SetUID(current.GetUID())
-		updated.SetCreationTimestamp(current.GetCreationTimestamp())
-		updated.SetDeletionTimestamp(current.GetDeletionTimestamp())
 	}
+	updated.SetUID(current.GetUID())
+	updated.SetCreationTimestamp(current.GetCreationTimestamp())
+	updated.SetDeletionTimestamp(current.GetDeletionTimestamp())
+	updated.SetDeletionGracePeriodSeconds(current.GetDeletionGracePeriodSeconds())
 	updated.SetResourceVersion(current.GetResourceVersion())
-	if equality.Semantic.DeepEqual(current, updated) {
+	if err := c.mayUpdate(user, current, updated, status); err != nil {
+		return nil, err
+	}
+	if identical(current, updated) {
 		return current, nil
 	}
 	c.store.put(user, updated)
@@ -75,10 +74,57 @@ func (c *Cluster) update(user string, o object, status bool) (object, error) {
 	return updated, nil
 }
 
+// identical reports whether two versions of an object are the same, limits to the byte.
+func identical(before, after object) bool {
+	if b, ok := before.(*corev1.ResourceQuota); ok {
+		if a, ok := after.(*corev1.ResourceQuota); !ok || list(b.Spec.Hard) != list(a.Spec.Hard) || list(b.Status.Hard) != list(a.Status.Hard) {
+			return false
+		}
+	}
+	return equality.Semantic.DeepEqual(before, after)
+}
+
+// withStatusOf returns what an update of the status of current to that of o stores. As
+// in the strategies of the API server (k8s.io/kubernetes/pkg/registry/core), kinds of
+// its own take over metadata too, so annotations may be written with the status, and
+// keep spec. Custom resources take over nothing but the status, and kinds without a
+// status nothing at all.
+func withStatusOf(current, o object) object {
+	updated := clone(o)
+	switch updated := updated.(type) {
+	case *corev1.Namespace:
+		if current, ok := current.(*corev1.Namespace); ok {
+			updated.Spec = *current.Spec.DeepCopy()
+		}
+	case *corev1.ResourceQuota:
+		if current, ok := current.(*corev1.ResourceQuota); ok {
+			updated.Spec = *current.Spec.DeepCopy()
+		}
+	case *corev1.PersistentVolumeClaim:
+		if current, ok := current.(*corev1.PersistentVolumeClaim); ok {
+			updated.Spec = *current.Spec.DeepCopy()
+		}
+	case *corev1.Pod:
+		if current, ok := current.(*corev1.Pod); ok {
+			updated.Spec = *current.Spec.DeepCopy()
+			updated.OwnerReferences = current.DeepCopy().OwnerReferences
+		}
+	default:
+		kept := clone(current)
+		copyStatus(kept, o)
+		return kept
+	}
+	return updated
+}
+
 // copyStatus gives to the status of from, if they are of a kind whose status is
 // written on its own.
 func copyStatus(to, from object) {
 	switch to := to.(type) {
+	case *corev1.Namespace:
+		if from, ok := from.(*corev1.Namespace); ok {
+			to.Status = *from.Status.DeepCopy()
+		}
 	case *corev1.Pod:
 		if from, ok := from.(*corev1.Pod); ok {
 			to.Status = *from.Status.DeepCopy()
@@ -107,7 +153,7 @@ func write[T object](c *Cluster, user string, o T, change func(T)) {
 	}
 	changed := clone(latest)
 	change(changed)
-	if equality.Semantic.DeepEqual(latest, changed) {
+	if identical(latest, changed) {
 		return
 	}
 	c.store.put(user, changed)
@@ -126,7 +172,7 @@ func (c *Cluster) remove(user string, kind Kind, namespace, name string, options
 			return apierrors.NewConflict(kind.groupResource(), name, errors.New("the precondition does not match the object"))
 		}
 	}
-	if err := c.mayWrite(user, current); err != nil {
+	if err := c.mayDelete(user, current); err != nil {
 		return err
 	}
 	pod, isPod := current.(*corev1.Pod)

@@ -96,6 +96,47 @@ func TestStatusIsWrittenOnItsOwn(t *testing.T) {
 	require.Equal(t, "{pods=3}", list(rq.Status.Used))
 }
 
+// An update of the status takes over annotations and labels, but for custom resources.
+func TestStatusUpdateTakesMetadata(t *testing.T) {
+	ctx, c := context.Background(), New(Config{})
+	quotas := c.Client("user").CoreV1().ResourceQuotas("n")
+	rq := newQuota("n", "q", quantities("pods", "1"))
+	rq.Annotations = map[string]string{"goes": "away", "stays": "1"}
+	rq, err := quotas.Create(ctx, rq, metav1.CreateOptions{})
+	require.NoError(t, err)
+	want := rq.DeepCopy()
+	rq.Annotations, rq.Labels = map[string]string{"stays": "2", "comes": "3"}, map[string]string{"a": "b"}
+	rq.Spec.Hard, rq.Status.Hard = quantities("pods", "9"), quantities("pods", "2")
+	rq.CreationTimestamp, rq.DeletionTimestamp = metav1.Time{}, &metav1.Time{Time: c.Now()}
+	want.Annotations, want.Labels, want.Status.Hard = rq.Annotations, rq.Labels, rq.Status.Hard
+	rq, err = quotas.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	require.NotEqual(t, want.ResourceVersion, rq.ResourceVersion)
+	want.ResourceVersion = rq.ResourceVersion
+	require.Equal(t, want, rq)
+
+	pods := c.Client("user").CoreV1().Pods("n")
+	pod := podOf("p", limits("cpu", "1"))
+	pod.OwnerReferences = []metav1.OwnerReference{{Name: "owner"}}
+	pod, err = pods.Create(ctx, pod, metav1.CreateOptions{})
+	require.NoError(t, err)
+	pod.Annotations, pod.OwnerReferences, pod.Spec.NodeName, pod.Status.Phase = map[string]string{"a": "b"}, nil, "elsewhere", corev1.PodRunning
+	pod, err = pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"a": "b"}, pod.Annotations)
+	require.Equal(t, []metav1.OwnerReference{{Name: "owner"}}, pod.OwnerReferences)
+	require.Empty(t, pod.Spec.NodeName)
+	require.Equal(t, corev1.PodRunning, pod.Status.Phase)
+
+	require.NoError(t, c.CreateMigration(newMigration("n", "m", "vm")))
+	m := c.Migration("n", "m")
+	m.Annotations, m.Status.Phase = map[string]string{"a": "b"}, kubevirtv1.MigrationPending
+	_, err = c.update("user", m, true)
+	require.NoError(t, err)
+	require.Empty(t, c.Migration("n", "m").Annotations)
+	require.Equal(t, kubevirtv1.MigrationPending, c.Migration("n", "m").Status.Phase)
+}
+
 func TestCreate(t *testing.T) {
 	ctx, c := context.Background(), New(Config{})
 	c.Advance(1500 * time.Millisecond)
@@ -258,10 +299,47 @@ func TestLock(t *testing.T) {
 	locked(ours.Delete(ctx, "managed", metav1.DeleteOptions{}))
 	_, err = ours.Patch(ctx, "managed", types.MergePatchType, []byte(`{"metadata":{"labels":null}}`), metav1.PatchOptions{})
 	locked(err)
-	managed.Status.Used = quantities("pods", "1")
-	_, err = ours.UpdateStatus(ctx, managed, metav1.UpdateOptions{})
-	require.NoError(t, err, "the status is open")
 	_, err = ours.Create(ctx, newQuota("n", "other", quantities("pods", "1")), metav1.CreateOptions{})
 	require.NoError(t, err, "it is not Rancher's")
+	_, err = ours.Patch(ctx, "other", types.MergePatchType, []byte(`{"metadata":{"labels":{"`+RancherLabel+`":"true"}}}`), metav1.PatchOptions{})
+	locked(err)
 	require.NoError(t, theirs.Delete(ctx, "managed", metav1.DeleteOptions{}))
+}
+
+func TestLockLeavesTheStatusOpen(t *testing.T) {
+	ctx, c := context.Background(), New(Config{Lock: RancherUser})
+	ours, theirs := c.Client("headroom").CoreV1().ResourceQuotas("n"), c.Client(RancherUser).CoreV1().ResourceQuotas("n")
+	managed := newQuota("n", "managed", quantities("pods", "1"))
+	managed.Labels = map[string]string{RancherLabel: "true"}
+	managed, err := theirs.Create(ctx, managed, metav1.CreateOptions{})
+	require.NoError(t, err)
+	managed.Status.Hard, managed.Annotations = quantities("pods", "2"), map[string]string{"a": "b"}
+	managed, err = ours.UpdateStatus(ctx, managed, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	require.Equal(t, "{pods=2}", list(managed.Status.Hard))
+	require.Equal(t, map[string]string{"a": "b"}, managed.Annotations)
+
+	managed.Labels = map[string]string{RancherLabel: "false"}
+	_, err = ours.UpdateStatus(ctx, managed, metav1.UpdateOptions{})
+	require.ErrorContains(t, err, "managed by Rancher", "it takes the label away")
+	other, err := ours.Create(ctx, newQuota("n", "other", quantities("pods", "1")), metav1.CreateOptions{})
+	require.NoError(t, err)
+	other.Labels = map[string]string{RancherLabel: "true"}
+	_, err = ours.UpdateStatus(ctx, other, metav1.UpdateOptions{})
+	require.ErrorContains(t, err, "managed by Rancher", "it adds the label")
+	_, err = theirs.UpdateStatus(ctx, other, metav1.UpdateOptions{})
+	require.NoError(t, err)
+}
+
+func TestLockIsOnLimitRangesAndOpenToNamespaceController(t *testing.T) {
+	ctx, c := context.Background(), New(Config{Lock: RancherUser})
+	labels := metav1.ObjectMeta{Name: "managed", Labels: map[string]string{RancherLabel: "true"}}
+	_, err := c.Client("admin").CoreV1().LimitRanges("n").Create(ctx, &corev1.LimitRange{ObjectMeta: labels}, metav1.CreateOptions{})
+	require.ErrorContains(t, err, "managed by Rancher")
+	_, err = c.Client("admin").CoreV1().ConfigMaps("n").Create(ctx, &corev1.ConfigMap{ObjectMeta: labels}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	_, err = c.Client(RancherUser).CoreV1().LimitRanges("n").Create(ctx, &corev1.LimitRange{ObjectMeta: labels}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.ErrorContains(t, c.Client("admin").CoreV1().LimitRanges("n").Delete(ctx, "managed", metav1.DeleteOptions{}), "managed by Rancher")
+	require.NoError(t, c.Client(namespaceController).CoreV1().LimitRanges("n").Delete(ctx, "managed", metav1.DeleteOptions{}))
 }

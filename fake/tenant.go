@@ -97,8 +97,7 @@ func (t *Tenant) KillPod() error {
 	return t.cluster.remove(t.user, Pods, pod.Namespace, pod.Name, metav1.DeleteOptions{})
 }
 
-// EditQuota changes the limits of a quota: to a new static value, as far as the tenant's
-// admin knows.
+// EditQuota changes spec.hard of a quota, the static limits.
 func (t *Tenant) EditQuota(name string, change func(hard corev1.ResourceList)) error {
 	ctx, client := context.Background(), t.cluster.Client(t.user).CoreV1().ResourceQuotas(t.namespace)
 	rq, err := client.Get(ctx, name, metav1.GetOptions{})

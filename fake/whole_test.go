@@ -1,8 +1,6 @@
 package fake_test
 
 import (
-	"cmp"
-	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -10,61 +8,39 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/fake"
-	"github.com/vmquota/headroom/ledger/applier"
-	"github.com/vmquota/headroom/ledger/memory"
 	"github.com/vmquota/headroom/migration"
+	"github.com/vmquota/headroom/quota"
 )
 
 // library is the whole library in one process: what an embedding controller does for a
 // namespace.
-func library(p *fake.Process) fake.Program {
-	caches := migration.Caches{
-		Migrations:  migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](p.Caches.Migrations),
-		VMIs:        migration.FromIndexer[kubevirtv1.VirtualMachineInstance](p.Caches.VMIs),
-		Pods:        migration.FromIndexer[corev1.Pod](p.Caches.Pods),
-		LimitRanges: migration.FromIndexer[corev1.LimitRange](p.Caches.LimitRanges),
-		PVCs:        migration.FromIndexer[corev1.PersistentVolumeClaim](p.Caches.Claims),
-		Events:      migration.FromIndexer[corev1.Event](p.Caches.Events),
-	}
-	quotas := migration.FromIndexer[corev1.ResourceQuota](p.Caches.ResourceQuotas)
-	record := memory.New()
-	observer := migration.Observer{Caches: caches, Ledger: record, Now: p.Now}
-	nudger := migration.Nudger{Caches: caches, Quotas: quotas, Patch: p.PatchMigration, Now: p.Now}
-	writer, err := applier.New(applier.Config{Ledger: record, Quotas: p.Client.CoreV1(), List: quotas, Now: p.Now})
+func library(p *fake.Process) fake.Program { return libraryWith(p, false) }
+
+// libraryWith is library, with a guard or not.
+func libraryWith(p *fake.Process, guard bool) fake.Program {
+	program, err := p.Controller(migration.Options{Guard: guard})
 	check(err)
-	return fake.Program{Reconcile: func(ctx context.Context, namespace string) (time.Duration, error) {
-		if err := observer.Observe(ctx, namespace); err != nil {
-			return 0, err
-		}
-		applied, err := writer.Apply(ctx, namespace)
-		if err != nil {
-			return applied.RetryAfter, err
-		}
-		again, err := nudger.Nudge(ctx, namespace)
-		return earlier(again, applied.RetryAfter), err
-	}}
+	return program
 }
 
-// earlier returns the shorter of two pauses, of which zero is none.
-func earlier(a, b time.Duration) time.Duration {
-	if a == 0 || b == 0 {
-		return cmp.Or(a, b)
+// vms are the limits that n VMs fill exactly.
+func vms(n int64) corev1.ResourceList {
+	return corev1.ResourceList{
+		"limits.cpu":    *resource.NewMilliQuantity(1015*n, resource.DecimalSI),
+		"limits.memory": *resource.NewQuantity(2773714688*n, resource.BinarySI),
 	}
-	return min(a, b)
 }
 
 // fullNamespace is a cluster with n VMs, and a quota that they fill exactly.
 func fullNamespace(t *testing.T, config fake.Config, n int64) *fake.Cluster {
 	t.Helper()
 	cluster := fake.New(config)
-	require.NoError(t, cluster.CreateNamespace("tenant", corev1.ResourceList{
-		"limits.cpu":    *resource.NewMilliQuantity(1015*n, resource.DecimalSI),
-		"limits.memory": *resource.NewQuantity(2773714688*n, resource.BinarySI),
-	}))
+	require.NoError(t, cluster.CreateNamespace("tenant", vms(n)))
 	for i := range n {
 		require.NoError(t, cluster.CreateVMI(fake.NewVMI("tenant", fmt.Sprint("vm", i), 1, resource.MustParse("1Gi"))))
 	}
@@ -103,6 +79,83 @@ func TestDrainWithFaults(t *testing.T) {
 	}
 }
 
+// Somebody sets status.hard back to spec.hard all the time.
+func TestDrainWithAnAdversary(t *testing.T) {
+	for _, every := range []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, 3 * time.Second} {
+		cluster := fullNamespace(t, fake.Config{Seed: 1}, 6)
+		cluster.Start("embedder", library)
+		cluster.ResetLimits(every)
+		cluster.Drain("node01")
+		require.True(t, cluster.Until(time.Hour, func() bool { return moved(cluster, "node01") }), "%v", every)
+		require.Empty(t, cluster.Finish(), "%v", every)
+	}
+}
+
+// Without the quota controller a raise counts all the same, and is taken back.
+func TestMigrationWithoutTheQuotaController(t *testing.T) {
+	for seed := range uint64(10) {
+		cluster := fullNamespace(t, fake.Config{Seed: seed}, 1)
+		cluster.Start("embedder", library)
+		cluster.StopQuotaController()
+		require.NoError(t, cluster.Migrate("tenant", "move", "vm0", fake.Outcome{}))
+		cluster.Advance(time.Minute)
+		require.Equal(t, kubevirtv1.MigrationSucceeded, cluster.Migration("tenant", "move").Status.Phase, "seed %d", seed)
+		require.Empty(t, cluster.Finish(), "seed %d", seed)
+	}
+}
+
+// The library is gone for good in the middle of a raise. Nothing of it is left when the
+// quota controller has recounted.
+func TestLibraryThatNeverComesBack(t *testing.T) {
+	for seed := range uint64(10) {
+		cluster := fullNamespace(t, fake.Config{Seed: seed}, 1)
+		before := cluster.Quota("tenant", "tenant")
+		process := cluster.Start("embedder", library)
+		require.NoError(t, cluster.Migrate("tenant", "move", "vm0", fake.Outcome{Hang: true}))
+		raised := func() bool { return !quota.Equal(cluster.Quota("tenant", "tenant").Status.Hard, before.Spec.Hard) }
+		require.True(t, cluster.Until(time.Minute, raised))
+		process.Crash(1000 * time.Hour)
+		cluster.Advance(5 * time.Minute)
+		after := cluster.Quota("tenant", "tenant")
+		require.Equal(t, before.Spec, after.Spec)
+		require.Equal(t, before.Annotations, after.Annotations)
+		require.Equal(t, before.Status.Hard, after.Status.Hard)
+	}
+}
+
+// Rancher's agent starts over and over during a drain, near and far, with its lock in
+// force, and its limits change in the middle.
+func TestDrainUnderRancher(t *testing.T) {
+	for _, latency := range []time.Duration{10 * time.Millisecond, 600 * time.Millisecond} {
+		cluster := fake.New(fake.Config{Seed: 1, Lock: fake.RancherUser})
+		rancher := cluster.StartRancher(fake.RancherConfig{Latency: fake.Span{Min: latency, Max: latency}})
+		require.NoError(t, cluster.CreateNamespace("tenant", nil))
+		require.NoError(t, rancher.SetLimit("tenant", vms(12)))
+		cluster.Advance(time.Minute)
+		for i := range 12 {
+			require.NoError(t, cluster.CreateVMI(fake.NewVMI("tenant", fmt.Sprint("vm", i), 1, resource.MustParse("1Gi"))))
+		}
+		cluster.Advance(time.Minute)
+		cluster.Start("embedder", library)
+		list, err := cluster.Client("admin").CoreV1().ResourceQuotas("tenant").List(t.Context(), metav1.ListOptions{})
+		require.NoError(t, err)
+		require.Len(t, list.Items, 1)
+		name := list.Items[0].Name
+		cluster.Drain("node01")
+		for i := 0; !moved(cluster, "node01"); i++ {
+			require.Less(t, i, 1000)
+			rancher.Restart()
+			cluster.Advance(500 * time.Millisecond)
+			if i == 10 {
+				require.NoError(t, rancher.SetLimit("tenant", vms(13)))
+			}
+		}
+		require.Empty(t, cluster.Finish(), "%v", latency)
+		require.True(t, quota.Equal(vms(13), cluster.Quota("tenant", name).Spec.Hard))
+		require.Equal(t, list.Items[0].Annotations, cluster.Quota("tenant", name).Annotations)
+	}
+}
+
 // KubeVirt's memory overhead was raised since the VM was started, which no object shows
 // before the target pod is there. Its refusal says what it costs.
 func TestTargetThatIsLargerThanAnythingShows(t *testing.T) {
@@ -125,7 +178,9 @@ func TestTargetThatIsLargerThanAnythingShows(t *testing.T) {
 				if phase == kubevirtv1.MigrationSucceeded {
 					require.Empty(t, cluster.Finish(), "seed %d", seed)
 				} else {
-					require.Equal(t, fake.Starved, cluster.Finish()[0].Invariant)
+					cluster.Advance(30 * time.Minute)
+					require.Len(t, cluster.Violations(), 1)
+					require.Equal(t, fake.Starved, cluster.Violations()[0].Invariant)
 				}
 			}
 		})
@@ -162,10 +217,7 @@ func TestGuestThatGrows(t *testing.T) {
 				require.Empty(t, cluster.Finish(), "seed %d", seed)
 				rq := cluster.Quota("tenant", "tenant")
 				require.Equal(t, static.Annotations, rq.Annotations)
-				for name, limit := range static.Spec.Hard {
-					hard := rq.Spec.Hard[name]
-					require.Equal(t, limit.String(), hard.String())
-				}
+				require.Equal(t, static.Spec, rq.Spec)
 			}
 		})
 	}
