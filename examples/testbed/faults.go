@@ -23,9 +23,8 @@ type faultOptions struct {
 	guard, only          string
 }
 
-// breakThings runs all faults, or those of one kind, on a bed of its own, and says what
-// came of them.
-func breakThings(ctx context.Context, args []string, out, log io.Writer) (err error) {
+// breakThings runs all faults, or those of one kind, and says what came of them.
+func breakThings(ctx context.Context, args []string, out, log io.Writer) error {
 	var opts faultOptions
 	flags := flag.NewFlagSet("faults", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -42,16 +41,34 @@ func breakThings(ctx context.Context, args []string, out, log io.Writer) (err er
 	if len(todo) == 0 {
 		return errUsage
 	}
-	b, err := bed.Start(ctx, bed.Config{Step: 50 * time.Millisecond, Log: log})
+	fmt.Fprintln(log, "seed", opts.seed)
+	var failed []error
+	for _, quotaSync := range []time.Duration{0, shortSync} {
+		of := slices.DeleteFunc(slices.Clone(todo), func(f fault) bool { return f.quotaSync != quotaSync })
+		if err := onBed(ctx, quotaSync, of, out, log); err != nil {
+			failed = append(failed, fmt.Errorf("seed %d: %w", opts.seed, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// shortSync is how often quotas are recounted in a bed where that must not take minutes.
+const shortSync = 10 * time.Second
+
+// onBed runs faults on a bed of their own.
+func onBed(ctx context.Context, quotaSync time.Duration, todo []fault, out, log io.Writer) (err error) {
+	if len(todo) == 0 {
+		return nil
+	}
+	b, err := bed.Start(ctx, bed.Config{Step: 50 * time.Millisecond, QuotaSync: quotaSync, Log: log})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Stop()) }()
-	fmt.Fprintln(log, "seed", opts.seed)
 	var failed []error
 	for _, fault := range todo {
 		if err := onStage(ctx, b, fault, out, log); err != nil {
-			failed = append(failed, fmt.Errorf("%s (seed %d): %w", fault.name, opts.seed, err))
+			failed = append(failed, fmt.Errorf("%s: %w", fault.name, err))
 		}
 	}
 	return errors.Join(failed...)
@@ -59,30 +76,40 @@ func breakThings(ctx context.Context, args []string, out, log io.Writer) (err er
 
 // A fault is one kind of them. It says what came of it.
 type fault struct {
-	kind    string // as it is in the flag --only
-	name    string
-	library process.Program // that the stage has
-	run     func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error)
+	kind      string // as it is in the flag --only
+	name      string
+	library   process.Program // that the stage has
+	quotaSync time.Duration   // of the bed
+	run       func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error)
 }
 
 func faultsOf(o faultOptions, log io.Writer) []fault {
 	return []fault{
-		{"kill", "kill -9 of two replicas", "", func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"kill", "kill -9 of two replicas", "", 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Kill(ctx, stage, o.kills, 2, 12, o.seed, log)
 		}},
-		{"restart", "kill -9 of the control plane", "", func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"restart", "kill -9 of the control plane", "", 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Restart(ctx, stage, o.rounds, 12, time.Second, o.seed, log)
 		}},
-		{"lock", "Rancher's write lock", "", func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"lock", "Rancher's write lock", "", 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Lock(ctx, stage, log)
 		}},
-		{"races", "lost races", process.Headroom, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"adversary", "an adversary that resets the limit", "", 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+			return faults.Adversary(ctx, stage, 12, log)
+		}},
+		{"alone", "kube-controller-manager is down", "", 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+			return faults.Alone(ctx, stage, o.rounds, log)
+		}},
+		{"gone", "the library is killed and never comes back", "", shortSync, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+			return faults.Gone(ctx, stage, log)
+		}},
+		{"races", "lost races", process.Headroom, 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Races(ctx, stage, o.races, 5)
 		}},
-		{"thief", "a thief, without a guard", process.Headroom, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"thief", "a thief, without a guard", process.Headroom, 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Steal(ctx, stage, 12, 5*time.Second, "")
 		}},
-		{"thief", "the same thief, with the guard", process.Guarded, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"thief", "the same thief, with the guard", process.Guarded, 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Steal(ctx, stage, 12, 5*time.Second, o.guard)
 		}},
 	}

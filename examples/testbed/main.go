@@ -32,9 +32,9 @@ const usage = `usage:
         lists the test beds that there are
   testbed down [--dir DIR]
         ends the test beds that up started, or the one in DIR, and removes their folders
-  testbed measure [--vms N] [--rounds N]
+  testbed measure [--vms N] [--rounds N] [--turn N] [--stuck DURATION] [--slow DURATION]
         compares the library with other policies, prints a table
-  testbed faults [--only kill|restart|lock|races|thief] [--kills N] [--rounds N] [--races N] [--guard DIR] [--seed N]
+  testbed faults [--only kill|restart|lock|adversary|alone|gone|races|thief] [--kills N] [--rounds N] [--races N] [--guard DIR] [--seed N]
         breaks things while VMs migrate, says what came of it
 `
 

@@ -22,6 +22,7 @@ type Bed struct {
 	log       io.Writer
 	started   time.Time
 	versions  Versions
+	quotaSync time.Duration // Config.QuotaSync
 	binaries  binaries
 	addresses addresses
 	authority *authority
@@ -38,7 +39,7 @@ type Bed struct {
 // it, however that ends; but only Stop removes its folder. When ctx is done, Start
 // gives up; a bed that has been started does not mind.
 func Start(ctx context.Context, config Config) (*Bed, error) {
-	b := &Bed{log: config.Log, processes: map[Component]*process{}, stopSimulator: func() {}}
+	b := &Bed{log: config.Log, quotaSync: config.QuotaSync, processes: map[Component]*process{}, stopSimulator: func() {}}
 	if b.log == nil {
 		b.log = io.Discard
 	}

@@ -234,8 +234,10 @@ func TestKillAndRestart(t *testing.T) {
 			n.newVMI("vm")
 			vmim := virt.NewVMIM(n.namespace, "m", "vm")
 			vmim.Annotations = map[string]string{sim.MigrationAnnotation: sim.Hang}
-			_, err := n.vmims.Create(t.Context(), vmim)
-			require.NoError(t, err)
+			require.EventuallyWithT(t, func(c *assert.CollectT) { // an API server that was restarted serves custom resources a little later
+				_, err := n.vmims.Create(t.Context(), vmim)
+				require.NoError(c, err)
+			}, eventually, 50*time.Millisecond)
 			n.awaitVMIM("m", func(c *assert.CollectT, vmim *kubevirtv1.VirtualMachineInstanceMigration) {
 				require.Equal(c, kubevirtv1.MigrationRunning, vmim.Status.Phase)
 			})

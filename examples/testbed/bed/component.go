@@ -82,7 +82,7 @@ func (b *Bed) arguments(component Component) (program string, args []string) {
 			"--profiling=false",
 		}, b.versions.apiServerFlags()...)
 	case ControllerManager:
-		return b.binaries.controlPlane, []string{
+		args := []string{
 			"kube-controller-manager",
 			"--kubeconfig=" + b.path("kube-controller-manager.kubeconfig"),
 			"--bind-address=" + a.host,
@@ -97,6 +97,10 @@ func (b *Bed) arguments(component Component) (program string, args []string) {
 			"--kube-api-burst=400",
 			"--profiling=false",
 		}
+		if b.quotaSync > 0 {
+			args = append(args, "--resource-quota-sync-period="+b.quotaSync.String())
+		}
+		return b.binaries.controlPlane, args
 	case VirtController:
 		return b.binaries.kubevirt, []string{
 			"virt-controller",

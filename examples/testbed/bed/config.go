@@ -29,6 +29,9 @@ type Config struct {
 	// KubeVirt is the configuration in the KubeVirt object. It can be changed in the
 	// running bed. Nil: KubeVirt's defaults.
 	KubeVirt *kubevirtv1.KubeVirtConfiguration
+	// QuotaSync is how often kube-controller-manager recounts every quota: its flag
+	// --resource-quota-sync-period. Zero: Kubernetes' default of five minutes.
+	QuotaSync time.Duration
 }
 
 func (c Config) versions() (Versions, error) {

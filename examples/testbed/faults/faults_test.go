@@ -22,12 +22,7 @@ func TestFaults(t *testing.T) {
 	b, err := bed.Start(t.Context(), bed.Config{Step: 50 * time.Millisecond, Log: os.Stderr})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Stop()) })
-	stage := func(t *testing.T, program process.Program) *onbed.Stage {
-		s, err := onbed.NewStage(t.Context(), b, program, nil)
-		require.NoError(t, err)
-		t.Cleanup(func() { require.NoError(t, s.Close()) })
-		return s
-	}
+	stage := func(t *testing.T, program process.Program) *onbed.Stage { return newStage(t, b, program) }
 	t.Run("kill", func(t *testing.T) {
 		report, err := faults.Kill(t.Context(), stage(t, ""), 20, 2, 6, 1, nil)
 		require.NoError(t, err)
@@ -39,6 +34,18 @@ func TestFaults(t *testing.T) {
 		report, err := faults.Lock(t.Context(), stage(t, ""), nil)
 		require.NoError(t, err)
 		t.Log(report)
+	})
+	t.Run("adversary", func(t *testing.T) {
+		report, err := faults.Adversary(t.Context(), stage(t, ""), 6, nil)
+		require.NoError(t, err)
+		t.Log(report)
+		require.Positive(t, report.Resets, "the adversary had nothing to reset")
+	})
+	t.Run("alone", func(t *testing.T) {
+		report, err := faults.Alone(t.Context(), stage(t, ""), 2, nil)
+		require.NoError(t, err)
+		t.Log(report)
+		require.Equal(t, 2, report.Migrations)
 	})
 	t.Run("races", func(t *testing.T) {
 		// One at a time, because KubeVirt also wakes when another migration ends.
@@ -66,4 +73,26 @@ func TestFaults(t *testing.T) {
 		require.NoError(t, err)
 		t.Log(report)
 	})
+}
+
+// What is left when the library is gone for good, kube-controller-manager takes back.
+func TestGone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not run: it needs a real control plane")
+	}
+	b, err := bed.Start(t.Context(), bed.Config{Step: 50 * time.Millisecond, QuotaSync: 10 * time.Second, Log: os.Stderr})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.Stop()) })
+	report, err := faults.Gone(t.Context(), newStage(t, b, ""), nil)
+	require.NoError(t, err)
+	t.Log(report)
+	require.Empty(t, report.Traces)
+}
+
+func newStage(t *testing.T, b *bed.Bed, program process.Program) *onbed.Stage {
+	t.Helper()
+	s, err := onbed.NewStage(t.Context(), b, program, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
 }

@@ -38,14 +38,26 @@ func installGuard(ctx context.Context, stage *onbed.Stage, folder string) error 
 	return errors.Join(tryGuard(ctx, stage, namespace), stage.Client.CoreV1().Namespaces().Delete(ctx, namespace, metav1.DeleteOptions{}))
 }
 
-// tryGuard waits until the guard is on where a namespace says so, and only there. By the
-// quota of this one, regular workloads may have no pod.
+// tryGuard waits until the guard is on where a namespace says so, and only there. The quota
+// of this one says that room is open for a migration, and keeps the library from ending that.
 func tryGuard(ctx context.Context, stage *onbed.Stage, namespace string) error {
 	_, err := stage.Client.CoreV1().ResourceQuotas(namespace).Create(ctx, &corev1.ResourceQuota{
-		ObjectMeta: metav1.ObjectMeta{Name: "q", Annotations: map[string]string{applier.GuardAnnotation: `{"pods":"0"}`}},
+		ObjectMeta: metav1.ObjectMeta{Name: "q", Annotations: map[string]string{applier.OfferAnnotation: "trial", applier.DisabledAnnotation: "true"}},
 		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: *resource.NewQuantity(1, resource.DecimalSI)}},
 	}, metav1.CreateOptions{})
 	if err != nil {
+		return err
+	}
+	// After kube-controller-manager has.
+	if err := eventually(ctx, "status.hard is written", func() bool {
+		rq, err := stage.Client.CoreV1().ResourceQuotas(namespace).Get(ctx, "q", metav1.GetOptions{})
+		if err != nil || len(rq.Status.Hard) == 0 {
+			return false
+		}
+		rq.Status.Hard = corev1.ResourceList{corev1.ResourcePods: *resource.NewQuantity(2, resource.DecimalSI)}
+		_, err = stage.Client.CoreV1().ResourceQuotas(namespace).UpdateStatus(ctx, rq, metav1.UpdateOptions{})
+		return err == nil
+	}); err != nil {
 		return err
 	}
 	pod := scenario.NewPod("p", nil)

@@ -45,7 +45,7 @@ func Kill(ctx context.Context, stage *onbed.Stage, kills, replicas, n int, seed 
 	go func() { drained <- drainUntil(ctx, f, &report.Drains, enough) }()
 	report.Kills, err = killReplicas(ctx, stage, kills, replicas, rand.New(rand.NewPCG(seed, 0)), log)
 	close(enough)
-	last, failed := stage.StartProgram(ctx, process.Headroom, onbed.User, log)
+	last, failed := stage.StartProgram(ctx, process.Headroom, log)
 	if err := errors.Join(err, failed, <-drained); err != nil {
 		return report, errors.Join(err, stop(last))
 	}

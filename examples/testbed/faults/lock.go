@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -28,67 +27,58 @@ import (
 //go:embed lock.yaml
 var lockPolicy []byte
 
-// The label of the quotas that Rancher locks, and who may still write them.
-const (
-	lockedLabel   = "resourcequota.management.cattle.io/default-resource-quota"
-	lockNamespace = "cattle-system"
-	lockAccount   = "rancher-webhook-sudo"
-)
+// lockedLabel is on the quotas that Rancher locks.
+const lockedLabel = "resourcequota.management.cattle.io/default-resource-quota"
+
+// reader is a user with the rights of the library, but for the right to enforce limits.
+const reader = "headroom-without-status"
 
 // refusedEvent is the reason of the event that tells of a refused write.
 const refusedEvent = "HeadroomRefused"
 
-// lockedFor is how long the library meets the lock. It pauses 5 s after the first
-// refusal, and 10 s after the next one.
-const lockedFor = 12 * time.Second
+// refusedFor is how long the library meets the refusal. It pauses 5 s after the first one,
+// and 10 s after the next one.
+const refusedFor = 12 * time.Second
 
 // A LockReport is what came of [Lock].
 type LockReport struct {
-	Tries int // to write the quota, without the right, in lockedFor
+	Tries  int // to write status, without the right to, in refusedFor
+	Writes int // of status, with the right
 }
 
 func (r LockReport) String() string {
-	return fmt.Sprintf("without the right: %d writes tried in %v and refused, told in the log and in an event; with it: the migration succeeds", r.Tries, lockedFor)
+	return fmt.Sprintf("with the right to update resourcequotas/status: the migration of a locked quota's VM succeeds, %d writes; without it: %d writes tried in %v and refused, told in the log and in an event",
+		r.Writes, r.Tries, refusedFor)
 }
 
-// Lock installs the write lock of Rancher 2.14.6 and 2.15.2, as a policy. A library
-// without the right to write says so, and does not try again and again; one that is the
-// service account with the right lets the same migration in. The stage has no library of
-// its own.
+// Lock installs the write lock of Rancher 2.14.6 and 2.15.2, as a policy, on a quota that
+// is full. A library without the right to update resourcequotas/status says so, and does
+// not try again and again; one that has this right lets the same migration in. The stage
+// has no library of its own, and the lock is not installed yet.
 func Lock(ctx context.Context, stage *onbed.Stage, log io.Writer) (LockReport, error) {
-	if err := install(ctx, stage, lockPolicy); err != nil {
-		return LockReport{}, err
-	}
+	var report LockReport
 	f, err := stage.Fleet(ctx, "lock", 1, onbed.Label(lockedLabel, "true"))
 	if err != nil {
-		return LockReport{}, err
+		return report, err
 	}
-	if err := awaitLock(ctx, stage, f); err != nil {
-		return LockReport{}, err
+	if err := errors.Join(install(ctx, stage, lockPolicy), awaitLock(ctx, stage, f)); err != nil {
+		return report, err
 	}
-	locked, err := stage.StartProgram(ctx, process.Headroom, onbed.User, log)
+	if report.Tries, err = meetRefusals(ctx, stage, f, log); err != nil {
+		return report, err
+	}
+	library, err := stage.StartProgram(ctx, process.Headroom, log)
 	if err != nil {
-		return LockReport{}, err
+		return report, err
 	}
-	if err := f.CreateMigration(ctx, scenario.Migrate{Name: "m1", VM: f.VMs[0]}); err != nil {
-		return LockReport{}, err
+	succeeded := f.Await(ctx, "the migration has succeeded", func(s scenario.State) bool {
+		return s.Phase("m1") == string(kubevirtv1.MigrationSucceeded)
+	})
+	if err := errors.Join(succeeded, f.AwaitRest(ctx), library.Stop()); err != nil {
+		return report, err
 	}
-	if err := errors.Join(wait(ctx, lockedFor), locked.Stop()); err != nil {
-		return LockReport{}, err
-	}
-	tries, err := checkRefusals(ctx, stage, f, locked.Log())
-	if err != nil {
-		return LockReport{}, err
-	}
-	free, err := startAs(ctx, stage, lockNamespace, lockAccount, log)
-	if err != nil {
-		return LockReport{}, err
-	}
-	succeeded := f.Await(ctx, "the migration has succeeded", func(s scenario.State) bool { return s.Phase("m1") == string(kubevirtv1.MigrationSucceeded) })
-	if err := errors.Join(succeeded, f.AwaitRest(ctx), free.Stop()); err != nil {
-		return LockReport{}, err
-	}
-	return LockReport{Tries: tries}, f.Close(ctx)
+	report.Writes, err = checkWrites(f)
+	return report, errors.Join(err, f.Close(ctx))
 }
 
 // install creates objects, for those that are not there yet.
@@ -112,18 +102,57 @@ func install(ctx context.Context, stage *onbed.Stage, content []byte) error {
 	}
 }
 
-// awaitLock waits until the API server enforces the policy, also against administrators.
+// awaitLock waits until the API server enforces the policy, also against administrators:
+// spec, annotations and labels are locked, status is open.
 func awaitLock(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet) error {
 	quotas := stage.Client.CoreV1().ResourceQuotas(f.Namespace())
-	patch := []byte(`{"metadata":{"annotations":{"trial":"true"}}}`)
-	return eventually(ctx, "the lock is on", func() bool {
-		_, err := quotas.Patch(ctx, onbed.FleetQuota, types.MergePatchType, patch, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
-		return apierrors.IsForbidden(err)
-	})
+	try := func(patch string, subresources ...string) error {
+		_, err := quotas.Patch(ctx, onbed.FleetQuota, types.MergePatchType, []byte(patch), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}, subresources...)
+		return err
+	}
+	if err := eventually(ctx, "the lock is on", func() bool {
+		return apierrors.IsForbidden(try(`{"metadata":{"annotations":{"trial":"true"}}}`))
+	}); err != nil {
+		return err
+	}
+	if err := try(fmt.Sprintf(`{"metadata":{"labels":{%q:null}}}`, lockedLabel), "status"); !apierrors.IsForbidden(err) {
+		return fmt.Errorf("the lock lets the label be removed through status: %w", err)
+	}
+	if err := try(`{"status":{"hard":{"limits.cpu":"100"}}}`, "status"); err != nil {
+		return fmt.Errorf("the lock does not leave status open: %w", err)
+	}
+	return nil
 }
 
-// checkRefusals returns how often the library tried to write the locked quota, if it has
-// told that it may not, and did not try too often.
+// meetRefusals migrates the VM of a fleet while the library has no right to update status,
+// and returns how often it tried to.
+func meetRefusals(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet, log io.Writer) (int, error) {
+	if err := process.Grant(ctx, stage.Client, reader); err != nil {
+		return 0, err
+	}
+	config, err := stage.Bed.User(reader)
+	if err != nil {
+		return 0, err
+	}
+	library, err := process.Start(process.Headroom, config, reader, log)
+	if err != nil {
+		return 0, err
+	}
+	met := await(ctx, library)
+	if met == nil {
+		met = f.CreateMigration(ctx, scenario.Migrate{Name: "m1", VM: f.VMs[0]})
+	}
+	if met == nil {
+		met = wait(ctx, refusedFor)
+	}
+	if err := errors.Join(met, library.Stop()); err != nil {
+		return 0, err
+	}
+	return checkRefusals(ctx, stage, f, library.Log())
+}
+
+// checkRefusals returns how often the library tried to write the quota without the right
+// to, if it has told that it may not, and did not try too often.
 func checkRefusals(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet, told []string) (int, error) {
 	events, err := f.Audit()
 	if err != nil {
@@ -131,18 +160,18 @@ func checkRefusals(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet, told
 	}
 	tries := 0
 	for _, e := range events {
-		if e.User == onbed.User && e.Resource == "resourcequotas" {
+		if e.User == reader && e.Resource == "resourcequotas" {
 			tries++
 			if e.Code != 403 {
-				return tries, fmt.Errorf("a write to the locked quota was answered with %d %s", e.Code, e.Message)
+				return tries, fmt.Errorf("a write without the right to was answered with %d %s", e.Code, e.Message)
 			}
 		}
 	}
 	const most = 3 // at once, after 5 s, and once more for a change
 	if tries == 0 || tries > most {
-		return tries, fmt.Errorf("%d writes to the locked quota were tried, should be 1 to %d", tries, most)
+		return tries, fmt.Errorf("%d writes without the right to were tried, should be 1 to %d", tries, most)
 	}
-	if !strings.Contains(strings.Join(told, "\n"), "users are forbidden from changing resources managed by Rancher") {
+	if !strings.Contains(strings.Join(told, "\n"), "cannot update resource") {
 		return tries, fmt.Errorf("the log does not say what was refused: %q", told)
 	}
 	written, err := stage.Client.CoreV1().Events(f.Namespace()).List(ctx, metav1.ListOptions{FieldSelector: "reason=" + refusedEvent})
@@ -153,35 +182,4 @@ func checkRefusals(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet, told
 		return tries, fmt.Errorf("%d events %s, should be 1", len(written.Items), refusedEvent)
 	}
 	return tries, nil
-}
-
-// startAs starts the library as a service account, which it creates.
-func startAs(ctx context.Context, stage *onbed.Stage, namespace, name string, log io.Writer) (*process.Process, error) {
-	core := stage.Client.CoreV1()
-	_, err := core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return nil, err
-	}
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	if _, err := core.ServiceAccounts(namespace).Create(ctx, account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-		return nil, err
-	}
-	user := "system:serviceaccount:" + namespace + ":" + name
-	if err := process.Grant(ctx, stage.Client, user, true); err != nil {
-		return nil, err
-	}
-	config, err := stage.Bed.ServiceAccount(ctx, namespace, name)
-	if err != nil {
-		return nil, err
-	}
-	p, err := process.Start(process.Headroom, config, name, log)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case <-p.Ready():
-		return p, nil
-	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), p.Kill())
-	}
 }

@@ -31,7 +31,7 @@ func Restart(ctx context.Context, stage *onbed.Stage, rounds, n int, down time.D
 	if err != nil {
 		return RestartReport{}, err
 	}
-	library, err := stage.StartProgram(ctx, process.Headroom, onbed.User, log)
+	library, err := stage.StartProgram(ctx, process.Headroom, log)
 	if err != nil {
 		return RestartReport{}, err
 	}

@@ -56,7 +56,7 @@ func Steal(ctx context.Context, stage *onbed.Stage, n int, hold time.Duration, f
 	}()
 	var failed error
 	for i := 0; i < 3 && failed == nil; i++ {
-		failed = f.Evacuate(ctx, fmt.Sprintf("node%02d", i+1))
+		failed = evacuateAtLast(ctx, f, fmt.Sprintf("node%02d", i+1))
 	}
 	stop()
 	got := <-stolen
@@ -64,6 +64,19 @@ func Steal(ctx context.Context, stage *onbed.Stage, n int, hold time.Duration, f
 		return got.loot, err
 	}
 	return got.loot, errors.Join(f.AwaitRest(ctx), f.Close(ctx))
+}
+
+// evacuateAtLast drains a node, with the patience that it takes where a thief is at work: each
+// time that the room of a migration is taken, the library waits twice as long, up to a
+// minute, until it offers room again.
+func evacuateAtLast(ctx context.Context, f *onbed.Fleet, node string) error {
+	var err error
+	for range 5 {
+		if err = f.Evacuate(ctx, node); err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
 }
 
 // annotate sets an annotation of the fleet's quota; nil: there is none.

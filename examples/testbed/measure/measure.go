@@ -1,197 +1,260 @@
 // Package measure compares what keeps quotas right while virtual machines migrate, on the
 // same real control plane in the same run: the library, the policy that raises a quota for
-// every migration that exists, and nothing at all.
+// every migration that exists, nothing at all, and, as the floor, a quota that nothing can
+// fill.
 package measure
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	kubevirtv1 "kubevirt.io/api/core/v1"
-
 	"github.com/vmquota/headroom/examples/testbed/bed"
-	"github.com/vmquota/headroom/examples/testbed/faults"
 	"github.com/vmquota/headroom/examples/testbed/process"
 	"github.com/vmquota/headroom/examples/testbed/scenario"
 	"github.com/vmquota/headroom/examples/testbed/scenario/onbed"
-	"github.com/vmquota/headroom/quota"
 )
 
 // A Config says how much is measured.
 type Config struct {
-	VMs    int           // in a namespace whose quota they fill; all migrate at once
-	Rounds int           // how often they do
+	VMs    int           // of the case in which all VMs of a namespace migrate at once
+	Rounds int           // of each case; in a round every policy has its turn
+	Turn   int           // how often a single VM migrates in one turn of a policy
 	Linger time.Duration // how long a source pod goes on after its migration
 	Stuck  time.Duration // after what time a migration without a target pod is stuck
+	Slow   time.Duration // the log tells what happened in a migration that waits longer; zero: in none
 	Log    io.Writer     // progress
 }
 
-// A Result is what came of one policy.
+// A Result is what came of one policy in one case.
 type Result struct {
-	Policy     string
-	Migrations int
-	Delays     []time.Duration // from the VMIM to its target pod, in ascending order
-	Stuck      int             // migrations without a target pod after Config.Stuck
-	Writes     int             // to quotas
-	Exposure   float64         // byte seconds of limits.memory; see exposure
+	Case, Policy string
+	Migrations   int
+	Delays       []time.Duration // from the VMIM to its target pod, in ascending order
+	Stuck        int             // migrations without a target pod after Config.Stuck
+	Writes       int             // to the quota, by the policy
+	Exposure     Exposure
 }
 
-// policies in the order of the table.
-var policies = []struct {
+// A policy has its turn in every round.
+type policy struct {
 	name    string
-	program process.Program
-}{
-	{"headroom", process.Headroom},
-	{"raise for every pending migration, lower at Succeeded", process.RaisePending},
-	{"do nothing", ""},
+	program process.Program // empty: there is no process
+	room    int             // for how many VMs the quota is to be large enough; zero: as the case says
+	last    bool            // it has a turn in the last round only, because its migrations get stuck
 }
 
-// Run measures all policies on a bed, one after the other.
+// unlimited is room that nothing fills.
+const unlimited = 10000
+
+// Floor is the policy that the others are compared with.
+const Floor = "no limit"
+
+var (
+	headroom  = policy{name: "headroom", program: process.Headroom}
+	noLimit   = policy{name: Floor, room: unlimited}
+	pending   = policy{name: "raise for every pending migration, lower at Succeeded", program: process.RaisePending}
+	doNothing = policy{name: "do nothing", last: true}
+)
+
+// A setting is how virtual machines migrate.
+type setting struct {
+	name     string
+	vms      int // in one namespace, which migrate at once
+	room     int // for how many VMs their quota is large enough
+	turn     int // how often they migrate in one turn of a policy
+	policies []policy
+}
+
+func (c Config) settings() []setting {
+	return []setting{
+		{"one VM on a full quota", 1, 1, c.Turn, []policy{headroom, noLimit, pending, doNothing}},
+		{"one VM, and room for its target", 1, 2, c.Turn, []policy{headroom, noLimit}},
+		{fmt.Sprintf("%d VMs on a full quota at once", c.VMs), c.VMs, c.VMs, 1, []policy{headroom, noLimit, pending, doNothing}},
+	}
+}
+
+// Run measures all policies on a bed. They take turns, so that all meet the machine as it
+// is. Every turn, and every migration of a single VM, starts from rest: no VM migrates, no
+// source pod is left, and status.hard is spec.hard.
 func Run(ctx context.Context, b *bed.Bed, c Config) ([]Result, error) {
 	var results []Result
-	for _, policy := range policies {
-		fmt.Fprintf(c.Log, "%s: %d VMs migrate at once, %d times\n", policy.name, c.VMs, c.Rounds)
-		result, err := run(ctx, b, c, policy.program)
+	for _, s := range c.settings() {
+		found, err := c.run(ctx, b, s)
 		if err != nil {
-			return results, fmt.Errorf("%s: %w", policy.name, err)
+			return results, fmt.Errorf("%s: %w", s.name, err)
 		}
-		result.Policy = policy.name
-		results = append(results, result)
+		results = append(results, found...)
 	}
 	return results, nil
 }
 
-func run(ctx context.Context, b *bed.Bed, c Config, program process.Program) (Result, error) {
-	stage, err := onbed.NewStage(ctx, b, program, io.Discard)
+func (c Config) run(ctx context.Context, b *bed.Bed, s setting) (results []Result, err error) {
+	stage, err := onbed.NewStage(ctx, b, "", io.Discard)
 	if err != nil {
-		return Result{}, err
+		return nil, err
 	}
-	f, err := stage.Fleet(ctx, "measure", c.VMs, onbed.Linger(c.Linger))
-	if err != nil {
-		return Result{}, errors.Join(err, stage.Close())
-	}
-	result := Result{}
-	for round := 1; round <= c.Rounds && result.Stuck == 0; round++ {
-		stuck, err := migrateAll(ctx, f, c, round)
-		if err != nil {
-			return Result{}, errors.Join(err, stage.Close())
+	defer func() { err = errors.Join(err, stage.Close()) }()
+	fleets := make([]*onbed.Fleet, len(s.policies))
+	for i, p := range s.policies {
+		if fleets[i], err = stage.Fleet(ctx, "measure", s.vms, onbed.Linger(c.Linger), onbed.RoomFor(max(s.room, p.room))); err != nil {
+			return nil, err
 		}
-		result.Migrations += len(f.VMs)
-		result.Stuck += stuck
+		results = append(results, Result{Case: s.name, Policy: p.name})
 	}
-	events, err := f.Audit()
-	if err != nil {
-		return Result{}, errors.Join(err, stage.Close())
-	}
-	result.Delays = delays(events)
-	result.Exposure, err = exposure(events, f.Static)
-	for _, e := range events {
-		if onbed.Wrote(e) {
-			result.Writes++
-		}
-	}
-	return result, errors.Join(err, f.Close(ctx), stage.Close())
-}
-
-// migrateAll migrates all VMs at once, and returns how many got stuck.
-func migrateAll(ctx context.Context, f *onbed.Fleet, c Config, round int) (stuck int, err error) {
-	for i, vm := range f.VMs {
-		if err := f.CreateMigration(ctx, scenario.Migrate{Name: fmt.Sprintf("m%d-%d", round, i+1), VM: vm}); err != nil {
-			return 0, err
-		}
-	}
-	waiting, cancel := context.WithTimeout(ctx, c.Stuck)
-	defer cancel()
-	started := func(s scenario.State) bool {
-		stuck = len(f.VMs)
-		for _, m := range s.Migrations {
-			if strings.HasPrefix(m.Name, fmt.Sprintf("m%d-", round)) && (m.IsFinal() || m.TargetIsCreated() || s.Is(m.Name, scenario.Charged)) {
-				stuck--
-			}
-		}
-		return stuck == 0
-	}
-	if err := f.Await(waiting, "all targets are there", started); err != nil {
-		if waiting.Err() != nil && ctx.Err() == nil {
-			return stuck, nil
-		}
-		return stuck, err
-	}
-	return 0, f.Await(ctx, "all have migrated", func(s scenario.State) bool {
-		return !slices.ContainsFunc(s.Migrations, func(m *kubevirtv1.VirtualMachineInstanceMigration) bool { return !m.IsFinal() }) &&
-			len(s.Quotas) == 1 && quota.Equal(s.Quotas[0].Status.Used, f.Static) // no source pod is left
-	})
-}
-
-// delays returns, for every migration that got a target pod, the time from the request to
-// create the one to the answer that the other is there.
-func delays(events []bed.AuditEvent) []time.Duration {
-	created := map[string]time.Time{}
-	var found []time.Duration
-	for _, e := range events {
-		switch {
-		case e.Verb != "create" || e.Subresource != "" || e.Code != 201:
-		case e.Resource == "virtualmachineinstancemigrations":
-			created[e.Name] = e.Received
-		case e.Resource == "pods":
-			var pod corev1.Pod
-			if json.Unmarshal(e.RequestObject, &pod) != nil {
+	for round := 1; round <= c.Rounds; round++ {
+		fmt.Fprintf(c.Log, "%s: round %d of %d\n", s.name, round, c.Rounds)
+		for i, p := range s.policies {
+			if results[i].Stuck > 0 || p.last && round < c.Rounds {
 				continue
 			}
-			if from, ok := created[pod.Annotations[kubevirtv1.MigrationJobNameAnnotation]]; ok {
-				found = append(found, e.Answered.Sub(from))
+			if err := c.takeTurn(ctx, stage, fleets[i], p, s, round, &results[i]); err != nil {
+				return nil, fmt.Errorf("%s: %w", p.name, err)
 			}
 		}
 	}
-	slices.Sort(found)
-	return found
+	for i, f := range fleets {
+		events, err := f.Audit()
+		if err != nil {
+			return nil, err
+		}
+		if err := results[i].read(f, events); err != nil {
+			return nil, err
+		}
+		tellSlow(c.Log, s.name+", "+s.policies[i].name, events, c.Slow)
+		if err := f.Close(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
 }
 
-// exposure returns the room that a regular pod could have taken and should not, summed up
-// over time: what is enforced beyond the static limit, and not used. The VMs use all of
-// the static limit, and their migrations what they are charged for.
-func exposure(events []bed.AuditEvent, static corev1.ResourceList) (float64, error) {
-	total, room := 0.0, 0.0
-	var since time.Time
-	limit := static[corev1.ResourceLimitsMemory]
-	for _, e := range events {
-		if e.Resource != "resourcequotas" || e.Code >= 300 || e.Verb == "delete" || len(e.ResponseObject) == 0 {
+// takeTurn runs the process of a policy while the VMs of a fleet migrate.
+func (c Config) takeTurn(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet, p policy, s setting, round int, result *Result) (err error) {
+	if p.program != "" {
+		started, err := stage.StartProgram(ctx, p.program, io.Discard)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, started.Stop()) }()
+	}
+	for n := 1; n <= s.turn; n++ {
+		names, err := migrateAll(ctx, f, fmt.Sprintf("m%d-%d-", round, n))
+		if err != nil {
+			return err
+		}
+		result.Migrations += len(names)
+		if result.Stuck, err = c.stuck(ctx, f, names); err != nil {
+			return err
+		}
+		if result.Stuck > 0 {
+			return nil // that was the last turn
+		}
+		if err := f.AwaitRest(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// migrateAll migrates all VMs at once, and returns the names of their migrations.
+func migrateAll(ctx context.Context, f *onbed.Fleet, prefix string) ([]string, error) {
+	var names []string
+	for i, vm := range f.VMs {
+		name := fmt.Sprintf("%s%d", prefix, i+1)
+		if err := f.CreateMigration(ctx, scenario.Migrate{Name: name, VM: vm}); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// stuck waits until all migrations have a target pod, and returns how many have none.
+func (c Config) stuck(ctx context.Context, f *onbed.Fleet, names []string) (int, error) {
+	waiting, cancel := context.WithTimeout(ctx, c.Stuck)
+	defer cancel()
+	left := 0
+	err := f.Await(waiting, "all targets are there", func(s scenario.State) bool {
+		there := map[string]bool{}
+		for _, m := range s.Migrations {
+			there[m.Name] = m.IsFinal() || m.TargetIsCreated() || s.Is(m.Name, scenario.Charged)
+		}
+		left = 0
+		for _, name := range names {
+			if !there[name] {
+				left++
+			}
+		}
+		return left == 0
+	})
+	if err != nil && (waiting.Err() == nil || ctx.Err() != nil) {
+		return left, err
+	}
+	return left, nil
+}
+
+// headings are those of the table.
+var headings = []string{
+	"case", "policy", "migrations", "VMIM to target pod, p50", "p90", "max", "as multiples of no limit",
+	"writes per migration", "exposure per migration, GiB·s", "most room at once, VMs", "stuck",
+}
+
+// Table writes results as a table in Markdown.
+func Table(out io.Writer, results []Result) error {
+	floors := map[string]Result{}
+	for _, r := range results {
+		if r.Policy == Floor {
+			floors[r.Case] = r
+		}
+	}
+	rows := [][]string{headings, {}}
+	for range headings {
+		rows[1] = append(rows[1], "---")
+	}
+	for _, r := range results {
+		rows = append(rows, r.row(floors[r.Case]))
+	}
+	for _, row := range rows {
+		if _, err := fmt.Fprintf(out, "| %s |\n", strings.Join(row, " | ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r Result) row(floor Result) []string {
+	row := []string{r.Case, r.Policy, fmt.Sprint(r.Migrations)}
+	var multiples []string
+	for _, p := range []int{50, 90, 100} {
+		if len(r.Delays) == 0 {
+			row = append(row, "never")
 			continue
 		}
-		var rq corev1.ResourceQuota
-		if err := json.Unmarshal(e.ResponseObject, &rq); err != nil {
-			return 0, err
+		row = append(row, percentile(r.Delays, p).Round(time.Millisecond).String())
+		if least := percentile(floor.Delays, p); least > 0 {
+			multiples = append(multiples, fmt.Sprintf("%.2f", float64(percentile(r.Delays, p))/float64(least)))
 		}
-		total += room * e.Answered.Sub(since).Seconds()
-		hard, used := rq.Status.Hard[corev1.ResourceLimitsMemory], rq.Status.Used[corev1.ResourceLimitsMemory]
-		room = max(0, hard.AsApproximateFloat64()-max(limit.AsApproximateFloat64(), used.AsApproximateFloat64()))
-		since = e.Answered
 	}
-	return total, nil
+	if len(multiples) == 0 || r.Policy == Floor {
+		multiples = []string{"–"}
+	}
+	row = append(row, strings.Join(multiples, " / "))
+	if r.Policy == Floor {
+		return append(row, "–", "–", "–", fmt.Sprint(r.Stuck))
+	}
+	n := float64(r.Migrations)
+	return append(row, fmt.Sprintf("%.2f", float64(r.Writes)/n), fmt.Sprintf("%.3f", r.Exposure.Total/n/(1<<30)),
+		fmt.Sprintf("%.1f", r.Exposure.Most/onbed.FleetMemory), fmt.Sprint(r.Stuck))
 }
 
-// Table writes results as a table in Markdown, which is one to read as it is, too.
-func Table(out io.Writer, results []Result) error {
-	table := tabwriter.NewWriter(out, 0, 0, 1, ' ', 0)
-	fmt.Fprintln(table, "| policy\t| migrations\t| VMIM to target pod, p50\t| p90\t| max\t| stuck after 60 s\t| quota writes per migration\t| exposure, GiB·s\t|")
-	fmt.Fprintln(table, strings.Repeat("| ---\t", 8)+"|")
-	for _, r := range results {
-		delay := func(p int) string {
-			if len(r.Delays) == 0 {
-				return "never"
-			}
-			return faults.Percentile(r.Delays, p).String()
-		}
-		fmt.Fprintf(table, "| %s\t| %d\t| %s\t| %s\t| %s\t| %d\t| %.2f\t| %.1f\t|\n", r.Policy, r.Migrations, delay(50), delay(90), delay(100),
-			r.Stuck, float64(r.Writes)/float64(r.Migrations), r.Exposure/(1<<30))
+// percentile returns the p-th percentile of sorted durations; zero of none.
+func percentile(sorted []time.Duration, p int) time.Duration {
+	if len(sorted) == 0 {
+		return 0
 	}
-	return table.Flush()
+	return sorted[(len(sorted)-1)*p/100]
 }

@@ -17,12 +17,15 @@ const programVariable = "HEADROOM_TESTBED_PROGRAM"
 type Program string
 
 const (
-	// Headroom is the library.
+	// Headroom is the library, with a ledger in its memory.
 	Headroom Program = "headroom"
-	// Guarded is the library, and it publishes what regular workloads may use.
+	// Recorded is the library, with a ledger in ConfigMaps. Its user needs [WriteLedger].
+	Recorded Program = "headroom-recorded"
+	// Guarded is the library, and it announces its offers to the guard.
 	Guarded Program = "headroom-guarded"
-	// RaisePending is another policy, for comparison: it raises a quota for every migration
-	// that exists, and lowers it when the migration has succeeded or failed.
+	// RaisePending is another policy, for comparison: it raises spec.hard for every
+	// migration that exists, and lowers it when the migration has succeeded or failed.
+	// Its user needs [WriteQuotas].
 	RaisePending Program = "raise-pending"
 )
 

@@ -4,78 +4,72 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	kubeinformers "k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/record"
 
-	"github.com/vmquota/headroom/examples/testbed/virt"
 	"github.com/vmquota/headroom/ledger/configmap"
-	"github.com/vmquota/headroom/ledger/loop"
 	"github.com/vmquota/headroom/migration"
 )
 
-// A reconciler works on one namespace at a time, and says after what time to do so again.
-type reconciler func(ctx context.Context, namespace string) (time.Duration, error)
+// Namespace is the system namespace, in which the ConfigMap ledger is.
+const Namespace = "headroom"
 
 // run runs a program until ctx is done.
 func run(ctx context.Context, program Program, config *rest.Config, log io.Writer) error {
-	client, err := kubernetes.NewForConfig(config)
+	switch program {
+	case Headroom:
+		return control(ctx, config, migration.Options{}, log)
+	case Guarded:
+		return control(ctx, config, migration.Options{Guard: true}, log)
+	case Recorded:
+		return controlRecorded(ctx, config, log)
+	case RaisePending:
+		return runRaisePending(ctx, config, log)
+	default:
+		return fmt.Errorf("no program %q", program)
+	}
+}
+
+// control runs the library.
+func control(ctx context.Context, config *rest.Config, options migration.Options, log io.Writer) error {
+	clients, err := migration.ClientsFor(config)
 	if err != nil {
 		return err
 	}
-	objects, err := dynamic.NewForConfig(config)
+	controller, err := migration.NewController(clients, options)
 	if err != nil {
 		return err
 	}
-	i := newInformers(client, objects)
-	broadcaster := record.NewBroadcaster()
-	defer broadcaster.Shutdown()
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
-	records := configmap.New(client.CoreV1(), Namespace, configmap.WithInformer(i.configMaps))
-	look, err := program.reconciler(Parts{
-		Client: client.CoreV1(), Ledger: records, Caches: i.caches(), Quotas: i.listQuotas(), Now: time.Now,
-		Recorder: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: string(program)}),
-		Patch: func(ctx context.Context, namespace, name string, patch []byte) error {
-			_, err := objects.Resource(virt.Migrations).Namespace(namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
-			return err
-		},
-	})
-	if err != nil {
-		return err
-	}
-	l, err := loop.New(loop.Config{Look: look, Namespaces: i.tenants, Now: time.Now, Urgent: migration.InProgress})
-	if err != nil {
-		return err
-	}
-	if _, err := records.OnChange(l.Add); err != nil {
-		return err
-	}
-	if err := i.start(ctx, l.Handler(migration.Namespace)); err != nil {
+	if err := controller.Start(ctx); err != nil {
 		return err
 	}
 	fmt.Fprintln(log, "ready")
-	l.Run(ctx)
+	controller.Work(ctx)
 	return nil
 }
 
-// reconciler returns what the program does with a namespace.
-func (program Program) reconciler(p Parts) (reconciler, error) {
-	switch program {
-	case Headroom, Guarded:
-		p.Guard = program == Guarded
-		keeper, err := NewKeeper(p)
-		return keeper.Keep, err
-	case RaisePending:
-		return raisePending{client: p.Client, quotas: p.Quotas, caches: p.Caches}.reconcile, nil
-	default:
-		return nil, fmt.Errorf("no program %q", program)
+// controlRecorded runs the library with a ledger in ConfigMaps.
+func controlRecorded(ctx context.Context, config *rest.Config, log io.Writer) error {
+	clients, err := migration.ClientsFor(config)
+	if err != nil {
+		return err
 	}
+	informer := kubeinformers.NewSharedInformerFactoryWithOptions(clients.Core, 0,
+		kubeinformers.WithNamespace(Namespace), kubeinformers.WithTweakListOptions(configmap.Select)).Core().V1().ConfigMaps().Informer()
+	record := configmap.New(clients.Core.CoreV1(), Namespace, configmap.WithInformer(informer))
+	controller, err := migration.NewController(clients, migration.Options{Ledger: record})
+	if err != nil {
+		return err
+	}
+	if _, err := record.OnChange(controller.Enqueue); err != nil {
+		return err
+	}
+	go informer.RunWithContext(ctx)
+	if err := controller.Start(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintln(log, "ready")
+	controller.Work(ctx)
+	return nil
 }

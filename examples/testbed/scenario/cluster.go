@@ -8,7 +8,7 @@ import (
 )
 
 // A Cluster is what one scenario is played on: a namespace for it, and the library at
-// work in a process, with a ledger in ConfigMaps.
+// work in a process. If the scenario is Recorded, the ledger is in ConfigMaps.
 type Cluster interface {
 	// Client is an administrator's. It need not have watches, nor the kinds of KubeVirt.
 	Client() kubernetes.Interface
@@ -33,6 +33,6 @@ type Cluster interface {
 	Until(ctx context.Context, done func(State) bool) (bool, error)
 	// Rest lets pass as much time as it takes to see whether anything still moves.
 	Rest(ctx context.Context) error
-	// Writes is how often the library has written to quotas of the namespace so far.
+	// Writes is how often the library has written the status of quotas of the namespace so far.
 	Writes(ctx context.Context) (int, error)
 }

@@ -18,10 +18,10 @@ type End struct {
 	Hard       map[string]Amounts           // spec.hard by quota
 	Enforced   map[string]Amounts           // status.hard by quota
 	Used       map[string]Amounts           // status.used by quota, in plain numbers
-	Traces     map[string][]string          // annotations of a raise by quota
+	Traces     map[string][]string          // the library's annotations by quota
 	Recorded   bool                         // the ledger has something about the namespace
 	Gone       bool                         // the namespace
-	Writes     int                          // to quotas; -1 where that depends on the order of events
+	Writes     int                          // to the status of quotas; -1 where that depends on the order of events
 }
 
 // Amounts are quantities, to the byte.
@@ -56,6 +56,11 @@ func (s State) end() End {
 	}
 	kinds := map[string][]string{}
 	for _, m := range s.Migrations {
+		// KubeVirt deletes the migrations of a VM that is gone when it reconciles them next.
+		// If they were final before the VM was gone, nothing makes it do so.
+		if _, exists := named(s.VMIs, m.Spec.VMIName); !exists && m.IsFinal() {
+			continue
+		}
 		if kind := kindOf(m); kind != "" {
 			kinds[kind] = append(kinds[kind], phaseOf(m))
 		} else {
@@ -123,7 +128,7 @@ func (p *play) differences(e End) []string {
 	for name := range p.static {
 		differs("spec.hard of quota "+name, e.Hard[name], amounts(p.static[name]))
 		differs("status.hard of quota "+name, e.Enforced[name], amounts(p.static[name]))
-		differs("annotations of a raise on quota "+name, len(e.Traces[name]), 0)
+		differs("annotations of the library on quota "+name, len(e.Traces[name]), 0)
 	}
 	differs("quotas", len(e.Hard), len(p.static))
 	for name, phase := range want.Migrations {

@@ -62,6 +62,7 @@ type checker struct {
 	file                  string
 	errs                  []error
 	quotas, vms, vmims    map[string]bool
+	recorded              bool
 	evacuations, hotPlugs bool
 }
 
@@ -77,6 +78,7 @@ var (
 
 func (c *checker) check(s *Scenario) {
 	c.quotas, c.vms, c.vmims = map[string]bool{}, map[string]bool{}, map[string]bool{}
+	c.recorded = s.Recorded
 	c.need("about", s.About)
 	if len(s.Steps) == 0 {
 		c.wrong("steps", errMissing)
@@ -134,6 +136,10 @@ func (c *checker) step(field string, step Step) {
 		c.evacuations = true
 	case step.Edit != nil:
 		c.known(field+".quota", step.Edit.Quota, c.quotas)
+	case step.KillSwitch != nil && step.KillSwitch.Quota != "":
+		c.known(field+".quota", step.KillSwitch.Quota, c.quotas)
+	case step.Ledger != nil && !c.recorded:
+		c.wrong(field, errors.New("needs a scenario that is recorded"))
 	case step.Ledger != nil && step.Ledger.Corrupt == step.Ledger.Delete:
 		c.wrong(field, errors.New("is either corrupt or delete"))
 	case step.Delete != nil:
@@ -194,11 +200,17 @@ func (c *checker) await(field string, a Await) {
 		c.known(field+".quotas."+name, name, c.quotas)
 		c.one(field+".quotas."+name, a.Quotas[name], Raised, Static)
 	}
+	for _, name := range slices.Sorted(maps.Keys(a.Enforced)) {
+		c.known(field+".enforced."+name, name, c.quotas)
+	}
 	if a.Update != "" {
 		c.one(field+".update", a.Update, phases...)
 	}
 	if a.Ledger != "" {
 		c.one(field+".ledger", a.Ledger, Empty, Recorded)
+		if !c.recorded {
+			c.wrong(field+".ledger", errors.New("needs a scenario that is recorded"))
+		}
 	}
 }
 

@@ -47,6 +47,9 @@ func TestParseErrors(t *testing.T) {
 		{"an unknown way", head + "- migrate: {name: m1, vm: vm1, goes: far}\nend: {migrations: {m1: Failed}}\n", `s.yaml: steps[2].migrate.goes: "far" is neither hang nor fail`},
 		{"no duration", head + "- migrate: {name: m1, vm: vm1, linger: long}\nend: {migrations: {m1: Failed}}\n", `s.yaml: steps[2].migrate.linger: time: invalid duration "long"`},
 		{"an unknown phase", head + "- migrate: {name: m1, vm: vm1}\n- await: {migrations: {m1: Done}}\nend: {migrations: {m1: Failed}}\n", `s.yaml: steps[3].await.migrations.m1: "Done" is none of Refused, Gone, Charged, Pending, Scheduling, Scheduled, PreparingTarget, TargetReady, Running, Succeeded, Failed`},
+		{"limits of an unknown quota", head + "- await: {enforced: {r: {pods: 1}}}\n", `s.yaml: steps[2].await.enforced.r: "r": no earlier step has made it`},
+		{"a kill switch of an unknown quota", head + "- killSwitch: {quota: r, disabled: true}\n", `s.yaml: steps[2].killSwitch.quota: "r": no earlier step has made it`},
+		{"a ledger that nobody reads", head + "- ledger: {delete: true}\n", "s.yaml: steps[2].ledger: needs a scenario that is recorded"},
 		{"an end that says nothing", head + "- migrate: {name: m1, vm: vm1}\n", "s.yaml: end.migrations.m1: is missing"},
 		{"an end of what was not", head + "end: {migrations: {m1: Failed}}\n", `s.yaml: end.migrations.m1: "m1": no earlier step has made it`},
 	} {

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
@@ -60,12 +62,16 @@ func (p *play) take(ctx context.Context, step Step) error {
 		return p.cluster.SetOverhead(ctx, *step.Overhead)
 	case step.Edit != nil:
 		return p.edit(ctx, *step.Edit)
+	case step.KillSwitch != nil:
+		return p.turn(ctx, *step.KillSwitch)
 	case step.Ledger != nil:
 		return p.spoilLedger(ctx, *step.Ledger)
 	case step.Delete != nil:
 		return p.delete(ctx, *step.Delete)
 	case step.Await != nil:
 		return p.until(ctx, func(s State) bool { return s.satisfies(*step.Await) })
+	case step.Rest:
+		return p.cluster.Rest(ctx)
 	default:
 		return nil
 	}
@@ -75,9 +81,6 @@ func (p *play) createQuota(ctx context.Context, q Quota) error {
 	rq := &corev1.ResourceQuota{
 		ObjectMeta: metav1.ObjectMeta{Name: q.Name},
 		Spec:       corev1.ResourceQuotaSpec{Hard: q.Hard.DeepCopy(), Scopes: q.Scopes},
-	}
-	if q.Disabled {
-		rq.Annotations = map[string]string{applier.DisabledAnnotation: "true"}
 	}
 	namespace := p.cluster.Namespace()
 	if _, err := p.cluster.Client().CoreV1().ResourceQuotas(namespace).Create(ctx, rq, metav1.CreateOptions{}); err != nil {
@@ -170,7 +173,7 @@ func NewPod(name string, limits corev1.ResourceList) *corev1.Pod {
 	}
 }
 
-// edit writes as an admin: over whatever is there.
+// edit writes as an admin.
 func (p *play) edit(ctx context.Context, e Edit) error {
 	client := p.cluster.Client().CoreV1().ResourceQuotas(p.cluster.Namespace())
 	static := p.static[e.Quota].DeepCopy()
@@ -185,13 +188,37 @@ func (p *play) edit(ctx context.Context, e Edit) error {
 				delete(hard, name)
 			}
 		}
-		if e.Enable {
-			delete(rq.Annotations, applier.DisabledAnnotation)
+		if e.Select != "" {
+			rq.Spec.ScopeSelector = &corev1.ScopeSelector{MatchExpressions: []corev1.ScopedResourceSelectorRequirement{
+				{ScopeName: e.Select, Operator: corev1.ScopeSelectorOpExists},
+			}}
 		}
 		_, err = client.Update(ctx, rq, metav1.UpdateOptions{})
 		return err
 	})
 	p.static[e.Quota] = static
+	return err
+}
+
+// turn turns a kill switch on or off.
+func (p *play) turn(ctx context.Context, k KillSwitch) error {
+	client := p.cluster.Client().CoreV1()
+	kind, name, value := "annotations", applier.DisabledAnnotation, any(nil)
+	if k.Quota == "" {
+		kind, name = "labels", applier.DisabledAnnotation
+	}
+	if k.Disabled {
+		value = "true"
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{kind: map[string]any{name: value}}})
+	if err != nil {
+		return err
+	}
+	if k.Quota == "" {
+		_, err = client.Namespaces().Patch(ctx, p.cluster.Namespace(), types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
+	}
+	_, err = client.ResourceQuotas(p.cluster.Namespace()).Patch(ctx, k.Quota, types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
 }
 

@@ -15,6 +15,8 @@ type Scenario struct {
 	About string `json:"about"`
 	// Alone says that the scenario changes the whole cluster, or needs it for itself.
 	Alone bool `json:"alone,omitempty"`
+	// Recorded says that the ledger is in ConfigMaps, not in the memory of the process.
+	Recorded bool `json:"recorded,omitempty"`
 	// Overhead is how many bytes KubeVirt adds to the memory of each virt-launcher pod of
 	// this scenario. Zero: 283115520, as for one core and 1Gi. A simulated KubeVirt is
 	// told, a real one is held to it.
@@ -37,17 +39,18 @@ type Step struct {
 	Undrain    string      `json:"undrain,omitempty"`    // and in service again
 	Overhead   *Overhead   `json:"overhead,omitempty"`   // KubeVirt's configuration is changed
 	Edit       *Edit       `json:"edit,omitempty"`       // a quota is edited by an admin
+	KillSwitch *KillSwitch `json:"killSwitch,omitempty"` // is turned on or off
 	Ledger     *Ledger     `json:"ledger,omitempty"`     // the ledger is edited by hand
 	Delete     *Delete     `json:"delete,omitempty"`     // something is deleted
 	Await      *Await      `json:"await,omitempty"`      // something is waited for
+	Rest       bool        `json:"rest,omitempty"`       // as much time passes as anything takes
 }
 
 // A Quota is a ResourceQuota.
 type Quota struct {
-	Name     string                      `json:"name"`
-	Hard     corev1.ResourceList         `json:"hard"`
-	Scopes   []corev1.ResourceQuotaScope `json:"scopes,omitempty"`
-	Disabled bool                        `json:"disabled,omitempty"` // with the kill switch of package applier
+	Name   string                      `json:"name"`
+	Hard   corev1.ResourceList         `json:"hard"`
+	Scopes []corev1.ResourceQuotaScope `json:"scopes,omitempty"`
 }
 
 // A LimitRange gives these limits to containers that have none.
@@ -97,6 +100,8 @@ const (
 type HotPlug struct {
 	VM     string            `json:"vm"`
 	Memory resource.Quantity `json:"memory"`
+	// Recorded says that the ledger is in ConfigMaps, not in the memory of the process.
+	Recorded bool `json:"recorded,omitempty"`
 	// Overhead is how many bytes KubeVirt then adds to the memory of the pod.
 	Overhead int64 `json:"overhead"`
 }
@@ -107,12 +112,19 @@ type Overhead struct {
 	Bytes int64  `json:"bytes"` // what that makes of it
 }
 
-// An Edit changes a quota as somebody with kubectl does, who does not know of raises.
+// An Edit changes spec of a quota as somebody with kubectl does.
 type Edit struct {
 	Quota  string                `json:"quota"`
 	Set    corev1.ResourceList   `json:"set,omitempty"`
 	Remove []corev1.ResourceName `json:"remove,omitempty"`
-	Enable bool                  `json:"enable,omitempty"` // takes the kill switch off
+	// Select is the scope that spec.scopeSelector asks for. spec.scopes cannot be changed.
+	Select corev1.ResourceQuotaScope `json:"select,omitempty"`
+}
+
+// A KillSwitch is that of a quota, or of the namespace.
+type KillSwitch struct {
+	Quota    string `json:"quota,omitempty"` // empty: the namespace's
+	Disabled bool   `json:"disabled"`
 }
 
 // A Ledger is what somebody does to the record of the namespace.
@@ -138,8 +150,12 @@ type Await struct {
 	Migrations map[string]string `json:"migrations,omitempty"`
 	// Evacuations is how many migrations of a drain have succeeded.
 	Evacuations *int `json:"evacuations,omitempty"`
-	// Quotas are Raised or Static, by name: with the annotations of a raise or without.
+	// Quotas are Raised or Static, by name: status.hard is above spec.hard, or is spec.hard.
 	Quotas map[string]string `json:"quotas,omitempty"`
+	// Enforced is status.hard by the name of the quota, with all that is in it.
+	Enforced map[string]corev1.ResourceList `json:"enforced,omitempty"`
+	// Over says that every quota is Static, and no VM has two pods that count.
+	Over bool `json:"over,omitempty"`
 	// Update is the phase of the migration that a hot-plug has made.
 	Update string `json:"update,omitempty"`
 	// Node is one that no VM runs on.

@@ -11,6 +11,7 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/ledger/applier"
+	"github.com/vmquota/headroom/quota"
 )
 
 // A State is what there is in the namespace of a scenario. The objects are read only.
@@ -82,9 +83,17 @@ func (s State) satisfies(a Await) bool {
 	}
 	for name, is := range a.Quotas {
 		rq, ok := named(s.Quotas, name)
-		if !ok || raised(rq) != (is == Raised) {
+		if !ok || is == Raised && !raised(rq) || is == Static && !static(rq) {
 			return false
 		}
+	}
+	for name, hard := range a.Enforced {
+		if rq, ok := named(s.Quotas, name); !ok || !quota.Equal(rq.Status.Hard, hard) {
+			return false
+		}
+	}
+	if a.Over && (!s.over() || slices.ContainsFunc(s.Quotas, func(rq *corev1.ResourceQuota) bool { return !static(rq) })) {
+		return false
 	}
 	if a.Evacuations != nil && s.evacuated() != *a.Evacuations {
 		return false
@@ -98,17 +107,51 @@ func (s State) satisfies(a Await) bool {
 	return a.Ledger == "" || (s.Ledger == nil) == (a.Ledger == Empty)
 }
 
-// Raised reports whether a quota has the annotations of a raise.
+// Raised reports whether a limit of the quota is enforced that is above spec.hard.
 func (s State) Raised(name string) bool {
 	rq, ok := named(s.Quotas, name)
 	return ok && raised(rq)
 }
 
-func raised(rq *corev1.ResourceQuota) bool {
-	return len(traces(rq)) > 0
+// Traces returns the names of the library's annotations on the quota, sorted; not that of
+// the kill switch.
+func (s State) Traces(name string) []string {
+	rq, ok := named(s.Quotas, name)
+	if !ok {
+		return nil
+	}
+	return traces(rq)
 }
 
-// traces are the names of the annotations of a raise that are on rq, sorted.
+// raised reports whether a limit is enforced that is above spec.hard.
+func raised(rq *corev1.ResourceQuota) bool {
+	for name, limit := range rq.Status.Hard {
+		if desired, ok := rq.Spec.Hard[name]; ok && limit.Cmp(desired) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// static reports whether spec.hard is what is enforced.
+func static(rq *corev1.ResourceQuota) bool { return quota.Equal(rq.Status.Hard, rq.Spec.Hard) }
+
+// over reports whether no VM has two pods that count.
+func (s State) over() bool {
+	counted := map[string]bool{}
+	for _, pod := range s.Pods {
+		uid, ofVM := pod.Labels[kubevirtv1.CreatedByLabel]
+		if !ofVM || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+			continue
+		}
+		if counted[uid] {
+			return false
+		}
+		counted[uid] = true
+	}
+	return true
+}
+
 func traces(rq *corev1.ResourceQuota) []string {
 	var found []string
 	for _, name := range slices.Sorted(maps.Keys(rq.Annotations)) {

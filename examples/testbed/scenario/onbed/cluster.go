@@ -52,7 +52,11 @@ func (c *Cluster) CreateMigration(ctx context.Context, m scenario.Migrate) error
 		}
 	}
 	vmim := virt.NewVMIM(c.namespace, m.Name, m.VM)
-	vmim.Annotations = map[string]string{sim.MigrationAnnotation: m.Goes, sim.LingerAnnotation: m.Linger}
+	for name, value := range map[string]string{sim.MigrationAnnotation: m.Goes, sim.LingerAnnotation: m.Linger} {
+		if value != "" { // which would go before that of the VM
+			metav1.SetMetaDataAnnotation(&vmim.ObjectMeta, name, value)
+		}
+	}
 	_, err := virt.VMIMs(c.stage.Objects, c.namespace).Create(ctx, vmim)
 	return err
 }
@@ -138,9 +142,10 @@ func (c *Cluster) Writes(context.Context) (int, error) {
 	return n, nil
 }
 
-// Wrote reports whether e is a write of the library to a quota that was carried out.
+// Wrote reports whether e is a write of the process under test to a quota that was carried
+// out.
 func Wrote(e bed.AuditEvent) bool {
-	return e.User == User && e.Resource == "resourcequotas" && e.Subresource == "" && e.Code < 300
+	return (e.User == User || e.User == OtherUser) && e.Resource == "resourcequotas" && e.Code < 300
 }
 
 // Refused reports whether e is a target pod, or another one, that quota refused.

@@ -17,11 +17,13 @@ import (
 	"github.com/vmquota/headroom/quota"
 )
 
-// A Fleet is a namespace with virtual machines that fill its quota to the byte.
+// A Fleet is a namespace with virtual machines that fill its quota to the byte, if no
+// option says otherwise.
 type Fleet struct {
 	*Cluster
-	Static corev1.ResourceList // what the quota says, when no VM migrates
-	VMs    []string
+	Static  corev1.ResourceList // spec.hard of the quota, which the library never changes
+	Regular corev1.ResourceList // what is used when no VM migrates
+	VMs     []string
 }
 
 // FleetQuota is the name of the quota of a fleet.
@@ -30,7 +32,7 @@ const FleetQuota = "q"
 // A VM of a fleet has a core and 1Gi. That is what its pod is charged.
 const (
 	fleetCPU    = 1015 // milli
-	fleetMemory = 2773714688
+	FleetMemory = 2773714688
 )
 
 // A FleetOption changes what a fleet begins with.
@@ -52,10 +54,16 @@ func Label(name, value string) FleetOption {
 	}
 }
 
-// Annotate gives the quota an annotation.
-func Annotate(name, value string) FleetOption {
-	return func(rq *corev1.ResourceQuota, _ []*kubevirtv1.VirtualMachineInstance) {
-		metav1.SetMetaDataAnnotation(&rq.ObjectMeta, name, value)
+// RoomFor makes the quota large enough for so many virtual machines.
+func RoomFor(n int) FleetOption {
+	return func(rq *corev1.ResourceQuota, _ []*kubevirtv1.VirtualMachineInstance) { rq.Spec.Hard = fleetCharge(n) }
+}
+
+// fleetCharge is what n virtual machines of a fleet are charged.
+func fleetCharge(n int) corev1.ResourceList {
+	return corev1.ResourceList{
+		corev1.ResourceLimitsCPU:    *resource.NewMilliQuantity(int64(n)*fleetCPU, resource.DecimalSI),
+		corev1.ResourceLimitsMemory: *resource.NewQuantity(int64(n)*FleetMemory, resource.DecimalSI),
 	}
 }
 
@@ -65,11 +73,8 @@ func (s *Stage) Fleet(ctx context.Context, name string, n int, options ...FleetO
 	if err != nil {
 		return nil, err
 	}
-	f := &Fleet{Cluster: &Cluster{stage: s, namespace: namespace}, Static: corev1.ResourceList{
-		corev1.ResourceLimitsCPU:    *resource.NewMilliQuantity(int64(n)*fleetCPU, resource.DecimalSI),
-		corev1.ResourceLimitsMemory: *resource.NewQuantity(int64(n)*fleetMemory, resource.DecimalSI),
-	}}
-	rq := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: FleetQuota}, Spec: corev1.ResourceQuotaSpec{Hard: f.Static.DeepCopy()}}
+	f := &Fleet{Cluster: &Cluster{stage: s, namespace: namespace}, Regular: fleetCharge(n)}
+	rq := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: FleetQuota}, Spec: corev1.ResourceQuotaSpec{Hard: fleetCharge(n)}}
 	var vmis []*kubevirtv1.VirtualMachineInstance
 	for i := range n {
 		vmi := scenario.NewVMI(namespace, fmt.Sprintf("vm%d", i+1), 1, *resource.NewQuantity(1<<30, resource.BinarySI))
@@ -79,6 +84,7 @@ func (s *Stage) Fleet(ctx context.Context, name string, n int, options ...FleetO
 	for _, option := range options {
 		option(rq, vmis)
 	}
+	f.Static = rq.Spec.Hard.DeepCopy()
 	if _, err := s.Client.CoreV1().ResourceQuotas(namespace).Create(ctx, rq, metav1.CreateOptions{}); err != nil {
 		return nil, err
 	}
@@ -118,9 +124,9 @@ func describe(s scenario.State) string {
 	}
 	text := fmt.Sprintf("%d VMs, migrations %v, ledger %v", len(s.VMIs), phases, s.Ledger != nil)
 	for _, rq := range s.Quotas {
-		hard, _ := json.Marshal(rq.Spec.Hard) // a list of quantities
-		used, _ := json.Marshal(rq.Status.Used)
-		text += fmt.Sprintf(", quota %s %s annotations %v used %s", rq.Name, hard, rq.Annotations, used)
+		spec, _ := json.Marshal(rq.Spec.Hard) // a list of quantities
+		status, _ := json.Marshal(rq.Status)
+		text += fmt.Sprintf(", quota %s with spec.hard %s, status %s, annotations %v", rq.Name, spec, status, rq.Annotations)
 	}
 	return text
 }
@@ -152,8 +158,8 @@ func persist(ctx context.Context, do func() error) error {
 	}
 }
 
-// AwaitRest waits until no VM migrates, the quota is static to the byte with no trace of a
-// raise, and the ledger has no record.
+// AwaitRest waits until no VM migrates, spec.hard and status.hard are the static limits to
+// the byte, no annotation of the library is left, and the ledger has no record.
 func (f *Fleet) AwaitRest(ctx context.Context) error {
 	return f.Await(ctx, "all is as before", f.atRest)
 }
@@ -167,10 +173,17 @@ func (f *Fleet) atRest(s scenario.State) bool {
 			return false
 		}
 	}
-	is, err := json.Marshal(s.Quotas[0].Spec.Hard)
+	rq := s.Quotas[0]
+	return same(rq.Spec.Hard, f.Static) && same(rq.Status.Hard, f.Static) && len(s.Traces(FleetQuota)) == 0 &&
+		quota.Equal(rq.Status.Used, f.Regular)
+}
+
+// same reports whether two lists are written alike, to the byte.
+func same(a, b corev1.ResourceList) bool {
+	one, err := json.Marshal(a)
 	if err != nil {
 		return false
 	}
-	should, err := json.Marshal(f.Static)
-	return err == nil && string(is) == string(should) && !s.Raised(FleetQuota) && quota.Equal(s.Quotas[0].Status.Used, f.Static)
+	other, err := json.Marshal(b)
+	return err == nil && string(one) == string(other)
 }

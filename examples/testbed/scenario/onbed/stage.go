@@ -20,8 +20,11 @@ import (
 	"github.com/vmquota/headroom/examples/testbed/virt"
 )
 
-// User is who the library is on a bed.
-const User = "headroom-library"
+// Who the processes are on a bed.
+const (
+	User      = "headroom-library"     // the library
+	OtherUser = "other-quota-policies" // policies that write spec.hard
+)
 
 // A Stage is a running bed, with the library at work in a process of its own.
 type Stage struct {
@@ -33,8 +36,8 @@ type Stage struct {
 	stop    context.CancelFunc
 }
 
-// NewStage makes a stage of a bed. Without the library (nil) nobody raises a quota; what
-// it logs goes to log, too.
+// NewStage makes a stage of a bed, with a program at work. If it is empty, no process is
+// started. What the process logs goes to log, too.
 func NewStage(ctx context.Context, b *bed.Bed, program process.Program, log io.Writer) (*Stage, error) {
 	client, err := kubernetes.NewForConfig(b.Config())
 	if err != nil {
@@ -47,7 +50,7 @@ func NewStage(ctx context.Context, b *bed.Bed, program process.Program, log io.W
 	s := &Stage{Bed: b, Client: client, Objects: objects}
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
-	if err := process.Grant(ctx, client, User, true); err != nil {
+	if err := process.Grant(ctx, client, User, process.EnforceLimits); err != nil {
 		return nil, err
 	}
 	if s.watch, err = newWatch(watching, client, objects); err != nil {
@@ -60,14 +63,26 @@ func NewStage(ctx context.Context, b *bed.Bed, program process.Program, log io.W
 	if program == "" {
 		return s, nil
 	}
-	if s.library, err = s.StartProgram(ctx, program, User, log); err != nil {
+	if s.library, err = s.StartProgram(ctx, program, log); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// StartProgram starts a process with the rights of user, and waits until it works.
-func (s *Stage) StartProgram(ctx context.Context, program process.Program, user string, log io.Writer) (*process.Process, error) {
+// StartProgram starts a process with the rights that the program needs, and waits until it
+// works.
+func (s *Stage) StartProgram(ctx context.Context, program process.Program, log io.Writer) (*process.Process, error) {
+	user, more := User, []process.Right(nil)
+	switch program {
+	case process.Recorded:
+		more = append(more, process.WriteLedger)
+	case process.RaisePending:
+		user, more = OtherUser, append(more, process.WriteQuotas)
+	default: // it has no more
+	}
+	if err := process.Grant(ctx, s.Client, user, more...); err != nil {
+		return nil, err
+	}
 	config, err := s.Bed.User(user)
 	if err != nil {
 		return nil, err
@@ -86,13 +101,16 @@ func (s *Stage) StartProgram(ctx context.Context, program process.Program, user 
 	}
 }
 
-// Close ends the library's process. The bed goes on.
+// Close ends the library's process, and checks the audit log: see [CheckAudit]. The bed
+// goes on.
 func (s *Stage) Close() error {
 	s.stop()
-	if s.library == nil {
-		return nil
+	var stopped error
+	if s.library != nil {
+		stopped = s.library.Stop()
 	}
-	return s.library.Stop()
+	events, err := s.Bed.Audit()
+	return errors.Join(stopped, err, CheckAudit(events))
 }
 
 // Library is the process.
@@ -128,6 +146,20 @@ var Crowded = map[string]any{"migrations": map[string]any{"parallelMigrationsPer
 
 // Alone are KubeVirt's own.
 var Alone = map[string]any{"migrations": nil}
+
+// AwaitEmpty waits until no pod is left of the plays before, which would count where VMs are
+// spread over the nodes.
+func (s *Stage) AwaitEmpty(ctx context.Context) error {
+	for end := time.Now().Add(patience); len(s.watch.pods.GetIndexer().ListKeys()) > 0; {
+		if time.Now().After(end) {
+			return errors.New("pods are left")
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Cluster returns a fresh namespace for one play of a scenario.
 func (s *Stage) Cluster(ctx context.Context, of *scenario.Scenario) (*Cluster, error) {

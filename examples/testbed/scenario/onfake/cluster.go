@@ -12,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/examples/testbed/process"
@@ -47,40 +46,15 @@ func New(s *scenario.Scenario, seed uint64) (*Cluster, error) {
 	}
 	var failed error
 	c.fake.Start(library, func(p *fake.Process) fake.Program {
-		keeper, err := process.NewKeeper(parts(p))
+		var options migration.Options
+		if s.Recorded {
+			options.Ledger = configmap.New(p.Client.CoreV1(), process.Namespace)
+		}
+		program, err := p.Controller(options)
 		failed = err
-		return fake.Program{Reconcile: keeper.Keep, Namespace: concerned}
+		return program
 	})
 	return c, failed
-}
-
-// concerned returns the namespace to look at after an event of object, of the ledger too.
-func concerned(object any) string {
-	if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-		object = tombstone.Obj
-	}
-	if record, ok := object.(*corev1.ConfigMap); ok {
-		return record.Labels[configmap.Label]
-	}
-	return migration.Namespace(object)
-}
-
-func parts(p *fake.Process) process.Parts {
-	return process.Parts{
-		Client: p.Client.CoreV1(),
-		Ledger: configmap.New(p.Client.CoreV1(), process.Namespace),
-		Caches: migration.Caches{
-			Migrations:  migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](p.Caches.Migrations),
-			VMIs:        migration.FromIndexer[kubevirtv1.VirtualMachineInstance](p.Caches.VMIs),
-			Pods:        migration.FromIndexer[corev1.Pod](p.Caches.Pods),
-			LimitRanges: migration.FromIndexer[corev1.LimitRange](p.Caches.LimitRanges),
-			PVCs:        migration.FromIndexer[corev1.PersistentVolumeClaim](p.Caches.Claims),
-			Events:      migration.FromIndexer[corev1.Event](p.Caches.Events),
-		},
-		Quotas: migration.FromIndexer[corev1.ResourceQuota](p.Caches.ResourceQuotas),
-		Patch:  p.PatchMigration,
-		Now:    p.Now,
-	}
 }
 
 // Violations are the invariants that were broken.
@@ -92,8 +66,13 @@ func (c *Cluster) Client() kubernetes.Interface { return c.fake.Client("admin") 
 // Namespace implements scenario.Cluster.
 func (c *Cluster) Namespace() string { return namespace }
 
+// admissionLag is longer than quota admission takes to know a new quota. Until then it
+// charges nothing.
+const admissionLag = 100 * time.Millisecond
+
 // CreateVMI implements scenario.Cluster.
 func (c *Cluster) CreateVMI(_ context.Context, vmi *kubevirtv1.VirtualMachineInstance) error {
+	c.fake.Advance(admissionLag)
 	return c.fake.CreateVMI(vmi)
 }
 
