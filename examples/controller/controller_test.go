@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 
-	"github.com/vmquota/headroom/ledger/configmap"
+	"github.com/vmquota/headroom/migration"
 )
 
 // patience is for how long a test waits for what comes in milliseconds on an idle machine.
@@ -33,7 +31,7 @@ func testOptions(t *testing.T, args ...string) options {
 // start runs a replica. The function that it returns ends it as SIGTERM does, and waits.
 func start(t *testing.T, w *world, o options) (c *controller, stop func() error) {
 	t.Helper()
-	c, err := newController(o, w.client, w.kubeVirt, w.client, newMetrics(time.Now))
+	c, err := newController(o, migration.Clients{Core: w.client, KubeVirt: w.kubeVirt}, w.client, newMetrics(time.Now))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	ended := make(chan error, 1)
@@ -57,9 +55,12 @@ func eventually(t *testing.T, holds func() bool, what string) {
 	require.Eventually(t, holds, patience, 5*time.Millisecond, what)
 }
 
+// memory is the enforced limit of the quota. The static one never changes.
 func (w *world) memory(namespace string) string {
-	memory := w.quota(namespace).Spec.Hard["limits.memory"]
-	return memory.String()
+	rq := w.quota(namespace)
+	static, enforced := rq.Spec.Hard["limits.memory"], rq.Status.Hard["limits.memory"]
+	require.Equal(w.t, "2773714688", static.String())
+	return enforced.String()
 }
 
 // reasons are those of the events about kind.
@@ -98,12 +99,7 @@ func TestRescue(t *testing.T) {
 		return slices.Contains(w.reasons(namespace, "ResourceQuota"), "HeadroomRaised") &&
 			slices.Contains(w.reasons(namespace, "VirtualMachineInstanceMigration"), "HeadroomGranted")
 	}, "it is told")
-	require.NoError(t, c.synced())
-	ledgered, err := w.client.CoreV1().ConfigMaps("headroom").Get(context.Background(), configmap.Name(namespace), metav1.GetOptions{})
-	require.NoError(t, err)
-	require.Len(t, ledgered.Data, 1)
-
-	w.playQuota(w.quota(namespace)) // kube-controller-manager copies spec.hard to status.hard
+	require.NoError(t, c.limits.Synced())
 	eventually(t, func() bool {
 		return slices.Contains(w.reasons(namespace, "VirtualMachineInstanceMigration"), "Nudged")
 	}, "KubeVirt is woken")
@@ -111,16 +107,11 @@ func TestRescue(t *testing.T) {
 	eventually(t, func() bool { return slices.Contains(w.called(), "patch /events") }, "it is woken again, which is told by counting the event")
 
 	w.play(4 * time.Second)
-	eventually(t, func() bool {
-		ledgered, err := w.client.CoreV1().ConfigMaps("headroom").Get(context.Background(), configmap.Name(namespace), metav1.GetOptions{})
-		return err == nil && strings.Contains(fmt.Sprint(ledgered.Data), "Charged")
-	}, "the ledger knows the target pod")
+	eventually(t, func() bool { return sum(t, c.metrics, "headroom_migrations", "state", "charged") == 1 }, "the target pod is seen")
+	require.EqualValues(t, 1, sum(t, c.metrics, "headroom_blocked_seconds"))
+	eventually(t, func() bool { return w.memory(namespace) == "5547429376" }, "the quota is raised while it is charged")
 	w.play(time.Minute)
 	eventually(t, func() bool { return w.memory(namespace) == "2773714688" }, "the quota is restored")
-	eventually(t, func() bool {
-		maps, err := w.client.CoreV1().ConfigMaps("headroom").List(context.Background(), metav1.ListOptions{})
-		return err == nil && len(maps.Items) == 0
-	}, "the ledger is empty")
 	require.Empty(t, w.quota(namespace).Annotations)
 	eventually(t, func() bool { return slices.Contains(w.reasons(namespace, "ResourceQuota"), "HeadroomRestored") }, "it is told")
 	require.NoError(t, stop())
@@ -138,7 +129,7 @@ func TestOtherShard(t *testing.T) {
 	}
 	index := []string{"--shard=0", "--shard=1"}
 	other, _ := start(t, w, testOptions(t, "--shards=2", index[1-mine]))
-	eventually(t, func() bool { return other.synced() == nil && sum(t, other.metrics, "headroom_leader") == 1 }, "the other shard works")
+	eventually(t, func() bool { return other.limits.Synced() == nil && sum(t, other.metrics, "headroom_leader") == 1 }, "the other shard works")
 	start(t, w, testOptions(t, "--shards=2", index[mine]))
 	eventually(t, func() bool { return w.memory(namespace) == "5547429376" }, "the quota is raised")
 	require.Zero(t, sum(t, other.metrics, "headroom_quota_writes_total"))
@@ -158,7 +149,7 @@ func TestHandOver(t *testing.T) {
 	eventually(t, func() bool { return sum(t, first.metrics, "headroom_leader") == 1 }, "the first leads")
 	o.identity = "second"
 	second, _ := start(t, w, o)
-	eventually(t, func() bool { return second.synced() == nil }, "the second is ready")
+	eventually(t, func() bool { return second.limits.Synced() == nil }, "the second is ready")
 	w.play(2 * time.Second)
 	namespace := w.left[0].Object.GetNamespace()
 	eventually(t, func() bool { return w.memory(namespace) == "5547429376" }, "the quota is raised")
@@ -167,15 +158,15 @@ func TestHandOver(t *testing.T) {
 	require.NoError(t, stopFirst())
 	eventually(t, func() bool { return sum(t, second.metrics, "headroom_leader") == 1 }, "the second leads")
 	require.Zero(t, sum(t, first.metrics, "headroom_leader"))
+	eventually(t, func() bool { return sum(t, second.metrics, "headroom_quota_writes_total", "action", "raised") > 0 }, "the second makes offers")
 	w.play(time.Minute)
-	eventually(t, func() bool { return w.memory(namespace) == "2773714688" }, "the second restores the quota")
-	require.EqualValues(t, 1, sum(t, second.metrics, "headroom_quota_writes_total", "action", "restored"))
+	eventually(t, func() bool { return w.memory(namespace) == "2773714688" }, "the quota is restored")
 }
 
 // Without KubeVirt's kinds the replica is not ready, and says why.
 func TestNotReady(t *testing.T) {
 	w := newWorld(t, "basic")
-	c, err := newController(testOptions(t), w.client, w.kubeVirt, w.client, newMetrics(time.Now))
+	c, err := newController(testOptions(t), migration.Clients{Core: w.client, KubeVirt: w.kubeVirt}, w.client, newMetrics(time.Now))
 	require.NoError(t, err)
-	require.EqualError(t, c.synced(), "9 of 9 caches are not full")
+	require.ErrorContains(t, c.limits.Synced(), "the cache of VirtualMachineInstanceMigrations has not synced")
 }

@@ -9,12 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/client-go/tools/record"
-	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/fake"
-	"github.com/vmquota/headroom/ledger/configmap"
-	"github.com/vmquota/headroom/migration"
+	"github.com/vmquota/headroom/quota"
 )
 
 // drain drains a node of a simulated cluster, of which the quota is full, with what the
@@ -30,30 +27,13 @@ func drain(t *testing.T, o options, config fake.Config, during func(*fake.Cluste
 	for i := range machines {
 		require.NoError(t, cluster.CreateVMI(fake.NewVMI("tenant", fmt.Sprint("vm", i), 1, resource.MustParse("1Gi"))))
 	}
-	cluster.Advance(time.Minute)
+	cluster.Advance(10 * time.Minute) // kube-controller-manager has recounted: the quota is full
 	m := newMetrics(cluster.Now)
 	cluster.Start("headroom", func(p *fake.Process) fake.Program {
 		m.stop() // the process before this one ended
-		tenants, err := newTenants(surroundings{
-			client: p.Client,
-			patch:  p.PatchMigration,
-			caches: migration.Caches{
-				Migrations:  migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](p.Caches.Migrations),
-				VMIs:        migration.FromIndexer[kubevirtv1.VirtualMachineInstance](p.Caches.VMIs),
-				Pods:        migration.FromIndexer[corev1.Pod](p.Caches.Pods),
-				LimitRanges: migration.FromIndexer[corev1.LimitRange](p.Caches.LimitRanges),
-				PVCs:        migration.FromIndexer[corev1.PersistentVolumeClaim](p.Caches.Claims),
-				Events:      migration.FromIndexer[corev1.Event](p.Caches.Events),
-				Namespace:   migration.FromStore(p.Caches.Namespaces),
-			},
-			quotas:   migration.FromIndexer[corev1.ResourceQuota](p.Caches.ResourceQuotas),
-			ledger:   configmap.New(p.Client.CoreV1(), "headroom"),
-			recorder: record.NewFakeRecorder(10000),
-			metrics:  m,
-			now:      p.Now,
-		}, o)
+		program, err := p.Controller(optionsOf(o, m))
 		require.NoError(t, err)
-		return fake.Program{Reconcile: tenants.keep}
+		return program
 	})
 	cluster.Drain("node01")
 	cluster.Until(time.Minute, func() bool { return len(m.byNamespace) > 0 && raised(cluster) })
@@ -63,7 +43,8 @@ func drain(t *testing.T, o options, config fake.Config, during func(*fake.Cluste
 }
 
 func raised(cluster *fake.Cluster) bool {
-	return len(cluster.Quota("tenant", "tenant").Annotations) > 0
+	rq := cluster.Quota("tenant", "tenant")
+	return !quota.Equal(rq.Spec.Hard, rq.Status.Hard)
 }
 
 // sum adds up the samples of a metric, of those with the label if there is one.
@@ -104,18 +85,15 @@ func TestMetricsOfADrain(t *testing.T) {
 	})
 	require.Empty(t, cluster.Finish())
 	require.Positive(t, sum(t, m, "headroom_quota_writes_total", "action", "raised"))
-	require.Positive(t, sum(t, m, "headroom_blocked_seconds"))
 	require.Zero(t, sum(t, m, "headroom_taken_total"))
 	require.Zero(t, sum(t, m, "headroom_reconcile_errors_total"))
 
 	// What is left shows nothing that is not.
-	require.Positive(t, sum(t, m, "headroom_quota_writes_total", "action", "restored"))
 	require.Empty(t, m.byNamespace)
 	require.Zero(t, sum(t, m, "headroom_migrations"))
 	require.Zero(t, sum(t, m, "headroom_raised"))
 
-	// The simulated cluster keeps its own account of the room that lay open. It looks at
-	// what is enforced, which lags behind what is written.
+	// The simulated cluster keeps its own account of the room that lay open.
 	got, want := sum(t, m, "headroom_exposure_total", "resource", "limits.memory"), cluster.Exposure("limits.memory")
 	require.Positive(t, want)
 	require.InEpsilon(t, want, got, 0.5)

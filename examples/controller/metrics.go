@@ -2,20 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
-	"github.com/vmquota/headroom/ledger"
 	"github.com/vmquota/headroom/ledger/applier"
-	"github.com/vmquota/headroom/ledger/configmap"
+	"github.com/vmquota/headroom/migration"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -25,11 +22,10 @@ type metrics struct {
 	registry *prometheus.Registry
 	now      func() time.Time
 
-	writes, conflicts, calls, ledgerErrors *prometheus.CounterVec
-	taken                                  *prometheus.CounterVec
-	refusals, resets, nudges, failures     prometheus.Counter
-	wait                                   prometheus.Histogram
-	leader                                 prometheus.Gauge
+	writes, conflicts, calls, taken *prometheus.CounterVec
+	refusals, nudges, failures      prometheus.Counter
+	wait                            prometheus.Histogram
+	leader                          prometheus.Gauge
 
 	mu          sync.Mutex
 	byNamespace map[string]*figures
@@ -58,15 +54,13 @@ func newMetrics(now func() time.Time) *metrics {
 		registry: prometheus.NewRegistry(),
 		now:      now,
 
-		writes:       counters("headroom_quota_writes_total", "Writes of ResourceQuotas: raised, lowered, restored, or recorded (annotations only).", "action"),
-		conflicts:    counters("headroom_conflicts_total", "Writes that the API server refused because the object had changed.", "resource"),
-		calls:        counters("headroom_api_writes_total", "Requests to the API server that write, by what they are about and the status code of the answer (0: none).", "resource", "verb", "code"),
-		ledgerErrors: counters("headroom_ledger_errors_total", "Reads and writes of the ledger that failed.", "reason"),
-		taken:        counters("headroom_taken_total", "What regular workloads took of the room that was there for live migrations.", "resource"),
-		refusals:     counter("headroom_quota_refusals_total", "Writes of ResourceQuotas that RBAC, a webhook or a policy refused."),
-		resets:       counter("headroom_quota_resets_total", "Raises that another writer has reset."),
-		nudges:       counter("headroom_nudges_total", "Migrations of which KubeVirt had to be woken although the quota had room."),
-		failures:     counter("headroom_reconcile_errors_total", "Looks at a namespace in which something failed, and was tried again."),
+		writes:    counters("headroom_quota_writes_total", "Updates of the status of ResourceQuotas: raised, lowered, restored (to spec.hard), or announced (an offer, for the guard).", "action"),
+		conflicts: counters("headroom_conflicts_total", "Writes that the API server refused because the object had changed.", "resource"),
+		calls:     counters("headroom_api_writes_total", "Requests to the API server that write, by what they are about and the status code of the answer (0: none).", "resource", "verb", "code"),
+		taken:     counters("headroom_taken_total", "What regular workloads took of the room that was there for live migrations.", "resource"),
+		refusals:  counter("headroom_quota_refusals_total", "Updates of the status of ResourceQuotas that RBAC, a webhook or a policy refused."),
+		nudges:    counter("headroom_nudges_total", "Migrations of which KubeVirt had to be woken although the quota had room."),
+		failures:  counter("headroom_reconcile_errors_total", "Reconciles of a namespace in which something failed, and was tried again."),
 		wait: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "headroom_blocked_seconds", Help: "For how long migrations were seen to be refused by quota until their target pod was charged.",
 			Buckets: []float64{.02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60, 300, 1000},
@@ -76,17 +70,12 @@ func newMetrics(now func() time.Time) *metrics {
 		byNamespace: map[string]*figures{},
 		exposure:    map[corev1.ResourceName]float64{},
 	}
-	m.registry.MustRegister(m.writes, m.conflicts, m.calls, m.ledgerErrors, m.taken, m.refusals, m.resets, m.nudges, m.failures, m.wait, m.leader,
+	m.registry.MustRegister(m.writes, m.conflicts, m.calls, m.taken, m.refusals, m.nudges, m.failures, m.wait, m.leader,
 		present{m}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
-	for _, action := range []applier.Action{applier.Raised, applier.Lowered, applier.Restored, applier.Recorded} {
+	for _, action := range []applier.Action{applier.Raised, applier.Lowered, applier.Restored, applier.Announced} {
 		m.writes.WithLabelValues(label(action))
 	}
-	for _, reason := range []string{"partial", "conflict", "too_large", "other"} {
-		m.ledgerErrors.WithLabelValues(reason)
-	}
-	for _, resource := range []string{"resourcequotas", "configmaps"} {
-		m.conflicts.WithLabelValues(resource)
-	}
+	m.conflicts.WithLabelValues("resourcequotas")
 	for _, name := range []corev1.ResourceName{corev1.ResourceLimitsCPU, corev1.ResourceLimitsMemory} {
 		m.taken.WithLabelValues(string(name))
 	}
@@ -101,9 +90,6 @@ func (m *metrics) Wrote(_, _ string, action applier.Action) {
 // Refused implements applier.Metrics.
 func (m *metrics) Refused(_, _ string) { m.refusals.Inc() }
 
-// Reset implements applier.Metrics.
-func (m *metrics) Reset(_, _ string) { m.resets.Inc() }
-
 // Taken implements applier.Metrics.
 func (m *metrics) Taken(_, _ string, amount corev1.ResourceList) {
 	for name, q := range amount {
@@ -115,8 +101,17 @@ func (m *metrics) nudged(context.Context, *kubevirtv1.VirtualMachineInstanceMigr
 	m.nudges.Inc()
 }
 
-// observed takes notice of what is in flight in namespace.
-func (m *metrics) observed(_ context.Context, namespace string, inFlight []quota.Migration) {
+// reconciled records what a reconcile has found and done.
+func (m *metrics) reconciled(_ context.Context, r migration.Report) {
+	m.observed(r.Namespace, r.InFlight)
+	m.applied(r.Namespace, r.Quotas, r.Result)
+	if r.Err != nil {
+		m.failures.Inc()
+	}
+}
+
+// observed records what is in flight in namespace.
+func (m *metrics) observed(namespace string, inFlight []quota.Migration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := m.byNamespace[namespace]
@@ -162,7 +157,7 @@ func (m *metrics) applied(namespace string, quotas []*corev1.ResourceQuota, resu
 		f.quotas[q.Name] = q
 		for _, rq := range quotas {
 			if rq.Name == q.Name {
-				open(f.open, rq, f.inFlight, q)
+				open(f.open, rq, q)
 			}
 		}
 	}
@@ -179,39 +174,4 @@ func (m *metrics) stop() {
 		m.add(f)
 	}
 	m.byNamespace = map[string]*figures{}
-}
-
-// countedLedger counts the errors of a ledger.
-type countedLedger struct {
-	ledger.Ledger
-	metrics *metrics
-}
-
-// Migrations implements ledger.Ledger.
-func (l *countedLedger) Migrations(ctx context.Context, namespace string) ([]quota.Migration, error) {
-	migrations, err := l.Ledger.Migrations(ctx, namespace)
-	l.count(err)
-	return migrations, err
-}
-
-// Replace implements ledger.Ledger.
-func (l *countedLedger) Replace(ctx context.Context, namespace string, migrations []quota.Migration) error {
-	err := l.Ledger.Replace(ctx, namespace, migrations)
-	l.count(err)
-	return err
-}
-
-func (l *countedLedger) count(err error) {
-	reason := "other"
-	switch {
-	case err == nil:
-		return
-	case errors.Is(err, ledger.ErrPartial):
-		reason = "partial"
-	case errors.Is(err, configmap.ErrTooLarge):
-		reason = "too_large"
-	case apierrors.IsConflict(err):
-		reason = "conflict"
-	}
-	l.metrics.ledgerErrors.WithLabelValues(reason).Inc()
 }

@@ -26,7 +26,7 @@ type options struct {
 	qps        float32
 	burst      int
 
-	namespace string // of the ledger and of the Lease
+	namespace string // of the Lease
 	identity  string
 
 	leaderElect                               bool
@@ -43,10 +43,9 @@ type options struct {
 	logFormat string
 	verbosity int
 
-	policy       quota.Policy
-	globalBudget corev1.ResourceList
-	disabled     bool
-	guard        bool
+	policy   quota.Policy
+	disabled bool
+	guard    bool
 }
 
 // parseOptions reads the flags in args, and what they leave out from the environment.
@@ -58,7 +57,7 @@ func parseOptions(args []string, getenv func(string) string) (options, error) {
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; empty: $KUBECONFIG, or the service account of the pod")
 	flags.Float32Var(&o.qps, "kube-api-qps", 50, "requests per second to the API server")
 	flags.IntVar(&o.burst, "kube-api-burst", 100, "requests to the API server in a burst")
-	flags.StringVar(&o.namespace, "namespace", "", "system namespace, of the ledger and the Lease; empty: $POD_NAMESPACE")
+	flags.StringVar(&o.namespace, "namespace", "", "namespace of the Lease; empty: $POD_NAMESPACE")
 
 	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one replica work at a time")
 	flags.StringVar(&o.leaseName, "leader-elect-resource-name", "headroom", "name of the Lease; a shard adds its number")
@@ -80,11 +79,9 @@ func parseOptions(args []string, getenv func(string) string) (options, error) {
 	flags.IntVarP(&o.verbosity, "v", "v", 2, "how much is logged; from 2 on, each write of a quota")
 
 	budget := flags.String("budget", "", "cap on the surge that is granted in each namespace, such as limits.memory=64Gi,limits.cpu=32; empty: none")
-	globalBudget := flags.String("global-budget", "", "cap on the surge that is granted in all namespaces of the shard together; empty: none")
-	flags.BoolVar(&o.policy.Eager, "eager", false, "make room also for migrations that KubeVirt has not tried to start")
-	flags.BoolVar(&o.policy.Strict, "strict", false, "usage above the static limits does not lift them")
-	flags.BoolVar(&o.guard, "guard", false, "publish what the admission policy of guard needs")
-	flags.BoolVar(&o.disabled, "disable-raises", false, "kill switch: raise nothing any more, and let what is raised end")
+	flags.BoolVar(&o.policy.Strict, "strict", false, "usage above the static limits does not lift the enforced ones")
+	flags.BoolVar(&o.guard, "guard", false, "announce offers for the admission policy of guard")
+	flags.BoolVar(&o.disabled, "disable-raises", false, "kill switch: write no quota any more; kube-controller-manager ends what is raised")
 
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
@@ -97,7 +94,6 @@ func parseOptions(args []string, getenv func(string) string) (options, error) {
 	}
 	var errs []error
 	o.policy.Budget = amounts("budget", *budget, &errs)
-	o.globalBudget = amounts("global-budget", *globalBudget, &errs)
 	if o.namespace == "" {
 		o.namespace = getenv("POD_NAMESPACE")
 	}

@@ -54,7 +54,7 @@ func TestBadOptions(t *testing.T) {
 		{[]string{"--shards=2", "--shard=2"}, pod, "--shard is 2, of --shards=2 the last is 1"},
 		{[]string{"--shards=0"}, pod, "--shards is 0"},
 		{[]string{"--budget=limits.memory"}, pod, `--budget: "limits.memory" is not like`},
-		{[]string{"--global-budget=limits.cpu=-1"}, pod, `--global-budget: "limits.cpu=-1" is not like`},
+		{[]string{"--budget=limits.cpu=-1"}, pod, `--budget: "limits.cpu=-1" is not like`},
 		{[]string{"--leader-elect-renew-deadline=20s"}, pod, "lease duration > renew deadline"},
 		{[]string{"--logging-format=xml"}, pod, `"xml", not text or json`},
 		{[]string{"--concurrent-namespaces=0"}, pod, "--concurrent-namespaces is 0"},

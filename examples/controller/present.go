@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -18,10 +19,10 @@ var (
 	inFlightDesc = prometheus.NewDesc("headroom_migrations", "Live migrations in flight, by state.", []string{"namespace", "state"}, nil)
 	oldestDesc   = prometheus.NewDesc("headroom_oldest_migration_seconds", "Age of the oldest live migration in flight.", []string{"namespace"}, nil)
 	deferredDesc = prometheus.NewDesc("headroom_deferred_migrations", "Live migrations that wait for room, by reason.", []string{"namespace", "quota", "reason"}, nil)
-	raisedDesc   = prometheus.NewDesc("headroom_raised", "By how much a limit is above the static one.", []string{"namespace", "quota", "resource"}, nil)
-	aboveDesc    = prometheus.NewDesc("headroom_taken", "Regular usage above static that came while the quota was raised.", []string{"namespace", "quota", "resource"}, nil)
-	troubleDesc  = prometheus.NewDesc("headroom_quota_trouble", "1 for a quota that is not as it should be: forbidden, unreadable, reset, or failed.", []string{"namespace", "quota", "reason"}, nil)
-	exposureDesc = prometheus.NewDesc("headroom_exposure_total", "Room that regular workloads could have taken of a raise, times the seconds that it lay open: limits beyond static or regular usage and beyond the surge of charged migrations.", []string{"resource"}, nil)
+	raisedDesc   = prometheus.NewDesc("headroom_raised", "By how much an enforced limit (status.hard) is above the static one (spec.hard).", []string{"namespace", "quota", "resource"}, nil)
+	aboveDesc    = prometheus.NewDesc("headroom_taken", "What regular workloads took of the room for migrations, as it is now.", []string{"namespace", "quota", "resource"}, nil)
+	troubleDesc  = prometheus.NewDesc("headroom_quota_trouble", "1 for a quota that cannot be written: forbidden, or failed.", []string{"namespace", "quota", "reason"}, nil)
+	exposureDesc = prometheus.NewDesc("headroom_exposure_total", "Room that regular workloads could have taken and should not, times the seconds that it lay open: enforced limits beyond what is used and what is available to them.", []string{"resource"}, nil)
 )
 
 // present shows what is, when it is scraped.
@@ -98,18 +99,10 @@ func (m *metrics) add(f *figures) {
 }
 
 // open adds to room what regular workloads could take of a raised quota and should not:
-// its limits beyond static, or beyond regular usage if that is more, and beyond what its
-// charged migrations charge twice.
-func open(room map[corev1.ResourceName]float64, rq *corev1.ResourceQuota, inFlight []quota.Migration, q applier.QuotaResult) {
-	var charged []quota.Migration
-	for _, migration := range quota.Under(rq, inFlight) {
-		if migration.State == quota.Charged {
-			charged = append(charged, migration)
-		}
-	}
-	rightly := quota.Effective(q.Static, charged, rq.Status.Used)
+// what its enforced limits leave beyond what they may have.
+func open(room map[corev1.ResourceName]float64, rq *corev1.ResourceQuota, q applier.QuotaResult) {
 	for name := range q.Static {
-		if extra := float(q.Hard, name) - float(rightly, name); extra > 0 {
+		if extra := float(q.Hard, name) - float(rq.Status.Used, name) - float(q.Decision.Available, name); extra > 0 {
 			room[name] += extra
 		}
 	}
@@ -121,3 +114,15 @@ func float(list corev1.ResourceList, name corev1.ResourceName) float64 {
 }
 
 func label[T ~string](value T) string { return strings.ToLower(string(value)) }
+
+// trouble says why a quota is not as it should be; empty: it is.
+func trouble(q applier.QuotaResult) string {
+	switch {
+	case errors.Is(q.Err, applier.ErrForbidden):
+		return "forbidden"
+	case q.Err != nil:
+		return "failed"
+	default:
+		return ""
+	}
+}

@@ -3,9 +3,6 @@ package main
 import (
 	"fmt"
 	"hash/fnv"
-
-	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/client-go/tools/cache"
 )
 
 // A shard is one part of the namespaces of a cluster. A namespace belongs to the shard
@@ -29,33 +26,4 @@ func (s shard) lease(name string) string {
 		return name
 	}
 	return fmt.Sprintf("%s-%d", name, s.index)
-}
-
-// slim returns a transform of an informer that keeps of the objects of other shards only
-// what they are called, so that caches share the memory of a cluster's objects between
-// the shards. Next makes something of the others; nil: nothing.
-func (s shard) slim(empty func() any, next cache.TransformFunc) cache.TransformFunc {
-	return func(object any) (any, error) {
-		accessor, err := meta.Accessor(object)
-		if err != nil {
-			return object, nil //nolint:nilerr // it is a tombstone
-		}
-		accessor.SetManagedFields(nil)
-		if !s.has(accessor.GetNamespace()) {
-			stub := empty()
-			name, err := meta.Accessor(stub)
-			if err != nil {
-				return nil, err
-			}
-			name.SetNamespace(accessor.GetNamespace())
-			name.SetName(accessor.GetName())
-			name.SetUID(accessor.GetUID())
-			name.SetResourceVersion(accessor.GetResourceVersion())
-			return stub, nil
-		}
-		if next == nil {
-			return object, nil
-		}
-		return next(object)
-	}
 }

@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -26,16 +29,22 @@ import (
 	"github.com/vmquota/headroom/fake/recording"
 )
 
+var (
+	vmims = kubevirtv1.SchemeGroupVersion.WithResource("virtualmachineinstancemigrations")
+	vmis  = kubevirtv1.SchemeGroupVersion.WithResource("virtualmachineinstances")
+)
+
 // A world is client-go's fake API server with watches, in which a recording is played. It
-// notes which calls are made. It knows no conflicts: those are the matter of other tests.
+// notes which calls are made.
 type world struct {
 	t        *testing.T
 	client   *clientset.Clientset
 	kubeVirt *fake.FakeDynamicClient
 	left     []recording.Event
 
-	mu    sync.Mutex
-	calls map[string]bool // verb, group and resource, such as "update /resourcequotas"
+	mu      sync.Mutex
+	calls   map[string]bool // verb, group and resource, such as "update /resourcequotas/status"
+	version int             // of the last quota that was written
 }
 
 func newWorld(t *testing.T, name string) *world {
@@ -62,6 +71,7 @@ func newWorld(t *testing.T, name string) *world {
 		note(action)
 		return false, nil, nil
 	}
+	w.client.PrependReactor("update", "resourcequotas", w.updateQuota)
 	w.client.PrependReactor("*", "*", react)
 	w.kubeVirt.PrependReactor("*", "*", react)
 	noteWatch := func(action clienttesting.Action) (bool, watch.Interface, error) {
@@ -79,8 +89,8 @@ func (w *world) called() []string {
 	return slices.Sorted(maps.Keys(w.calls))
 }
 
-// play plays the recording up to a moment, without the raise that is in it: of a quota,
-// the limits count only as they are at first, or as stand by the time.
+// play plays the recording up to a moment, without the raise that is in it: of a quota, the
+// static limits are those that it has at first.
 func (w *world) play(until time.Duration) {
 	w.t.Helper()
 	for len(w.left) > 0 && w.left[0].At <= until {
@@ -101,16 +111,40 @@ func (w *world) play(until time.Duration) {
 	}
 }
 
+// playQuota plays what quota admission and kube-controller-manager did: the one raises what
+// is used, and the other lowers it and copies spec.hard to status.hard.
 func (w *world) playQuota(recorded *corev1.ResourceQuota) {
-	quotas := corev1.SchemeGroupVersion.WithResource("resourcequotas")
 	rq := recorded.DeepCopy()
+	rq.Status.Hard = rq.Spec.Hard.DeepCopy()
 	if memory := rq.Spec.Hard[corev1.ResourceLimitsMemory]; memory.String() == "5547429376" {
 		live := w.quota(rq.Namespace)
+		before, now := live.Status.Used[corev1.ResourceLimitsMemory], rq.Status.Used[corev1.ResourceLimitsMemory]
 		live.Status.Used = rq.Status.Used
+		if now.Cmp(before) < 0 {
+			live.Status.Hard = live.Spec.Hard.DeepCopy()
+		}
 		rq = live
 	}
-	rq.Status.Hard = rq.Spec.Hard.DeepCopy()
-	w.store(w.client.Tracker(), quotas, rq, watch.Modified)
+	rq.ResourceVersion = w.nextVersion()
+	w.store(w.client.Tracker(), corev1.SchemeGroupVersion.WithResource("resourcequotas"), rq, watch.Modified)
+}
+
+// updateQuota does what the fake API server does not: it compares the version of a quota,
+// and gives it a new one.
+func (w *world) updateQuota(action clienttesting.Action) (bool, runtime.Object, error) {
+	rq := action.(clienttesting.UpdateAction).GetObject().(*corev1.ResourceQuota)
+	if rq.ResourceVersion != w.quota(rq.Namespace).ResourceVersion {
+		return true, nil, apierrors.NewConflict(corev1.Resource("resourcequotas"), rq.Name, errors.New("it was changed"))
+	}
+	rq.ResourceVersion = w.nextVersion()
+	return false, nil, nil
+}
+
+func (w *world) nextVersion() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.version++
+	return strconv.Itoa(1_000_000 + w.version)
 }
 
 // quota is the only one of the recording, as it is now.

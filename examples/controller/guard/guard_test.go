@@ -2,7 +2,9 @@ package guard
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,9 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/meta/testrestmapper"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -31,8 +37,8 @@ const (
 	tenant         = "system:serviceaccount:tenant:default"
 )
 
-// A judge is the API server's admission plugin for policies with ours in it, and the
-// quotas of two namespaces: in one of them the guard is on.
+// A judge is the API server's admission plugin for policies, with the guard in it. The guard
+// is on in the namespace tenant, and off in the namespace other.
 type judge struct {
 	t      *testing.T
 	plugin *validating.Plugin
@@ -74,24 +80,51 @@ func newJudge(t *testing.T, quotas ...*corev1.ResourceQuota) *judge {
 	return &judge{t: t, plugin: plugin}
 }
 
-// create asks for a pod, as the API server does when one is created.
-func (j *judge) create(who string, pod *corev1.Pod) error {
+// A request is what the API server asks the plugin about.
+type request struct {
+	user        string
+	operation   admission.Operation
+	object, old runtime.Object
+	subresource string
+}
+
+func create(user string, object runtime.Object) request {
+	return request{user: user, operation: admission.Create, object: object}
+}
+
+func update(user string, old, object runtime.Object) request {
+	return request{user: user, operation: admission.Update, old: old, object: object}
+}
+
+func (j *judge) ask(r request) error {
 	j.t.Helper()
-	gvk, gvr := corev1.SchemeGroupVersion.WithKind("Pod"), corev1.SchemeGroupVersion.WithResource("pods")
-	attributes := admission.NewAttributesRecord(pod, nil, gvk, pod.Namespace, pod.Name, gvr, "", admission.Create, &metav1.CreateOptions{}, false, &user.DefaultInfo{Name: who})
+	resources := map[string]string{"Pod": "pods", "PersistentVolumeClaim": "persistentvolumeclaims", "ResourceClaim": "resourceclaims", "ConfigMap": "configmaps"}
+	kinds, _, err := scheme.Scheme.ObjectKinds(r.object)
+	require.NoError(j.t, err)
+	object, err := meta.Accessor(r.object)
+	require.NoError(j.t, err)
+	var options runtime.Object = &metav1.CreateOptions{}
+	if r.operation == admission.Update {
+		options = &metav1.UpdateOptions{}
+	}
+	gvr := kinds[0].GroupVersion().WithResource(resources[kinds[0].Kind])
+	attributes := admission.NewAttributesRecord(r.object, r.old, kinds[0], object.GetNamespace(), object.GetName(), gvr, r.subresource,
+		r.operation, options, false, &user.DefaultInfo{Name: r.user})
 	return j.plugin.Validate(context.Background(), attributes, admission.NewObjectInterfacesFromScheme(scheme.Scheme))
 }
 
-func (j *judge) requireAllowed(who string, pod *corev1.Pod) {
+func (j *judge) requireAllowed(r request) {
 	j.t.Helper()
-	require.NoError(j.t, j.create(who, pod))
+	require.NoError(j.t, j.ask(r))
 }
 
-func (j *judge) requireRefused(who string, pod *corev1.Pod, says string) {
+func (j *judge) requireRefused(r request) {
 	j.t.Helper()
-	err := j.create(who, pod)
+	err := j.ask(r)
+	require.True(j.t, apierrors.IsForbidden(err), "%v", err)
 	require.ErrorContains(j.t, err, "ValidatingAdmissionPolicy 'headroom-guard'")
-	require.ErrorContains(j.t, err, says)
+	require.ErrorContains(j.t, err, "ResourceQuota q has room for a live migration at the moment, and for nothing else: try again in a moment")
+	require.NotContains(j.t, err.Error(), "exceeded quota", "KubeVirt would take it for a refusal by quota")
 }
 
 // list reads "limits.cpu=2 limits.memory=4Gi".
@@ -104,201 +137,183 @@ func list(text string) corev1.ResourceList {
 	return l
 }
 
-// raised is a quota with these static limits and this usage, raised to hard, of which
-// regular pods may use as much as most says.
-func raised(namespace, static, hard, most, used string) *corev1.ResourceQuota {
-	rq := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: list(static)}}
-	if rq = applier.WithLimits(rq, list(static), list(hard)); rq.Annotations == nil {
-		rq.Annotations = map[string]string{}
+// offer returns a quota with an open offer, and these static and enforced limits.
+func offer(static, enforced string) *corev1.ResourceQuota {
+	return &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "tenant", Name: "q", Annotations: map[string]string{applier.OfferAnnotation: "m"}},
+		Spec:       corev1.ResourceQuotaSpec{Hard: list(static)},
+		Status:     corev1.ResourceQuotaStatus{Hard: list(enforced), Used: list(static)},
 	}
-	var parts []string
-	for _, part := range strings.Fields(most) {
-		name, amount, _ := strings.Cut(part, "=")
-		parts = append(parts, `"`+name+`":"`+amount+`"`)
+}
+
+// open is a quota that regular pods have used up, with room for one migration.
+func open() *corev1.ResourceQuota { return offer("limits.cpu=4", "limits.cpu=5") }
+
+func named(labels map[string]string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: "tenant", Name: "o", Labels: labels}
+}
+
+func pod(labels map[string]string) *corev1.Pod {
+	container := corev1.Container{Name: "c", Resources: corev1.ResourceRequirements{Limits: list("cpu=1")}}
+	return &corev1.Pod{ObjectMeta: named(labels), Spec: corev1.PodSpec{Containers: []corev1.Container{container}}}
+}
+
+func volume(labels map[string]string, storage string) *corev1.PersistentVolumeClaim {
+	return &corev1.PersistentVolumeClaim{
+		ObjectMeta: named(labels),
+		Spec:       corev1.PersistentVolumeClaimSpec{Resources: corev1.VolumeResourceRequirements{Requests: list("storage=" + storage)}},
 	}
-	rq.Annotations[applier.GuardAnnotation] = "{" + strings.Join(parts, ",") + "}"
-	rq.Status = corev1.ResourceQuotaStatus{Hard: list(hard), Used: list(used)}
-	return rq
 }
 
-// pod has containers with these limits, which are its requests too.
-func pod(limits ...string) *corev1.Pod {
-	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant", Name: "p"}}
-	for _, l := range limits {
-		p.Spec.Containers = append(p.Spec.Containers, container(l))
-	}
-	return p
+// What KubeVirt creates for a migration.
+var (
+	target     = map[string]string{"kubevirt.io": "virt-launcher", "kubevirt.io/migrationJobUID": "u"}
+	attachment = map[string]string{"kubevirt.io": "hotplug-disk", "kubevirt.io/migrationJobUID": "u"}
+	state      = map[string]string{"kubevirt.io/migrationName": "m"}
+)
+
+// While an offer is open, whatever quota may charge is refused.
+func TestRegular(t *testing.T) {
+	j := newJudge(t, open())
+	j.requireRefused(create(tenant, pod(nil)))
+	j.requireRefused(create(tenant, volume(nil, "1Gi")))
+	j.requireRefused(create(tenant, &resourcev1.ResourceClaim{ObjectMeta: named(nil)}))
+	j.requireRefused(update(tenant, volume(nil, "1Gi"), volume(nil, "2Gi")))
+	resize := update(tenant, pod(nil), pod(nil))
+	resize.subresource = "resize"
+	j.requireRefused(resize)
 }
 
-func container(limits string) corev1.Container {
-	return corev1.Container{Name: "c", Resources: corev1.ResourceRequirements{Limits: list(limits), Requests: list(limits)}}
+// What quota does not charge passes: labels and status of a pod, and a claim that is bound,
+// or that goes.
+func TestUncharged(t *testing.T) {
+	j := newJudge(t, open())
+	j.requireAllowed(create(tenant, &corev1.ConfigMap{ObjectMeta: named(nil)}))
+	j.requireAllowed(update(tenant, pod(nil), pod(target)))
+	status := update(tenant, pod(nil), pod(nil))
+	status.subresource = "status"
+	j.requireAllowed(status)
+
+	bound := volume(nil, "1Gi")
+	bound.Spec.VolumeName = "pv"
+	j.requireAllowed(update(tenant, volume(nil, "1Gi"), bound))
+	gone := bound.DeepCopy()
+	gone.Finalizers = nil
+	bound.Finalizers = []string{"kubernetes.io/pvc-protection"}
+	j.requireAllowed(update(tenant, bound, gone))
+
+	// A quota may have a class of volumes as its scope.
+	gold := "gold"
+	modified := gone.DeepCopy()
+	modified.Spec.VolumeAttributesClassName = &gold
+	j.requireRefused(update(tenant, gone, modified))
 }
 
-// full is a quota that regular pods have used up, with room for one migration.
-func full() *corev1.ResourceQuota {
-	return raised("tenant", "limits.cpu=4", "limits.cpu=5", "limits.cpu=4", "limits.cpu=4")
-}
-
-func TestThief(t *testing.T) {
-	j := newJudge(t, full())
-	j.requireRefused(tenant, pod("cpu=10m"), "ResourceQuota q is raised for live migrations only: limits.cpu used 4, requested 0.01, regular pods may bring it to 4")
-	j.requireAllowed(tenant, pod("memory=1Gi")) // which this quota does not limit
-	j.requireAllowed(tenant, pod(""))
-}
-
-// Who creates a pod, and what for, has to be right.
+// Who creates an object, and what for, has to be right.
 func TestWho(t *testing.T) {
-	j := newJudge(t, full())
-	labelled := func(labels map[string]string) *corev1.Pod {
-		p := pod("cpu=1")
-		p.Labels = labels
-		return p
+	j := newJudge(t, open())
+	j.requireAllowed(create(virtController, pod(target)))
+	j.requireAllowed(create(virtController, pod(attachment)))
+	j.requireAllowed(create(virtController, volume(state, "10Mi")))
+
+	for _, labels := range []map[string]string{nil, {"kubevirt.io": "virt-launcher"}, {"kubevirt.io": "hotplug-disk"}, state} {
+		j.requireRefused(create(virtController, pod(labels)))
 	}
-	target := map[string]string{"kubevirt.io": "virt-launcher", "kubevirt.io/migrationJobUID": "u"}
-	attachment := map[string]string{"kubevirt.io": "hotplug-disk"}
-	j.requireAllowed(virtController, labelled(target))
-	j.requireAllowed(virtController, labelled(attachment))
-	j.requireRefused(virtController, labelled(map[string]string{"kubevirt.io": "virt-launcher"}), "limits.cpu used 4")
-	j.requireRefused(virtController, labelled(nil), "limits.cpu used 4")
+	for _, labels := range []map[string]string{nil, {"persistent-state-for": "vm"}, target} {
+		j.requireRefused(create(virtController, volume(labels, "10Mi")))
+	}
+	j.requireRefused(update(virtController, volume(state, "10Mi"), volume(state, "20Mi")))
 	for _, forger := range []string{tenant, "system:admin", "kubevirt-controller", "system:serviceaccount:tenant:kubevirt-controller"} {
-		j.requireRefused(forger, labelled(target), "limits.cpu used 4")
-		j.requireRefused(forger, labelled(attachment), "limits.cpu used 4")
+		j.requireRefused(create(forger, pod(target)))
+		j.requireRefused(create(forger, pod(attachment)))
+		j.requireRefused(create(forger, volume(state, "10Mi")))
 	}
 }
 
-// Where no quota is raised, or the guard is off, everything passes.
-func TestOff(t *testing.T) {
-	plain := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant", Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: list("limits.cpu=4")}}
-	plain.Status = corev1.ResourceQuotaStatus{Hard: list("limits.cpu=4"), Used: list("limits.cpu=4")}
-	newJudge(t, plain).requireAllowed(tenant, pod("cpu=1"))
-	newJudge(t).requireAllowed(tenant, pod("cpu=1"))
-
-	other := full()
-	other.Namespace = "other"
-	elsewhere := pod("cpu=1")
-	elsewhere.Namespace = "other"
-	newJudge(t, other).requireAllowed(tenant, elsewhere)
-
-	scoped := full()
-	scoped.Spec.Scopes = []corev1.ResourceQuotaScope{corev1.ResourceQuotaScopeNotTerminating}
-	newJudge(t, scoped).requireAllowed(tenant, pod("cpu=1"))
-}
-
-// What a pod needs is what quota charges for it.
-func TestFootprint(t *testing.T) {
-	always := corev1.ContainerRestartPolicyAlways
-	for name, test := range map[string]struct {
-		free  string // of limits.cpu, or of what the name says
-		fits  func(p *corev1.Pod)
-		large func(p *corev1.Pod)
-	}{
-		"containers": {
-			free: "limits.cpu=300m",
-			fits: func(p *corev1.Pod) {
-				p.Spec.Containers = []corev1.Container{container("cpu=100m"), container("cpu=200m")}
-			},
-			large: func(p *corev1.Pod) {
-				p.Spec.Containers = []corev1.Container{container("cpu=100m"), container("cpu=201m")}
-			},
-		},
-		"init containers": {
-			free: "limits.cpu=300m",
-			fits: func(p *corev1.Pod) {
-				p.Spec.Containers, p.Spec.InitContainers = []corev1.Container{container("cpu=100m")}, []corev1.Container{container("cpu=300m"), container("cpu=300m")}
-			},
-			large: func(p *corev1.Pod) {
-				p.Spec.Containers, p.Spec.InitContainers = []corev1.Container{container("cpu=100m")}, []corev1.Container{container("cpu=300m"), container("cpu=301m")}
-			},
-		},
-		"sidecars": {
-			free: "limits.cpu=300m",
-			fits: func(p *corev1.Pod) {
-				p.Spec.Containers, p.Spec.InitContainers = []corev1.Container{container("cpu=100m")}, []corev1.Container{container("cpu=200m")}
-				p.Spec.InitContainers[0].RestartPolicy = &always
-			},
-			large: func(p *corev1.Pod) {
-				p.Spec.Containers, p.Spec.InitContainers = []corev1.Container{container("cpu=101m")}, []corev1.Container{container("cpu=200m")}
-				p.Spec.InitContainers[0].RestartPolicy = &always
-			},
-		},
-		"an init container after a sidecar": {
-			free: "limits.cpu=300m",
-			fits: func(p *corev1.Pod) {
-				p.Spec.Containers, p.Spec.InitContainers = []corev1.Container{container("")}, []corev1.Container{container("cpu=200m"), container("cpu=100m")}
-				p.Spec.InitContainers[0].RestartPolicy = &always
-			},
-			large: func(p *corev1.Pod) {
-				p.Spec.Containers, p.Spec.InitContainers = []corev1.Container{container("")}, []corev1.Container{container("cpu=200m"), container("cpu=101m")}
-				p.Spec.InitContainers[0].RestartPolicy = &always
-			},
-		},
-		"overhead": {
-			free: "limits.cpu=300m",
-			fits: func(p *corev1.Pod) {
-				p.Spec.Containers, p.Spec.Overhead = []corev1.Container{container("cpu=200m")}, list("cpu=100m")
-			},
-			large: func(p *corev1.Pod) {
-				p.Spec.Containers, p.Spec.Overhead = []corev1.Container{container("cpu=201m")}, list("cpu=100m")
-			},
-		},
-		"pod-level resources": {
-			free: "limits.cpu=300m",
-			fits: func(p *corev1.Pod) {
-				p.Spec.Containers = []corev1.Container{container("cpu=500m")}
-				p.Spec.Resources = &corev1.ResourceRequirements{Limits: list("cpu=300m")}
-			},
-			large: func(p *corev1.Pod) {
-				p.Spec.Containers = []corev1.Container{container("cpu=100m")}
-				p.Spec.Resources = &corev1.ResourceRequirements{Limits: list("cpu=301m")}
-			},
-		},
-		"memory limits": {
-			free:  "limits.memory=1267028Ki",
-			fits:  func(p *corev1.Pod) { p.Spec.Containers = []corev1.Container{container("memory=1297436672")} },
-			large: func(p *corev1.Pod) { p.Spec.Containers = []corev1.Container{container("memory=1297436673")} },
-		},
-		"cpu requests": {
-			free:  "requests.cpu=1",
-			fits:  func(p *corev1.Pod) { p.Spec.Containers = []corev1.Container{container("cpu=1")} },
-			large: func(p *corev1.Pod) { p.Spec.Containers = []corev1.Container{container("cpu=1001m")} },
-		},
-		"memory requests": {
-			free:  "requests.memory=1Gi",
-			fits:  func(p *corev1.Pod) { p.Spec.Containers = []corev1.Container{container("memory=1Gi")} },
-			large: func(p *corev1.Pod) { p.Spec.Containers = []corev1.Container{container("memory=1073741825")} },
-		},
-		"requests by their short names": {
-			free:  "cpu=1 memory=1Gi",
-			fits:  func(p *corev1.Pod) { p.Spec.Containers = []corev1.Container{container("cpu=1 memory=1Gi")} },
-			large: func(p *corev1.Pod) { p.Spec.Containers = []corev1.Container{container("cpu=1 memory=1025Mi")} },
-		},
+// An offer is open if the quota says so, and its enforced limit is above the static one.
+func TestOffer(t *testing.T) {
+	for static, enforced := range map[string]string{
+		"limits.cpu=4":                      "limits.cpu=4001m",
+		"limits.memory=4Gi":                 "limits.memory=4294967297",
+		"limits.memory=1Gi":                 "limits.memory=1100M",
+		"limits.cpu=0":                      "limits.cpu=1m",
+		"limits.cpu=4 limits.memory=1Gi":    "limits.cpu=4 limits.memory=2Gi",
+		"pods=9 requests.nvidia.com/gpu=1":  "pods=9 requests.nvidia.com/gpu=2",
+		"limits.memory=5 limits.cpu=2":      "limits.memory=4 limits.cpu=3",
+		"limits.memory=1e30":                "limits.memory=2e30",
+		"requests.storage=1Gi limits.cpu=2": "requests.storage=2Gi",
 	} {
-		t.Run(name, func(t *testing.T) {
-			j := newJudge(t, raised("tenant", test.free, test.free, test.free, ""))
-			fits, large := pod(), pod()
-			test.fits(fits)
-			j.requireAllowed(tenant, fits)
-			test.large(large)
-			j.requireRefused(tenant, large, "is raised for live migrations only")
+		t.Run(enforced, func(t *testing.T) {
+			newJudge(t, offer(static, enforced)).requireRefused(create(tenant, pod(nil)))
 		})
 	}
-	j := newJudge(t, raised("tenant", "pods=2", "pods=4", "pods=2", "pods=2"))
-	j.requireRefused(tenant, pod(""), "pods used 2, requested 1, regular pods may bring it to 2")
-	newJudge(t, raised("tenant", "pods=2", "pods=4", "pods=3", "pods=2")).requireAllowed(tenant, pod(""))
-	j = newJudge(t, raised("tenant", "count/pods=2", "count/pods=4", "count/pods=2", "count/pods=2"))
-	j.requireRefused(tenant, pod(""), "count/pods used 2")
+
+	// Crashed: kube-controller-manager has set the limits back, and nobody removes the
+	// annotation.
+	for name, static := range map[string]string{
+		"equal":                          "limits.cpu=4 limits.memory=1Gi",
+		"written differently":            "limits.cpu=4000m limits.memory=1024Mi",
+		"a raised static limit":          "limits.cpu=5 limits.memory=2Gi",
+		"a key that is static no more":   "limits.cpu=4",
+		"a key that nobody enforces yet": "limits.cpu=4 limits.memory=1Gi pods=1",
+		"none at all":                    "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			newJudge(t, offer(static, "limits.cpu=4 limits.memory=1Gi")).requireAllowed(create(tenant, pod(nil)))
+		})
+	}
+	newJudge(t, offer("limits.cpu=4", "")).requireAllowed(create(tenant, pod(nil)))
+
+	charged := open() // room that is in use, and nothing is waited for
+	charged.Annotations = map[string]string{"headroom.vmquota.io/disabled": "true"}
+	newJudge(t, charged).requireAllowed(create(tenant, pod(nil)))
+	charged.Annotations = nil
+	newJudge(t, charged).requireAllowed(create(tenant, pod(nil)))
+	newJudge(t).requireAllowed(create(tenant, pod(nil)))
 }
 
-// What cannot be judged is refused, and let through where the overlay says so.
-func TestFailurePolicy(t *testing.T) {
-	broken := full()
-	broken.Annotations[applier.GuardAnnotation] = `{"limits.cpu":"many"}`
-	require.Error(t, newJudge(t, broken).create(tenant, pod("cpu=1")))
-	for overlay, policy := range map[string]string{"fail-open": "Ignore", "fail-closed": "Fail"} {
-		data, err := os.ReadFile(overlay + "/kustomization.yaml")
-		require.NoError(t, err)
-		require.Contains(t, string(data), "path: /spec/failurePolicy\n      value: "+policy)
+// One open quota of several is enough, whatever its scopes. Those of other namespaces do
+// not count.
+func TestQuotas(t *testing.T) {
+	closed := offer("limits.cpu=4", "limits.cpu=4")
+	closed.Name = "closed"
+	scoped := open()
+	scoped.Spec.Scopes = []corev1.ResourceQuotaScope{corev1.ResourceQuotaScopeTerminating}
+	newJudge(t, closed, scoped).requireRefused(create(tenant, pod(nil)))
+
+	elsewhere := open()
+	elsewhere.Namespace = "other"
+	j := newJudge(t, closed, elsewhere)
+	j.requireAllowed(create(tenant, pod(nil)))
+	unguarded := pod(nil)
+	unguarded.Namespace = "other"
+	j.requireAllowed(create(tenant, unguarded))
+}
+
+// A quota of many names is judged within the API server's limits of cost.
+func TestCost(t *testing.T) {
+	limits := make([]string, 1000)
+	for i := range limits {
+		limits[i] = fmt.Sprintf("count/%s%d.example.com=1", strings.Repeat("x", 40), i)
 	}
+	static := strings.Join(limits, " ")
+	newJudge(t, offer("zzz="+"4 "+static, "zzz="+"5 "+static)).requireRefused(create(tenant, pod(nil)))
+	newJudge(t, offer(static, static)).requireAllowed(create(tenant, pod(nil)))
+}
+
+// Each overlay says what its name says. The test of the proof applies them.
+func TestOverlays(t *testing.T) {
+	for overlay, policy := range map[string]string{"fail-open": "Ignore", "fail-closed": "Fail"} {
+		require.Contains(t, read(t, overlay), "path: /spec/failurePolicy\n      value: "+policy)
+		require.Contains(t, read(t, overlay+"-all"), "resources:\n- ../"+overlay+"\ncomponents:\n- ../all-namespaces\n")
+	}
+}
+
+func read(t *testing.T, folder string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(folder, "kustomization.yaml"))
+	require.NoError(t, err)
+	return string(data)
 }
 
 // A nobody is an authorizer that allows nothing: the policy asks it nothing.

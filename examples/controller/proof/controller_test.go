@@ -46,14 +46,12 @@ func TestFailOver(t *testing.T) {
 	s.migrate(0, sim.Hang)
 	s.await(0, kubevirtv1.MigrationRunning)
 	s.raised()
-	during := s.bytes(t)
 
 	leader.kill()
 	killed := time.Now()
 	s.migrate(1, "")
 	s.refused(1)
 	require.False(t, other.leads(t))
-	require.Equal(t, during, s.bytes(t), "nobody has lowered what is in use")
 	eventually(t, func(c *assert.CollectT) { require.True(c, other.leads(c)) })
 	t.Log("the other replica leads after", time.Since(killed).Round(time.Millisecond))
 	s.await(1, kubevirtv1.MigrationSucceeded)
@@ -73,6 +71,19 @@ func TestFailOver(t *testing.T) {
 	requireAllowed(t, leader, other, back)
 }
 
+// Headroom is gone for good while a quota is raised, and nothing of it is left.
+func TestNothingIsLeft(t *testing.T) {
+	r := newReplica(t, "replica")
+	s := newScene(t, 1)
+	s.migrate(0, sim.Hang)
+	s.await(0, kubevirtv1.MigrationRunning)
+	s.raised()
+	r.kill()
+	s.release(0)
+	s.await(0, kubevirtv1.MigrationSucceeded)
+	s.settled()
+}
+
 // What the README promises about metrics is there, and moves with a drain.
 func TestMetricsOfADrain(t *testing.T) {
 	leader, other := pair(t)
@@ -80,9 +91,12 @@ func TestMetricsOfADrain(t *testing.T) {
 	s := newScene(t, machines)
 	before := leader.scrape(t)
 	require.Zero(t, before.family("headroom_migrations"))
+	s.disable(true) // so that they are refused: room may come before KubeVirt's first try
 	for i := range machines {
 		s.migrate(i, sim.Hang)
 	}
+	s.refused(0)
+	s.disable(false)
 	seen := map[string]bool{}
 	note := func() scrape {
 		now := leader.scrape(t)
@@ -113,8 +127,7 @@ func TestMetricsOfADrain(t *testing.T) {
 	})
 	moved := func(series string) float64 { return after[series] - before[series] }
 	require.Positive(t, moved(`headroom_quota_writes_total{action="raised"}`))
-	require.Positive(t, moved(`headroom_quota_writes_total{action="restored"}`))
-	// A migration that is admitted at once, into room made for another, was not seen to wait.
+	// A migration that has to wait for KubeVirt's parallel ones was not refused.
 	require.Positive(t, moved("headroom_blocked_seconds_count"))
 	require.LessOrEqual(t, moved("headroom_blocked_seconds_count"), float64(machines))
 	require.Positive(t, after.family("headroom_exposure_total")-before.family("headroom_exposure_total"))
@@ -128,7 +141,7 @@ func TestMetricsOfADrain(t *testing.T) {
 	for _, name := range promised(t) {
 		require.True(t, seen[name] || slices.Contains(absent, name), "%s is not there", name)
 	}
-	for _, name := range []string{"headroom_quota_refusals_total", "headroom_quota_resets_total", "headroom_reconcile_errors_total"} {
+	for _, name := range []string{"headroom_quota_refusals_total", "headroom_reconcile_errors_total"} {
 		require.Zero(t, after[name], name)
 	}
 	idle := other.scrape(t)

@@ -63,7 +63,8 @@ func (i *installer) HandleWarningHeaderWithContext(_ context.Context, code int, 
 	}
 }
 
-// apply applies object. Fields that the API server does not know are errors.
+// apply applies object, also where kubectl owns fields of it. Fields that the API server does
+// not know are errors.
 func (i *installer) apply(ctx context.Context, object *unstructured.Unstructured) error {
 	kind := object.GroupVersionKind()
 	mapping, err := i.mapper.RESTMapping(kind.GroupKind(), kind.Version)
@@ -74,8 +75,9 @@ func (i *installer) apply(ctx context.Context, object *unstructured.Unstructured
 	if err != nil {
 		return err
 	}
+	force := true
 	_, err = i.client.Resource(mapping.Resource).Namespace(object.GetNamespace()).Patch(ctx, object.GetName(), types.ApplyPatchType, data,
-		metav1.PatchOptions{FieldManager: "proof", FieldValidation: metav1.FieldValidationStrict})
+		metav1.PatchOptions{FieldManager: "proof", FieldValidation: metav1.FieldValidationStrict, Force: &force})
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", kind.Kind, object.GetName(), err)
 	}

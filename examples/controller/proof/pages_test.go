@@ -41,7 +41,10 @@ func commands(t *testing.T, page string) (all []string) {
 func TestCommandsOfThePages(t *testing.T) {
 	pair(t)
 	s := newScene(t, 1)
+	s.disable(true) // so that there is an event of a refusal
 	s.migrate(0, sim.Hang)
+	s.refused(0)
+	s.disable(false)
 	s.await(0, kubevirtv1.MigrationRunning)
 	s.raised()
 	bin := t.TempDir()

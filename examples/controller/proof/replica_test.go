@@ -202,7 +202,8 @@ func pair(t *testing.T) (leader, other *replica) {
 }
 
 // requireAllowed expects that nothing was refused to the controller: no write, as the API
-// server's audit log says, and no read, as the replicas say. They are ended.
+// server's audit log says, and no read, as the replicas say. Of quotas it has written the
+// status only. The replicas are ended.
 func requireAllowed(t *testing.T, replicas ...*replica) {
 	t.Helper()
 	writes := 0
@@ -215,6 +216,9 @@ func requireAllowed(t *testing.T, replicas ...*replica) {
 		writes++
 		require.NotEqualValues(t, http.StatusForbidden, event.Code, "%+v", event)
 		require.NotEqualValues(t, http.StatusUnauthorized, event.Code, "%+v", event)
+		if event.Resource == "resourcequotas" {
+			require.Equal(t, "status", event.Subresource, "%+v", event)
+		}
 	}
 	require.Positive(t, writes)
 	for _, r := range replicas {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/vmquota/headroom/examples/testbed/sim"
 	"github.com/vmquota/headroom/examples/testbed/virt"
-	"github.com/vmquota/headroom/ledger/configmap"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -28,7 +27,7 @@ type scene struct {
 	namespace string
 	vmis      virt.Client[kubevirtv1.VirtualMachineInstance]
 	vmims     virt.Client[kubevirtv1.VirtualMachineInstanceMigration]
-	static    string // the quota's spec and annotations, as bytes
+	static    string // spec, enforced limits and annotations of the quota, as bytes
 	hard      corev1.ResourceList
 }
 
@@ -98,9 +97,10 @@ func (s *scene) bytes(t require.TestingT) string {
 	var rq struct {
 		Metadata struct{ Annotations json.RawMessage }
 		Spec     json.RawMessage
+		Status   struct{ Hard json.RawMessage }
 	}
 	require.NoError(t, json.Unmarshal(data, &rq))
-	return string(rq.Spec) + string(rq.Metadata.Annotations)
+	return string(rq.Spec) + string(rq.Status.Hard) + string(rq.Metadata.Annotations)
 }
 
 func (s *scene) patchQuota(patch string) {
@@ -119,7 +119,7 @@ func (s *scene) disable(off bool) {
 	s.patchQuota(`{"metadata":{"annotations":{"headroom.vmquota.io/disabled":` + value + `}}}`)
 }
 
-// raised waits until the limits are above the static ones.
+// raised waits until the enforced limits are above the static ones.
 func (s *scene) raised() {
 	s.t.Helper()
 	s.eventually(func(c *assert.CollectT) {
@@ -170,14 +170,10 @@ func (s *scene) refused(i int) {
 	})
 }
 
-// settled waits until the quota is static, byte for byte, and the ledger has nothing about
-// the namespace.
+// settled waits until the quota is as it was before, byte for byte.
 func (s *scene) settled() {
 	s.t.Helper()
 	s.eventually(func(c *assert.CollectT) {
 		require.Equal(c, s.static, s.bytes(c))
-		list, err := admin.CoreV1().ConfigMaps(system).List(s.t.Context(), metav1.ListOptions{LabelSelector: configmap.Label + "=" + s.namespace})
-		require.NoError(c, err)
-		require.Empty(c, list.Items)
 	})
 }

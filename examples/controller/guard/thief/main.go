@@ -1,17 +1,18 @@
-// Thief tries to take the room of a raised quota, on the cluster of $KUBECONFIG, which has
-// the guard, and prints how much it got, without the guard and with it.
+// Thief tries to take the room that a quota has for the target pod of a migration, on the
+// cluster of $KUBECONFIG, and prints how much it got, without the guard and with it.
 //
 //	kubectl apply -k examples/controller/guard/fail-closed
 //	go -C examples/controller/guard run ./thief
 //
-// It needs an administrator's kubeconfig. It makes namespaces, one for each row that it
-// prints, and removes them. Do not run it beside a working controller: the quotas that it
-// raises have no migration in flight, so the controller lowers them again.
+// It needs an administrator's kubeconfig. It creates a namespace for each attempt, and
+// deletes it. It makes the room itself, as headroom does, so no migration and no
+// controller is needed; in a namespace without migrations a controller would end it early.
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -19,79 +20,94 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/vmquota/headroom/ledger/applier"
 )
 
-// The quota has 1 core, half of it free, and is raised by 4 cores for a migration. So
-// thieves may have 5 pods of 100m, and there is room for 40 that are theft.
+// The quota's static limit is zero, and its enforced limit is raised to 4 cores, which is
+// room for 40 pods. So each pod that is created is stolen.
 const (
-	static, raised = "1", "5"
-	mayHave        = 5
-	theft          = 40
+	name           = "q"
+	unit           = "1m"
+	room           = "4"
+	cores          = "100m"
 	virtController = "system:serviceaccount:kubevirt:kubevirt-controller"
 )
 
 func main() {
-	if err := run(context.Background()); err != nil {
+	rounds := flag.Int("rounds", 5, "how often each attempt is made")
+	pause := flag.Duration("pause", 20*time.Millisecond, "how long after the annotation room is made")
+	open := flag.Duration("open", 300*time.Millisecond, "how long there is room")
+	flag.Parse()
+	if err := run(context.Background(), *rounds, *pause, *open); err != nil {
 		fmt.Fprintln(os.Stderr, "thief:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
+func run(ctx context.Context, rounds int, pause, open time.Duration) error {
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), nil).ClientConfig()
 	if err != nil {
 		return err
 	}
-	config.QPS, config.Burst = 1000, 1000
-	fmt.Printf("%-8s  %-44s  %s\n", "GUARD", "WHO", "STOLEN PODS, OF 40 THAT THERE IS ROOM FOR")
-	for _, guarded := range []bool{false, true} {
-		for _, try := range []struct {
-			who      string
-			parallel int
-			labels   map[string]string
-			user     string
-		}{
-			{who: "one pod after the other", parallel: 1},
-			{who: "the same with forged labels", parallel: 1, labels: migrationLabels},
-			{who: "10 at once", parallel: 10},
-			{who: "60 at once", parallel: 60},
-			{who: "KubeVirt's controller, for a migration", parallel: 1, labels: migrationLabels, user: virtController},
-		} {
-			stolen, err := attempt(ctx, config, guarded, try.parallel, try.labels, try.user)
+	config.QPS = -1
+	fmt.Printf("%-6s  %-24s  %-38s  %s\n", "GUARD", "ANNOTATION", "WHO", "STOLEN PODS, OF 40 THAT THERE IS ROOM FOR")
+	announced := fmt.Sprint(pause, " before the room")
+	for _, try := range []attempt{
+		{how: "none", who: "1 at a time", creators: 1},
+		{how: "none", who: "10 at once", creators: 10},
+		{how: "none", who: "60 at once", creators: 60},
+		{guarded: true, how: announced, pause: pause, who: "1 at a time", creators: 1},
+		{guarded: true, how: announced, pause: pause, who: "10 at once", creators: 10},
+		{guarded: true, how: announced, pause: pause, who: "60 at once", creators: 60},
+		{guarded: true, how: announced, pause: pause, who: "10 at once, with forged labels", creators: 10, labels: migrationLabels},
+		{guarded: true, how: announced, pause: pause, who: "KubeVirt's controller, for a migration", creators: 1, labels: migrationLabels, user: virtController},
+		{guarded: true, how: "with the room", who: "10 at once", creators: 10},
+		{guarded: true, how: "with the room", who: "60 at once", creators: 60},
+	} {
+		try.open = open
+		stolen := make([]string, rounds)
+		for i := range stolen {
+			n, err := try.run(ctx, config)
 			if err != nil {
 				return fmt.Errorf("%s: %w", try.who, err)
 			}
-			fmt.Printf("%-8s  %-44s  %d\n", onOff(guarded), try.who, stolen)
+			stolen[i] = fmt.Sprint(n)
 		}
+		onOff := map[bool]string{true: "on", false: "off"}[try.guarded]
+		fmt.Printf("%-6s  %-24s  %-38s  %s\n", onOff, try.how, try.who, strings.Join(stolen, " "))
 	}
 	return nil
 }
 
 var migrationLabels = map[string]string{"kubevirt.io": "virt-launcher", "kubevirt.io/migrationJobUID": "forged"}
 
-func onOff(on bool) string {
-	if on {
-		return "on"
-	}
-	return "off"
+// An attempt has creators that create pods in tight loops before, while and after there is
+// room.
+type attempt struct {
+	guarded     bool
+	how, who    string
+	pause, open time.Duration
+	creators    int
+	labels      map[string]string
+	user        string
 }
 
-// attempt creates 60 pods of 100m, so many at a time, in a new namespace with a raised
-// quota. It returns how many more there are than there may be.
-func attempt(ctx context.Context, config *rest.Config, guarded bool, parallel int, labels map[string]string, user string) (stolen int, err error) {
+// run makes the attempt in a new namespace, and returns how many pods were created.
+func (a attempt) run(ctx context.Context, config *rest.Config) (stolen int, err error) {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return 0, err
 	}
-	namespace, err := prepare(ctx, client, guarded)
+	namespace, err := prepare(ctx, client, a.guarded)
 	if err != nil {
 		return 0, err
 	}
@@ -99,91 +115,116 @@ func attempt(ctx context.Context, config *rest.Config, guarded bool, parallel in
 		err = errors.Join(err, client.CoreV1().Namespaces().Delete(ctx, namespace, metav1.DeleteOptions{}))
 	}()
 	as := rest.CopyConfig(config)
-	as.Impersonate.UserName = user
+	as.Impersonate.UserName = a.user
 	thief, err := kubernetes.NewForConfig(as)
 	if err != nil {
 		return 0, err
 	}
-	const tries = 60
+
+	stealing, stop := context.WithCancel(ctx)
+	defer stop()
 	var mu sync.Mutex
-	var wg sync.WaitGroup
-	created := 0
-	turns := make(chan struct{}, parallel)
-	for range tries {
-		turns <- struct{}{}
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			defer func() { <-turns }()
-			_, failed := thief.CoreV1().Pods(namespace).Create(ctx, pod("100m", labels), metav1.CreateOptions{})
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case failed == nil:
-				created++
-			case !strings.Contains(failed.Error(), "is forbidden"):
-				err = errors.Join(err, failed)
+	var group sync.WaitGroup
+	for range a.creators {
+		group.Go(func() {
+			for stealing.Err() == nil {
+				_, failed := thief.CoreV1().Pods(namespace).Create(ctx, pod(a.labels), metav1.CreateOptions{})
+				mu.Lock()
+				switch {
+				case failed == nil:
+					stolen++
+				case !apierrors.IsForbidden(failed) && !apierrors.IsConflict(failed):
+					err = errors.Join(err, failed)
+				}
+				mu.Unlock()
 			}
-		}()
+		})
 	}
-	wg.Wait()
-	return max(0, created-mayHave), err
+	failed := errors.Join(sleep(ctx, 300*time.Millisecond), a.offer(ctx, client, namespace), sleep(ctx, 200*time.Millisecond))
+	stop()
+	group.Wait()
+	return stolen, errors.Join(err, failed)
 }
 
-// prepare makes a namespace whose quota is raised, as headroom would, and of which a pod
-// uses half of what it has without the raise.
+// offer announces room if the attempt says so, makes it, and ends it.
+func (a attempt) offer(ctx context.Context, client kubernetes.Interface, namespace string) error {
+	if a.pause > 0 {
+		// The guard wants the enforced limit above the static one, so there is room of the
+		// least amount, in which no pod fits.
+		if err := errors.Join(enforce(ctx, client, namespace, unit, true), sleep(ctx, a.pause)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		enforce(ctx, client, namespace, room, a.guarded), sleep(ctx, a.open),
+		enforce(ctx, client, namespace, "0", true), enforce(ctx, client, namespace, "0", false))
+}
+
+// enforce writes the enforced limit of the quota in namespace, and whether an offer is open.
+func enforce(ctx context.Context, client kubernetes.Interface, namespace, cores string, offered bool) error {
+	limit, err := resource.ParseQuantity(cores)
+	if err != nil {
+		return err
+	}
+	quotas := client.CoreV1().ResourceQuotas(namespace)
+	return retry.OnError(wait.Backoff{Steps: 100, Duration: time.Millisecond}, apierrors.IsConflict, func() error {
+		rq, err := quotas.Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		rq.Status.Hard = corev1.ResourceList{corev1.ResourceLimitsCPU: limit}
+		rq.Annotations = nil
+		if offered {
+			rq.Annotations = map[string]string{applier.OfferAnnotation: "thief"}
+		}
+		_, err = quotas.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
+		return err
+	})
+}
+
+// prepare creates a namespace with a quota of nothing, and returns when it is enforced.
 func prepare(ctx context.Context, client kubernetes.Interface, guarded bool) (string, error) {
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "thief-"}}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "thief-", Labels: map[string]string{"headroom.vmquota.io/guard": "disabled"}}}
 	if guarded {
-		ns.Labels = map[string]string{"headroom.vmquota.io/guard": "enabled"}
+		ns.Labels["headroom.vmquota.io/guard"] = "enabled"
 	}
 	ns, err := client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{})
 	if err != nil {
 		return "", err
 	}
-	limit := func(cores string) corev1.ResourceList {
-		q, parsed := resource.ParseQuantity(cores)
-		err = errors.Join(err, parsed)
-		return corev1.ResourceList{corev1.ResourceLimitsCPU: q}
-	}
-	rq := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: limit(static)}}
-	rq = applier.WithLimits(rq, limit(static), limit(raised))
-	rq.Annotations[applier.GuardAnnotation] = `{"limits.cpu":"` + static + `"}`
-	if _, created := client.CoreV1().ResourceQuotas(ns.Name).Create(ctx, rq, metav1.CreateOptions{}); created != nil || err != nil {
-		return "", errors.Join(err, created)
-	}
-	// A quota's controller that computes the usage for the first time while a pod is created
-	// may not know of that pod yet.
-	if err := awaitUsed(ctx, client, ns.Name, "0"); err != nil {
+	quotas := client.CoreV1().ResourceQuotas(ns.Name)
+	_, err = quotas.Create(ctx, &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.Quantity{}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
 		return "", err
 	}
-	created := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
-		_, err := client.CoreV1().Pods(ns.Name).Create(ctx, pod("500m", nil), metav1.CreateOptions{})
-		return err == nil, nil // the service account comes in its time
-	})
-	if created != nil {
-		return "", fmt.Errorf("the first pod: %w", created)
-	}
-	return ns.Name, awaitUsed(ctx, client, ns.Name, "500m")
-}
-
-// awaitUsed waits until the quota in namespace says that so many cores are used.
-func awaitUsed(ctx context.Context, client kubernetes.Interface, namespace, cores string) error {
-	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
-		rq, err := client.CoreV1().ResourceQuotas(namespace).Get(ctx, "q", metav1.GetOptions{})
-		if err != nil {
-			return false, err
+	// A pod is refused by quota only after its service account is there, and after
+	// kube-controller-manager has counted for the first time.
+	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
+		_, err := client.CoreV1().Pods(ns.Name).Create(ctx, pod(nil), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err == nil {
+			return false, nil
 		}
-		used, known := rq.Status.Used[corev1.ResourceLimitsCPU]
-		return known && used.String() == cores, nil
+		return strings.Contains(err.Error(), "exceeded quota"), nil
 	})
 	if err != nil {
-		return fmt.Errorf("a usage of %s: %w", cores, err)
+		return "", fmt.Errorf("the quota of %s is not enforced: %w", ns.Name, err)
 	}
-	return nil
+	return ns.Name, nil
 }
 
-func pod(cores string, labels map[string]string) *corev1.Pod {
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func pod(labels map[string]string) *corev1.Pod {
 	q, err := resource.ParseQuantity(cores)
 	if err != nil {
 		return nil
