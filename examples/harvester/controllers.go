@@ -64,6 +64,7 @@ func (c *controllers) caches() migration.Caches {
 		Pods:        cached(c.pods.Cache().List),
 		LimitRanges: cached(c.limitRanges.Cache().List),
 		PVCs:        cached(c.claims.Cache().List),
+		Namespace:   migration.FromStore(c.namespaces.Informer().GetStore()),
 	}
 }
 

@@ -16,19 +16,20 @@ import (
 )
 
 func main() {
-	var o options
 	kubeconfig := flag.String("kubeconfig", "", "kubeconfig `file`; empty: $KUBECONFIG, ~/.kube/config, or the service account of the pod")
-	flag.StringVar(&o.system, "system-namespace", "harvester-system", "the `namespace` of the ledger; it must exist")
-	flag.BoolVar(&o.ledgerOnly, "ledger-only", false, "keep the ledger and write no quota: Rancher does that, with its shim")
-	flag.BoolVar(&o.rollback, "rollback", false, "write Harvester's own annotations beside those of the library, for a version that somebody may roll back to")
+	cleans := flag.Bool("clean", false, "remove what a Harvester that scales quotas by itself has left, and exit; it needs update of resourcequotas")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = *kubeconfig
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
-	if err == nil {
-		err = run(ctx, config, o)
+	switch {
+	case err != nil:
+	case *cleans:
+		err = clean(ctx, config)
+	default:
+		err = run(ctx, config)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

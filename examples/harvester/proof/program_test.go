@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +19,7 @@ import (
 	"github.com/vmquota/headroom/examples/testbed/bed"
 )
 
-// system is where the ledger and the service accounts are.
+// system is the namespace of the service accounts.
 const system = "harvester-system"
 
 // asApplied is the service account of rbac.yaml.
@@ -32,18 +33,18 @@ type program struct {
 	log []byte
 }
 
-// startProgram starts the program with those flags, as a service account of that name with
-// the rights of rbac.yaml, as revise changes that; nil: not at all. It ends with the test.
-func startProgram(t *testing.T, account string, revise func(text string) string, flags ...string) *program {
+// startProgram starts the program, as a service account of that name with the rights of
+// rbac.yaml. It ends with the test.
+func startProgram(t *testing.T, account string) *program {
 	t.Helper()
-	grant(t, account, revise)
+	grant(t, account)
 	config, err := shared.ServiceAccount(t.Context(), system, account)
 	require.NoError(t, err)
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
 	require.NoError(t, writeKubeconfig(kubeconfig, config))
 
 	p := &program{user: "system:serviceaccount:" + system + ":" + account}
-	cmd := exec.Command(binary, append(flags, "--kubeconfig", kubeconfig, "--system-namespace", system)...)
+	cmd := exec.Command(binary, "--kubeconfig", kubeconfig)
 	cmd.Stdout, cmd.Stderr = p, p
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started, ended := make(chan error), make(chan error, 1)
@@ -90,21 +91,24 @@ func writeKubeconfig(path string, config *rest.Config) error {
 	return clientcmd.WriteToFile(*kubeconfig, path)
 }
 
-// grant applies rbac.yaml, as it is but for the name of all that is in it, and for what
-// revise makes of the text; nil: nothing.
-func grant(t *testing.T, account string, revise func(text string) string) {
+// grant applies rbac.yaml, as it is but for the name of all that is in it.
+func grant(t *testing.T, account string) {
 	t.Helper()
 	file, err := os.ReadFile("../rbac.yaml")
 	require.NoError(t, err)
-	text := strings.ReplaceAll(string(file), asApplied, account)
-	if revise != nil {
-		text = revise(text)
+	said, err := kubectl(t.Context(), strings.ReplaceAll(string(file), asApplied, account), "apply", "-f", "-")
+	require.NoError(t, err, said)
+	require.Equal(t, 3, strings.Count(said, " created\n"), said)
+}
+
+// kubectl runs kubectl as an administrator, and returns what it prints.
+func kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
+	path, err := bed.Kubectl(ctx, shared.Versions(), os.Stderr)
+	if err != nil {
+		return "", err
 	}
-	kubectl, err := bed.Kubectl(t.Context(), shared.Versions(), os.Stderr)
-	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), kubectl, "apply", "--kubeconfig", shared.Kubeconfig(), "-f", "-")
-	cmd.Stdin = strings.NewReader(text)
+	cmd := exec.CommandContext(ctx, path, append([]string{"--kubeconfig", shared.Kubeconfig()}, args...)...)
+	cmd.Stdin = strings.NewReader(stdin)
 	said, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(said))
-	require.Equal(t, 5, strings.Count(string(said), " created\n"), string(said))
+	return string(said), err
 }

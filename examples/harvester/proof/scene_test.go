@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,8 +17,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	kubevirtv1 "kubevirt.io/api/core/v1"
@@ -24,8 +28,7 @@ import (
 	"github.com/vmquota/headroom/examples/testbed/bed"
 	"github.com/vmquota/headroom/examples/testbed/sim"
 	"github.com/vmquota/headroom/examples/testbed/virt"
-	"github.com/vmquota/headroom/fake"
-	"github.com/vmquota/headroom/ledger/configmap"
+	"github.com/vmquota/headroom/ledger/rancher"
 )
 
 const (
@@ -39,6 +42,8 @@ var (
 	admin   kubernetes.Interface
 	objects dynamic.Interface
 	binary  string
+
+	rancherClient kubernetes.Interface
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -72,6 +77,9 @@ func run(m *testing.M) int {
 	if err == nil {
 		_, err = admin.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: system}}, metav1.CreateOptions{})
 	}
+	if err == nil {
+		err = lock(ctx)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -79,43 +87,95 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
+// Rancher is the account that its own lock lets through.
+const rancherUser = "system:serviceaccount:cattle-system:rancher-webhook-sudo"
+
+// unlocked is on namespaces in which there is no lock, as with an older Rancher.
+const unlocked = "proof.headroom.vmquota.io/unlocked"
+
+// lock installs the write lock of Rancher's webhook, as the test bed has it.
+func lock(ctx context.Context) error {
+	config, err := shared.User(rancherUser, "system:masters")
+	if err != nil {
+		return err
+	}
+	if rancherClient, err = kubernetes.NewForConfig(config); err != nil {
+		return err
+	}
+	except := `{"spec":{"matchResources":{"namespaceSelector":{"matchExpressions":[{"key":"` + unlocked + `","operator":"DoesNotExist"}]}}}}`
+	for _, args := range [][]string{
+		{"apply", "-f", "../../testbed/faults/lock.yaml"},
+		{"patch", "validatingadmissionpolicybinding", "rancher-lock", "--type=merge", "-p", except},
+	} {
+		if said, err := kubectl(ctx, "", args...); err != nil {
+			return fmt.Errorf("%s: %w", said, err)
+		}
+	}
+	probe := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "probe", Labels: map[string]string{rancher.QuotaLabel: "true"}}}
+	for {
+		_, err := admin.CoreV1().ResourceQuotas("default").Create(ctx, probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if apierrors.IsForbidden(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		time.Sleep(tick)
+	}
+}
+
 // A scene is a namespace with a quota as Rancher makes it, which one VM fills exactly.
 type scene struct {
 	t         *testing.T
 	namespace string
 	vmi       *kubevirtv1.VirtualMachineInstance
+	vmis      virt.Client[kubevirtv1.VirtualMachineInstance]
 	vmims     virt.Client[kubevirtv1.VirtualMachineInstanceMigration]
 	static    *corev1.ResourceQuota // before anything happens to it
 }
 
-func newScene(t *testing.T) *scene {
+// newScene returns a scene in which the lock is in force or not.
+func newScene(t *testing.T, locked bool) *scene {
 	t.Helper()
 	s := &scene{t: t}
 	var err error
 	s.namespace, err = shared.NewNamespace(t.Context(), "tenant-")
 	require.NoError(t, err)
-	s.vmims = virt.VMIMs(objects, s.namespace)
-	vmis := virt.VMIs(objects, s.namespace)
+	if !locked {
+		s.patchNamespace("labels", unlocked, "true")
+	}
+	s.vmims, s.vmis = virt.VMIMs(objects, s.namespace), virt.VMIs(objects, s.namespace)
 
 	// KubeVirt gives limits to a VM whose namespace has a quota that asks for them.
-	_, err = admin.CoreV1().ResourceQuotas(s.namespace).Create(t.Context(), &corev1.ResourceQuota{
-		ObjectMeta: metav1.ObjectMeta{Name: "default-gn4d2", Labels: map[string]string{fake.RancherLabel: "true"}},
+	_, err = rancherClient.CoreV1().ResourceQuotas(s.namespace).Create(t.Context(), &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Name: "default-gn4d2", Labels: map[string]string{rancher.QuotaLabel: "true"}},
 		Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{
 			corev1.ResourceLimitsCPU: resource.MustParse("100"), corev1.ResourceLimitsMemory: resource.MustParse("1000Gi"),
 		}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	s.limited()
-	_, err = vmis.Create(t.Context(), virt.NewVMI(s.namespace, "vm", 1, resource.MustParse("1Gi")))
+	_, err = s.vmis.Create(t.Context(), virt.NewVMI(s.namespace, "vm", 1, resource.MustParse("1Gi")))
 	require.NoError(t, err)
 	s.eventually(func(c *assert.CollectT) {
-		s.vmi, err = vmis.Get(t.Context(), "vm")
+		s.vmi, err = s.vmis.Get(t.Context(), "vm")
 		require.NoError(c, err)
 		require.Equal(c, kubevirtv1.Running, s.vmi.Status.Phase)
 	})
 	s.write(func(rq *corev1.ResourceQuota) { rq.Spec.Hard = rq.Status.Used })
 	s.static = s.quota(t)
+	cpu, memory := s.static.Spec.Hard[corev1.ResourceLimitsCPU], s.static.Spec.Hard[corev1.ResourceLimitsMemory]
+	s.patchNamespace("annotations", rancher.LimitsAnnotation,
+		fmt.Sprintf(`{"limit":{"limitsCpu":%q,"limitsMemory":%q}}`, cpu.String(), memory.String()))
 	return s
+}
+
+// patchNamespace sets a label or an annotation.
+func (s *scene) patchNamespace(what, key, value string) {
+	s.t.Helper()
+	patch := fmt.Sprintf(`{"metadata":{%q:{%q:%q}}}`, what, key, value)
+	_, err := admin.CoreV1().Namespaces().Patch(s.t.Context(), s.namespace, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	require.NoError(s.t, err)
 }
 
 func (s *scene) eventually(is func(c *assert.CollectT)) {
@@ -135,7 +195,7 @@ func (s *scene) write(change func(rq *corev1.ResourceQuota)) {
 	s.eventually(func(c *assert.CollectT) { // it may have been written in between
 		rq := s.quota(c)
 		change(rq)
-		_, err := admin.CoreV1().ResourceQuotas(s.namespace).Update(s.t.Context(), rq, metav1.UpdateOptions{})
+		_, err := rancherClient.CoreV1().ResourceQuotas(s.namespace).Update(s.t.Context(), rq, metav1.UpdateOptions{})
 		require.NoError(c, err)
 	})
 	s.limited()
@@ -212,26 +272,22 @@ func audited(t require.TestingT) []bed.AuditEvent {
 	return events
 }
 
-func (s *scene) ledger(t require.TestingT) []corev1.ConfigMap {
-	list, err := admin.CoreV1().ConfigMaps(system).List(s.t.Context(), metav1.ListOptions{LabelSelector: configmap.Label + "=" + s.namespace})
-	require.NoError(t, err)
-	return list.Items
-}
-
-// settled waits until the quota is what it was, to the byte, and the ledger is empty.
-func (s *scene) settled() {
+// settled waits until the enforced limits are the static ones, which are what they were, to
+// the byte. Of the annotations only those that left names are there.
+func (s *scene) settled(left ...string) {
 	s.t.Helper()
 	s.eventually(func(c *assert.CollectT) {
 		rq := s.quota(c)
 		require.Equal(c, spelled(s.static.Spec.Hard), spelled(rq.Spec.Hard))
-		require.Empty(c, rq.Annotations)
+		require.Equal(c, spelled(s.static.Spec.Hard), spelled(rq.Status.Hard))
+		require.ElementsMatch(c, left, slices.Collect(maps.Keys(rq.Annotations)))
 		require.Equal(c, s.static.Labels, rq.Labels)
-		require.Empty(c, s.ledger(c))
 	})
 }
 
-// writes returns the limits that p wrote, one after the other, and expects that nothing
-// was forbidden to it. Its log tells of reads, which the audit log does not have.
+// writes returns the limits that p enforced, one after the other, and expects that it wrote
+// nothing else of quotas and that nothing was forbidden to it. Its log tells of reads, which
+// the audit log does not have.
 func (s *scene) writes(p *program) (limits []string) {
 	s.t.Helper()
 	for _, e := range audited(s.t) {
@@ -239,10 +295,15 @@ func (s *scene) writes(p *program) (limits []string) {
 			continue
 		}
 		require.NotEqual(s.t, int32(http.StatusForbidden), e.Code, "%s %s %s/%s: %s", e.Verb, e.Resource, e.Namespace, e.Name, e.Message)
-		if e.Resource == "resourcequotas" && e.Namespace == s.namespace && e.Code == http.StatusOK {
+		require.NotEqual(s.t, "configmaps", e.Resource)
+		if e.Resource != "resourcequotas" {
+			continue
+		}
+		require.Equal(s.t, "update status", e.Verb+" "+e.Subresource)
+		if e.Namespace == s.namespace && e.Code == http.StatusOK {
 			var rq corev1.ResourceQuota
 			require.NoError(s.t, json.Unmarshal(e.RequestObject, &rq))
-			limits = append(limits, spelled(rq.Spec.Hard))
+			limits = append(limits, spelled(rq.Status.Hard))
 		}
 	}
 	require.NotContains(s.t, strings.ToLower(p.logged()), "forbidden")
