@@ -3,7 +3,6 @@ package model
 import (
 	"context"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/rancher/lasso/pkg/cache"
@@ -14,40 +13,39 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/klog/v2"
 
-	"github.com/vmquota/headroom/examples/rancher/namespace"
+	"github.com/vmquota/headroom/ledger/rancher"
 )
 
 // A Config is what an [Agent] works with.
 type Config struct {
-	REST *rest.Config // whom Rancher is for the API server
-	// WriteAs is whom it impersonates when it writes quotas. Since the lock that is another
-	// account than its own.
+	REST *rest.Config // Rancher's account
+	// WriteAs is the account that it impersonates when it writes quotas. Since the write
+	// lock that is another account than its own.
 	WriteAs  rest.ImpersonationConfig
 	Projects *Projects
-	// Latency is how far away the API server is: how long each request takes more than it
-	// would, and each event.
+	// Latency is how far away the API server is: it is added to each request and to each
+	// event.
 	Latency time.Duration
-	// Shim puts the shim between the controller and the API server, and the applier beside
-	// it. Off is its kill switch; nil: it is on.
-	Shim bool
-	Off  func() bool
+
+	// Headroom starts the shim beside the controller, with its own account so that the
+	// audit log shows which of the two wrote. If nil, there is no shim.
+	Headroom *rest.Config
+	// Disabled is the shim's kill switch. If nil, it is on.
+	Disabled func() bool
 }
 
-// An Agent is the part of Rancher that looks after one cluster, from its start to its
-// loss.
+// An Agent is the part of Rancher that is responsible for one cluster, from its start to
+// its loss.
 type Agent struct {
 	controller *Controller
 	stop       context.CancelFunc
-	work       sync.WaitGroup
+	shim       *rancher.Shim // nil if there is none
 }
 
-// Start starts an agent. It lists everything anew, and looks at every namespace.
+// Start starts an agent. It lists everything anew, and reconciles every namespace.
 func Start(config Config) (*Agent, error) {
-	restConfig := rest.CopyConfig(config.REST)
-	restConfig.QPS = -1
-	restConfig.Wrap(func(next http.RoundTripper) http.RoundTripper { return distant{next, config.Latency} })
+	restConfig := config.far(config.REST)
 	clients, err := client.NewSharedClientFactory(restConfig, &client.SharedClientFactoryOptions{Scheme: scheme.Scheme})
 	if err != nil {
 		return nil, err
@@ -57,56 +55,61 @@ func Start(config Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	clientset, err := kubernetes.NewForConfig(restConfig)
+	v1 := factory.Core().V1()
+	writer, err := v1.ResourceQuota().WithImpersonation(config.WriteAs)
 	if err != nil {
 		return nil, err
-	}
-	var quotas *namespace.Quotas
-	if config.Shim {
-		if quotas, err = namespace.NewQuotas(clientset, config.Off); err != nil {
-			return nil, err
-		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	v1 := factory.Core().V1()
-	decorated := quotas.Decorate(v1.ResourceQuota())
-	writer, err := decorated.WithImpersonation(config.WriteAs)
-	if err != nil {
-		stop()
-		return nil, err
-	}
 	a := &Agent{stop: stop, controller: &Controller{
 		Namespaces: v1.Namespace(),
 		Quotas:     writer,
-		QuotaCache: decorated.Cache(),
+		QuotaCache: v1.ResourceQuota().Cache(),
 		Projects:   config.Projects,
 		Latency:    config.Latency,
 	}}
 	a.controller.Register(ctx)
-	const workers = 5
-	if err := controllers.Start(ctx, workers); err != nil {
+	if a.shim, err = config.shim(ctx); err != nil {
 		stop()
 		return nil, err
 	}
-	if quotas != nil {
-		a.work.Add(1)
-		go func() {
-			defer a.work.Done()
-			if err := quotas.Run(ctx, decorated, writer); err != nil && ctx.Err() == nil {
-				klog.FromContext(ctx).Error(err, "The applier has ended")
-			}
-		}()
+	const workers = 5
+	if err := controllers.Start(ctx, workers); err != nil {
+		a.Stop()
+		return nil, err
 	}
 	return a, nil
 }
 
-// Looked returns how often the agent has looked at a namespace, and done what it had to.
-func (a *Agent) Looked() int64 { return a.controller.looked.Load() }
+// shim starts what the change to Rancher starts.
+func (c Config) shim(ctx context.Context) (*rancher.Shim, error) {
+	if c.Headroom == nil {
+		return nil, nil
+	}
+	clientset, err := kubernetes.NewForConfig(c.far(c.Headroom))
+	if err != nil {
+		return nil, err
+	}
+	return rancher.Start(ctx, rancher.Config{Client: clientset, Now: time.Now, Disabled: c.Disabled})
+}
 
-// Stop loses the agent. What it is about to send is still sent.
+// far returns config for an API server that is Latency away.
+func (c Config) far(config *rest.Config) *rest.Config {
+	config = rest.CopyConfig(config)
+	config.QPS = -1
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return distant{next, c.Latency} })
+	return config
+}
+
+// Synced returns how many times the agent has reconciled a namespace without an error.
+func (a *Agent) Synced() int64 { return a.controller.synced.Load() }
+
+// Stop loses the agent. Requests that are under way are still sent.
 func (a *Agent) Stop() {
 	a.stop()
-	a.work.Wait()
+	if a.shim != nil {
+		<-a.shim.Done()
+	}
 }
 
 // distant is an API server that is some way off.

@@ -15,9 +15,6 @@ import (
 	"github.com/vmquota/headroom/ledger/rancher"
 )
 
-// QuotaLabel is on the quotas that Rancher manages.
-const QuotaLabel = "resourcequota.management.cattle.io/default-resource-quota"
-
 // A Controller makes the ResourceQuota of each namespace what its project and its
 // annotation want.
 type Controller struct {
@@ -27,7 +24,7 @@ type Controller struct {
 	Projects   *Projects
 	Latency    time.Duration // until an event arrives
 
-	looked atomic.Int64
+	synced atomic.Int64
 }
 
 // Register makes the controller work on every event of a namespace and of a project.
@@ -35,7 +32,7 @@ func (c *Controller) Register(ctx context.Context) {
 	c.Namespaces.OnChange(ctx, "resourceQuotaSyncController", func(_ string, ns *corev1.Namespace) (*corev1.Namespace, error) {
 		err := c.sync(ns)
 		if err == nil {
-			c.looked.Add(1)
+			c.synced.Add(1)
 		}
 		return nil, err
 	})
@@ -104,7 +101,7 @@ func (c *Controller) sync(ns *corev1.Namespace) error {
 }
 
 func (c *Controller) existing(ns *corev1.Namespace) (*corev1.ResourceQuota, error) {
-	quotas, err := c.QuotaCache.List(ns.Name, labels.SelectorFromSet(labels.Set{QuotaLabel: "true"}))
+	quotas, err := c.QuotaCache.List(ns.Name, labels.SelectorFromSet(labels.Set{rancher.QuotaLabel: "true"}))
 	if err != nil || len(quotas) == 0 {
 		return nil, err
 	}
@@ -120,7 +117,7 @@ func (c *Controller) create(ns *corev1.Namespace, limit Limit, wanted corev1.Res
 		wanted[name] = resource.Quantity{Format: resource.DecimalSI}
 	}
 	created, err := c.Quotas.Create(&corev1.ResourceQuota{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "default-", Namespace: ns.Name, Labels: map[string]string{QuotaLabel: "true"}},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "default-", Namespace: ns.Name, Labels: map[string]string{rancher.QuotaLabel: "true"}},
 		Spec:       corev1.ResourceQuotaSpec{Hard: wanted},
 	})
 	if err != nil {

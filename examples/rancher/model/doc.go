@@ -12,4 +12,6 @@
 // What it leaves out: limit ranges, roles, used limits, and where projects are stored. And
 // it waits for its cache after it has created a quota, where Rancher, if its cache is slow,
 // creates another one.
+//
+// Nothing of the controller is decorated. Headroom runs beside it (Config.Headroom).
 package model

@@ -2,8 +2,10 @@ package proof
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -18,11 +20,10 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/examples/rancher/model"
-	"github.com/vmquota/headroom/examples/rancher/namespace"
 	"github.com/vmquota/headroom/examples/testbed/sim"
 	"github.com/vmquota/headroom/examples/testbed/virt"
-	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/ledger/configmap"
+	"github.com/vmquota/headroom/ledger/rancher"
 )
 
 const (
@@ -42,13 +43,17 @@ type scene struct {
 	vmims     virt.Client[kubevirtv1.VirtualMachineInstanceMigration]
 	one       corev1.ResourceList // what a VM is charged
 	static    model.Limit
+	declared  []string // all that static was, as text
 	*timeline
 }
+
+// sudo is the account by which Rancher writes past its own lock.
+var sudo = rest.ImpersonationConfig{UserName: lockKey, Groups: []string{"system:masters"}}
 
 // newScene starts an agent that is configured so, and fills the namespace.
 func newScene(t *testing.T, vms int, configure func(*model.Config)) *scene {
 	s := &scene{t: t, config: model.Config{
-		REST: asUser, WriteAs: rest.ImpersonationConfig{UserName: lockKey, Groups: []string{"system:masters"}}, Projects: &projects, Shim: true,
+		REST: asRancher, WriteAs: sudo, Projects: &projects, Headroom: asHeadroom,
 	}}
 	if configure != nil {
 		configure(&s.config)
@@ -56,8 +61,8 @@ func newScene(t *testing.T, vms int, configure func(*model.Config)) *scene {
 	var err error
 	s.namespace, err = shared.NewNamespace(t.Context(), "tenant-")
 	require.NoError(t, err)
-	if !s.config.Shim {
-		s.annotateAs("labels", unlocked, "true")
+	if s.config.WriteAs.UserName == "" {
+		s.annotateAs("labels", unlocked, "true") // a Rancher from before the lock
 	}
 	s.vmis, s.vmims = virt.VMIs(machines, s.namespace), virt.VMIMs(machines, s.namespace)
 	s.start()
@@ -121,14 +126,14 @@ func (s *scene) join(project string) { s.annotateAs("annotations", model.Project
 // touch is any event of the namespace.
 func (s *scene) touch() { s.annotateAs("annotations", "touched", time.Now().String()) }
 
-// looked waits until the agent has looked at the namespace as it is now. It may be busy
-// with how it was before, so it is asked twice.
-func (s *scene) looked() {
+// synced waits until the agent has reconciled the namespace as it is now. It may be in the
+// middle of how it was before, so this takes two events.
+func (s *scene) synced() {
 	s.t.Helper()
 	for range 2 {
-		before := s.agent.Looked()
+		before := s.agent.Synced()
 		s.touch()
-		s.eventually(func(c *assert.CollectT) { require.Greater(c, s.agent.Looked(), before) })
+		s.eventually(func(c *assert.CollectT) { require.Greater(c, s.agent.Synced(), before) })
 	}
 }
 
@@ -138,25 +143,23 @@ func wide() model.Limit {
 }
 
 // limit makes these the limits that the project gives to a namespace that asks for
-// nothing, and waits until the annotation and the quota say so, and it is in force.
+// nothing, and waits until they are static.
 func (s *scene) limit(limit model.Limit) {
 	s.t.Helper()
-	s.static = limit
+	s.declare(limit)
 	s.unask()
 	projects.Set("c-bed:"+s.namespace, model.Project{Limit: wide(), Default: limit})
 	s.eventually(func(c *assert.CollectT) {
 		rq := s.quota(c)
-		static, err := applier.Static(rq)
-		require.NoError(c, err)
-		require.Equal(c, s.wanted(), text(static))
-		inForce(c, rq)
+		require.Equal(c, s.wanted(), text(rq.Spec.Hard))
+		require.Equal(c, len(rq.Spec.Hard), len(rq.Status.Hard), "in force")
 	})
 }
 
-// inForce expects that the limits are those that admission looks at. Until then a target
-// pod may pass under the limits from before.
-func inForce(t require.TestingT, rq *corev1.ResourceQuota) {
-	require.Equal(t, text(rq.Spec.Hard), text(rq.Status.Hard))
+// declare says which limits Rancher is to write from now on.
+func (s *scene) declare(limit model.Limit) {
+	s.static = limit
+	s.declared = append(s.declared, s.wanted())
 }
 
 // unask takes the annotation of the namespace away, so that the project's default counts.
@@ -208,16 +211,16 @@ func (s *scene) plus(n int) string {
 
 // quota returns the quota that Rancher manages.
 func (s *scene) quota(t require.TestingT) *corev1.ResourceQuota {
-	list, err := admin.CoreV1().ResourceQuotas(s.namespace).List(s.t.Context(), metav1.ListOptions{LabelSelector: model.QuotaLabel + "=true"})
+	list, err := admin.CoreV1().ResourceQuotas(s.namespace).List(s.t.Context(), metav1.ListOptions{LabelSelector: rancher.QuotaLabel + "=true"})
 	require.NoError(t, err)
 	require.Len(t, list.Items, 1)
 	return &list.Items[0]
 }
 
-// hard waits for limits.
-func (s *scene) hard(want string) {
+// enforces waits until the limits that are enforced are these.
+func (s *scene) enforces(want string) {
 	s.t.Helper()
-	s.eventually(func(c *assert.CollectT) { require.Equal(c, want, text(s.quota(c).Spec.Hard)) })
+	s.eventually(func(c *assert.CollectT) { require.Equal(c, want, text(s.quota(c).Status.Hard)) })
 }
 
 // migrate creates a migration; how is an annotation of the simulator, or nothing.
@@ -249,16 +252,16 @@ func (s *scene) await(name string, phase kubevirtv1.VirtualMachineInstanceMigrat
 	s.eventually(func(c *assert.CollectT) { require.Equal(c, phase, s.phase(c, name)) })
 }
 
-// settled waits until the quota is static, byte for byte, without an annotation, and the
-// ledger has nothing about the namespace.
+// settled waits until the enforced limits are the static ones, without an annotation, and
+// the ledger has nothing about the namespace.
 func (s *scene) settled() {
 	s.t.Helper()
 	s.eventually(func(c *assert.CollectT) {
 		rq := s.quota(c)
 		require.Equal(c, s.wanted(), text(rq.Spec.Hard))
-		inForce(c, rq)
+		require.Equal(c, s.wanted(), text(rq.Status.Hard))
 		require.Empty(c, rq.Annotations)
-		list, err := admin.CoreV1().ConfigMaps(namespace.LedgerNamespace).List(context.Background(), metav1.ListOptions{
+		list, err := admin.CoreV1().ConfigMaps(rancher.DefaultNamespace).List(context.Background(), metav1.ListOptions{
 			LabelSelector: configmap.Label + "=" + s.namespace,
 		})
 		require.NoError(c, err)
@@ -266,10 +269,56 @@ func (s *scene) settled() {
 	})
 }
 
-// finish expects all that has to hold at the end, and that it held all the time.
+// finish expects all that has to hold at the end, and that it held all the time: Rancher's
+// field is Rancher's, and headroom wrote nothing but status.hard.
 func (s *scene) finish() {
 	s.t.Helper()
 	s.settled()
-	require.Empty(s.t, s.violations())
+	for _, rq := range s.quotas() {
+		require.Contains(s.t, s.declared, text(rq.Spec.Hard), "at resourceVersion %s", rq.ResourceVersion)
+		require.Empty(s.t, rq.Annotations, "at resourceVersion %s", rq.ResourceVersion)
+	}
+	for _, r := range s.requests(headroomUser) {
+		require.Equal(s.t, "update resourcequotas/status", r.call)
+		// A request that a lost agent had under way is a timeout to the API server.
+		require.Contains(s.t, []int32{http.StatusOK, http.StatusConflict, http.StatusNotFound, http.StatusGatewayTimeout}, r.code, "%+v", r)
+	}
 	s.t.Log("limits.cpu was", s.limits(cpu))
+}
+
+// A request is a write in the namespace that the API server has answered.
+type request struct {
+	call string // such as update resourcequotas/status
+	code int32
+	body string // of a quota, what Rancher writes of it
+}
+
+// carriedOut returns the requests of a user without those that were refused: a conflict
+// depends on whatever else happens to an object at the moment, and is tried again.
+func (s *scene) carriedOut(user string) []request {
+	s.t.Helper()
+	return slices.DeleteFunc(s.requests(user), func(r request) bool { return r.code >= http.StatusBadRequest })
+}
+
+// requests returns the writes of a user, in order.
+func (s *scene) requests(user string) (requests []request) {
+	s.t.Helper()
+	events, err := shared.Audit()
+	require.NoError(s.t, err)
+	for _, e := range events {
+		if e.User != user || e.Namespace != s.namespace {
+			continue
+		}
+		r := request{call: e.Verb + " " + e.Resource, code: e.Code}
+		if e.Subresource != "" {
+			r.call += "/" + e.Subresource
+		}
+		if e.Resource == "resourcequotas" && e.Subresource == "" && e.Verb != "delete" {
+			var rq corev1.ResourceQuota
+			require.NoError(s.t, json.Unmarshal(e.RequestObject, &rq))
+			r.body = fmt.Sprint(text(rq.Spec.Hard), rq.Spec.Scopes, rq.Spec.ScopeSelector, rq.Labels, rq.Annotations)
+		}
+		requests = append(requests, r)
+	}
+	return requests
 }
