@@ -1,25 +1,21 @@
-// Runtime is the library in a controller built with controller-runtime: one reconciler
-// that watches migrations and keeps quotas right, with its record in memory.
+// Runtime is the library in a manager of controller-runtime: one call of SetupWithManager.
 //
 //	go run . -leader-elect=false
 //
 // It takes the kubeconfig that -kubeconfig or $KUBECONFIG names, or the service account of
-// its pod. What its role needs is that of examples/controller, but for the ConfigMaps.
+// its pod. What its role needs is that of examples/controller.
 package main
 
 import (
 	"context"
 	"flag"
 	"os"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -55,15 +51,7 @@ func run(ctx context.Context, leaderElect bool, metrics string) error {
 	if err != nil {
 		return err
 	}
-	clientset, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return err
-	}
-	r, err := newReconciler(mgr.GetCache(), clientset.CoreV1(), patcher(mgr.GetClient()), time.Now)
-	if err != nil {
-		return err
-	}
-	if err := r.watch(mgr); err != nil {
+	if err := SetupWithManager(mgr, migration.Options{Recorder: mgr.GetEventRecorderFor("headroom")}); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
@@ -77,29 +65,22 @@ func managerOptions() (ctrl.Options, error) {
 			return ctrl.Options{}, err
 		}
 	}
-	launchers, err := labels.Parse(kubevirtv1.AppLabel + " in (virt-launcher,hotplug-disk)")
+	var pods, refusals metav1.ListOptions
+	migration.SelectPods(&pods)
+	migration.SelectRefusals(&refusals)
+	launchers, err := labels.Parse(pods.LabelSelector)
 	if err != nil {
 		return ctrl.Options{}, err
 	}
-	var refusals metav1.ListOptions
-	migration.SelectRefusals(&refusals)
 	events, err := fields.ParseSelector(refusals.FieldSelector)
 	if err != nil {
 		return ctrl.Options{}, err
 	}
 	return ctrl.Options{Scheme: scheme, Cache: cache.Options{
-		DefaultTransform: cache.TransformStripManagedFields(),
+		DefaultTransform: migration.Trim,
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Pod{}:   {Label: launchers},
 			&corev1.Event{}: {Field: events},
 		},
 	}}, nil
-}
-
-// patcher sends what the Nudger has to say.
-func patcher(c client.Client) func(ctx context.Context, namespace, name string, patch []byte) error {
-	return func(ctx context.Context, namespace, name string, patch []byte) error {
-		vmim := &kubevirtv1.VirtualMachineInstanceMigration{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
-		return c.Patch(ctx, vmim, client.RawPatch(types.MergePatchType, patch))
-	}
 }

@@ -2,36 +2,49 @@ package main
 
 import (
 	"context"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/kubernetes"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
-	"github.com/vmquota/headroom/ledger/applier"
-	"github.com/vmquota/headroom/ledger/memory"
 	"github.com/vmquota/headroom/migration"
 )
 
-// A reconciler keeps the quotas of a namespace right. Its requests name a namespace, not
-// an object: what the limits must be depends on all that is in the namespace.
-type reconciler struct{ keeper migration.Keeper }
+// SetupWithManager has mgr run a migration.Controller on the informers of its cache; see
+// managerOptions for what these should hold. Of options it sets Caches, Quotas, Patch, Now
+// and Enqueue.
+func SetupWithManager(mgr ctrl.Manager, options migration.Options) error {
+	core, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return err
+	}
+	options.Patch = patcher(mgr.GetClient())
+	r, err := newReconciler(mgr.GetCache(), core, options)
+	if err != nil {
+		return err
+	}
+	return r.watch(mgr)
+}
 
-// newReconciler reads from reader, which is a cache; it writes quotas by quotas, and VMIMs
-// by patch.
-func newReconciler(
-	reader client.Reader, quotas typedcorev1.ResourceQuotasGetter,
-	patch func(ctx context.Context, namespace, name string, patch []byte) error, now func() time.Time,
-) (*reconciler, error) {
-	record := memory.New()
-	listQuotas := listFrom(reader, func(l *corev1.ResourceQuotaList) []corev1.ResourceQuota { return l.Items })
+// A reconciler reconciles a namespace at a time. Its requests name a namespace, not an
+// object: what the limits must be depends on all that is in the namespace.
+type reconciler struct {
+	controller *migration.Controller
+	turns      chan event.GenericEvent // namespaces in which a migration has its turn
+}
+
+// newReconciler reads from reader, which is a cache.
+func newReconciler(reader client.Reader, core kubernetes.Interface, options migration.Options) (*reconciler, error) {
 	caches := migration.Caches{
 		Migrations: listFrom(reader, func(l *kubevirtv1.VirtualMachineInstanceMigrationList) []kubevirtv1.VirtualMachineInstanceMigration {
 			return l.Items
@@ -44,43 +57,39 @@ func newReconciler(
 		PVCs:        listFrom(reader, func(l *corev1.PersistentVolumeClaimList) []corev1.PersistentVolumeClaim { return l.Items }),
 		Events:      listFrom(reader, func(l *corev1.EventList) []corev1.Event { return l.Items }),
 	}
-	writer, err := applier.New(applier.Config{Ledger: record, Quotas: quotas, List: listQuotas, Now: now})
-	if err != nil {
-		return nil, err
+	turns := make(chan event.GenericEvent, 1000)
+	options.Caches = &caches
+	options.Quotas = listFrom(reader, func(l *corev1.ResourceQuotaList) []corev1.ResourceQuota { return l.Items })
+	options.Enqueue = func(namespace string) {
+		select {
+		case turns <- event.GenericEvent{Object: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}}:
+		default: // it has its turn with the next event there
+		}
 	}
-	return &reconciler{migration.Keeper{
-		Observer: &migration.Observer{Caches: caches, Ledger: record, Now: now},
-		Applier:  writer,
-		Nudger:   &migration.Nudger{Caches: caches, Quotas: listQuotas, Patch: patch, Now: now},
-	}}, nil
+	controller, err := migration.NewController(migration.Clients{Core: core}, options)
+	return &reconciler{controller: controller, turns: turns}, err
 }
 
 // Reconcile implements reconcile.Reconciler.
 func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	again, err := r.keeper.Keep(ctx, request.Name)
-	return reconcile.Result{RequeueAfter: again}, err
+	requeueAfter, err := r.controller.Reconcile(ctx, request.Name)
+	return reconcile.Result{RequeueAfter: requeueAfter}, err
 }
 
-// watch has mgr call r for whatever happens that concerns a namespace's migrations or
-// quotas.
+// watch has mgr call r after every event that concerns a namespace's migrations or quotas.
 func (r *reconciler) watch(mgr ctrl.Manager) error {
-	onMigrations := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
-		return requestFor(migration.Namespace(object))
-	})
-	onQuotas := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
-		return requestFor(object.GetNamespace())
+	concerned := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
+		return requestFor(migration.NamespaceOf(object))
 	})
 	changed := builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})
-	return ctrl.NewControllerManagedBy(mgr).
-		Named("headroom").
-		Watches(&corev1.ResourceQuota{}, onQuotas).
-		Watches(&kubevirtv1.VirtualMachineInstanceMigration{}, onMigrations, changed).
-		Watches(&kubevirtv1.VirtualMachineInstance{}, onMigrations, changed).
-		Watches(&corev1.Pod{}, onMigrations, changed).
-		Watches(&corev1.LimitRange{}, onMigrations, changed).
-		Watches(&corev1.PersistentVolumeClaim{}, onMigrations, changed).
-		Watches(&corev1.Event{}, onMigrations, changed).
-		Complete(r)
+	b := ctrl.NewControllerManagedBy(mgr).Named("headroom").WatchesRawSource(source.Channel(r.turns, concerned))
+	for _, object := range []client.Object{
+		&corev1.ResourceQuota{}, &kubevirtv1.VirtualMachineInstanceMigration{}, &kubevirtv1.VirtualMachineInstance{},
+		&corev1.Pod{}, &corev1.LimitRange{}, &corev1.PersistentVolumeClaim{}, &corev1.Event{},
+	} {
+		b = b.Watches(object, concerned, changed)
+	}
+	return b.Complete(r)
 }
 
 func requestFor(namespace string) []reconcile.Request {
@@ -107,5 +116,13 @@ func listFrom[T, L any, P interface {
 			pointers[i] = &found[i]
 		}
 		return pointers, nil
+	}
+}
+
+// patcher nudges KubeVirt.
+func patcher(c client.Client) func(ctx context.Context, namespace, name string, patch []byte) error {
+	return func(ctx context.Context, namespace, name string, patch []byte) error {
+		vmim := &kubevirtv1.VirtualMachineInstanceMigration{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+		return c.Patch(ctx, vmim, client.RawPatch(types.MergePatchType, patch))
 	}
 }

@@ -16,12 +16,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vmquota/headroom/fake"
+	"github.com/vmquota/headroom/migration"
 )
 
 // A reader is the cache of a manager in the simulated cluster.
@@ -60,61 +62,82 @@ func (r reader) List(_ context.Context, list client.ObjectList, options ...clien
 	return meta.SetList(list, objects)
 }
 
-// drained drains a node of a cluster with a full quota, and returns it at rest.
-func drained(t *testing.T, seed uint64, run bool) *fake.Cluster {
+var tenants = []string{"tenant", "other"}
+
+// drained drains a node of a cluster in which the quotas of all tenants are full, and
+// returns it at rest. Turns is how often a tenant had its turn because of another one.
+func drained(t *testing.T, seed uint64, run bool) (cluster *fake.Cluster, turns int) {
 	t.Helper()
 	const machines = 6
-	cluster := fake.New(fake.Config{Seed: seed})
-	require.NoError(t, cluster.CreateNamespace("tenant", corev1.ResourceList{
-		"limits.cpu":    *resource.NewMilliQuantity(1015*machines, resource.DecimalSI),
-		"limits.memory": *resource.NewQuantity(2773714688*machines, resource.BinarySI),
-	}))
-	for i := range machines {
-		require.NoError(t, cluster.CreateVMI(fake.NewVMI("tenant", fmt.Sprint("vm", i), 1, resource.MustParse("1Gi"))))
+	cluster = fake.New(fake.Config{Seed: seed})
+	for _, tenant := range tenants {
+		require.NoError(t, cluster.CreateNamespace(tenant, corev1.ResourceList{
+			"limits.cpu":    *resource.NewMilliQuantity(1015*machines, resource.DecimalSI),
+			"limits.memory": *resource.NewQuantity(2773714688*machines, resource.BinarySI),
+		}))
+		for i := range machines {
+			require.NoError(t, cluster.CreateVMI(fake.NewVMI(tenant, fmt.Sprint("vm", i), 1, resource.MustParse("1Gi"))))
+		}
 	}
-	cluster.Advance(time.Minute)
+	cluster.Advance(10 * time.Minute) // kube-controller-manager has recounted: the quotas are full
 	if run {
 		cluster.Start("runtime", func(p *fake.Process) fake.Program {
-			r, err := newReconciler(reader{caches: p.Caches}, p.Client.CoreV1(), p.PatchMigration, p.Now)
+			r, err := newReconciler(reader{caches: p.Caches}, p.Client, migration.Options{
+				Patch: p.PatchMigration, Now: p.Now, Recorder: &record.FakeRecorder{},
+			})
 			require.NoError(t, err)
 			return fake.Program{Reconcile: func(ctx context.Context, namespace string) (time.Duration, error) {
 				result, err := r.Reconcile(ctx, reconcile.Request{NamespacedName: client.ObjectKey{Name: namespace}})
+				for ; len(r.turns) > 0; turns++ {
+					p.Enqueue((<-r.turns).Object.GetName())
+				}
 				return result.RequeueAfter, err
 			}}
 		})
 	}
 	cluster.Drain("node01")
 	cluster.Advance(time.Hour)
-	return cluster
+	return cluster, turns
 }
 
 func on(cluster *fake.Cluster, node string) (vmis int) {
-	for _, vmi := range cluster.Snapshot("tenant").VMIs {
-		if vmi.Status.NodeName == node {
-			vmis++
+	for _, tenant := range tenants {
+		for _, vmi := range cluster.Snapshot(tenant).VMIs {
+			if vmi.Status.NodeName == node {
+				vmis++
+			}
 		}
 	}
 	return vmis
 }
 
 func TestDrain(t *testing.T) {
-	require.Positive(t, on(drained(t, 1, false), "node01"), "without the reconciler the drain must not end")
+	cluster, _ := drained(t, 1, false)
+	require.Positive(t, on(cluster, "node01"), "without the reconciler the drain must not end")
+	all := 0
 	for seed := range uint64(10) {
-		cluster := drained(t, seed, true)
+		cluster, turns := drained(t, seed, true)
 		require.Zero(t, on(cluster, "node01"), "seed %d", seed)
 		require.Empty(t, cluster.Finish(), "seed %d", seed)
-		require.Empty(t, cluster.Quota("tenant", "tenant").Annotations)
+		for _, tenant := range tenants {
+			rq := cluster.Quota(tenant, tenant)
+			require.Equal(t, rq.Spec.Hard, rq.Status.Hard)
+			require.Empty(t, rq.Annotations)
+		}
+		all += turns
 	}
+	require.Positive(t, all, "one tenant's migrations make way for another's")
 }
 
 // An error of any cache reaches controller-runtime, which then tries again.
 func TestErrors(t *testing.T) {
-	r, err := newReconciler(failing{}, nil, nil, time.Now)
-	require.ErrorContains(t, err, "an applier needs Quotas")
-	require.Nil(t, r)
+	_, err := newReconciler(failing{}, nil, migration.Options{})
+	require.ErrorContains(t, err, "a controller needs")
 
 	cluster := fake.New(fake.Config{})
-	r, err = newReconciler(failing{}, cluster.Client("test").CoreV1(), nil, time.Now)
+	r, err := newReconciler(failing{}, cluster.Client("test"), migration.Options{
+		Recorder: &record.FakeRecorder{}, Patch: func(context.Context, string, string, []byte) error { return nil },
+	})
 	require.NoError(t, err)
 	_, err = r.Reconcile(t.Context(), reconcile.Request{})
 	require.ErrorIs(t, err, errUnsynced)
@@ -138,7 +161,5 @@ func TestWiring(t *testing.T) {
 	}
 	mgr, err := ctrl.NewManager(&rest.Config{Host: "http://127.0.0.1:1"}, options)
 	require.NoError(t, err)
-	r, err := newReconciler(mgr.GetCache(), fake.New(fake.Config{}).Client("test").CoreV1(), patcher(mgr.GetClient()), time.Now)
-	require.NoError(t, err)
-	require.NoError(t, r.watch(mgr))
+	require.NoError(t, SetupWithManager(mgr, migration.Options{Recorder: &record.FakeRecorder{}}))
 }
