@@ -3,8 +3,8 @@
 //
 //	go run ./examples/quickstart
 //
-// The reconciler is all of reconciler.go. It keeps its record of the migrations in memory,
-// which is enough for one process that sees the migrations and writes the quotas.
+// The reconciler is all of reconciler.go: the rule, and nothing else. A migration.Controller
+// is what a real cluster wants.
 package main
 
 import (
@@ -19,8 +19,6 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/fake"
-	"github.com/vmquota/headroom/ledger/memory"
-	"github.com/vmquota/headroom/migration"
 )
 
 func main() {
@@ -53,7 +51,7 @@ func run() error {
 	cluster.Advance(time.Minute)
 	show(cluster, "a minute without the reconciler")
 
-	cluster.Start("reconciler", func(p *fake.Process) fake.Program { return program(p, static) })
+	cluster.Start("reconciler", func(p *fake.Process) fake.Program { return program(p) })
 	cluster.Until(time.Minute, func() bool { return phase(cluster) == kubevirtv1.MigrationRunning })
 	show(cluster, "with the reconciler")
 	cluster.Advance(time.Minute)
@@ -63,20 +61,8 @@ func run() error {
 
 // program gives the reconciler what a controller has: a client and the caches of its
 // informers.
-func program(p *fake.Process, static corev1.ResourceList) fake.Program {
-	record := memory.New()
-	r := &reconciler{
-		observer: migration.Observer{Ledger: record, Now: p.Now, Caches: migration.Caches{
-			Migrations: migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](p.Caches.Migrations),
-			VMIs:       migration.FromIndexer[kubevirtv1.VirtualMachineInstance](p.Caches.VMIs),
-			Pods:       migration.FromIndexer[corev1.Pod](p.Caches.Pods),
-			Events:     migration.FromIndexer[corev1.Event](p.Caches.Events),
-		}},
-		ledger: record,
-		quotas: listersv1.NewResourceQuotaLister(p.Caches.ResourceQuotas),
-		client: p.Client,
-		static: map[string]corev1.ResourceList{"tenant": static},
-	}
+func program(p *fake.Process) fake.Program {
+	r := &reconciler{caches: p.Caches.Migration(), quotas: listersv1.NewResourceQuotaLister(p.Caches.ResourceQuotas), client: p.Client}
 	return fake.Program{Reconcile: func(ctx context.Context, namespace string) (time.Duration, error) {
 		return 0, r.reconcile(ctx, namespace)
 	}}

@@ -33,7 +33,7 @@ func TestReconciler(t *testing.T) {
 		}
 		cluster.Advance(time.Minute)
 		cluster.Inject(cluster.Chance(map[fake.Fault]float64{fake.Crash: 0.05, fake.Conflict: 0.1}))
-		cluster.Start("reconciler", func(p *fake.Process) fake.Program { return program(p, static) })
+		cluster.Start("reconciler", func(p *fake.Process) fake.Program { return program(p) })
 		cluster.Drain("node01")
 		cluster.Advance(time.Hour)
 		require.Empty(t, cluster.Finish(), "seed %d", seed)
