@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,7 +22,7 @@ type action struct {
 var actions = []action{
 	{"wait", 30, func(r *run) string {
 		d := one(r, "for", 20*time.Millisecond, 100*time.Millisecond, time.Second, 5*time.Second, 30*time.Second, 3*time.Minute)
-		r.Advance(d)
+		r.pass(d)
 		return d.String()
 	}},
 	{"migrate", 20, func(r *run) string {
@@ -41,15 +42,20 @@ var actions = []action{
 	{"kill a launcher", 1, func(r *run) string { return r.tenant((*fake.Tenant).KillPod) }},
 	{"hot-plug", 2, hotPlug},
 	{"memory overhead", 3, func(r *run) string {
+		if r.rough { // what a larger target needs is told in events, which are late or lost here
+			return "no"
+		}
 		mega := one(r, "MiB", int64(270), 300, 1000)
 		r.SetMemoryOverhead(mega << 20)
 		return fmt.Sprint(mega, " MiB")
 	}},
 	{"take all", 4, func(r *run) string { return r.tenant((*fake.Tenant).Steal) }},
 	{"create a pod", 3, func(r *run) string {
-		return r.tenant(func(t *fake.Tenant) error {
-			return t.CreatePod(corev1.ResourceList{corev1.ResourceCPU: milli(100), corev1.ResourceMemory: *resource.NewQuantity(1<<28, resource.BinarySI)})
-		})
+		namespace := one(r, "namespace", namespaces...)
+		if r.smallPod(namespace) != nil {
+			return "in " + namespace + ", in vain"
+		}
+		return "in " + namespace
 	}},
 	{"delete a pod", 5, func(r *run) string { return r.tenant((*fake.Tenant).DeletePod) }},
 	{"edit limits", 4, edit},
@@ -68,12 +74,14 @@ var actions = []action{
 	}},
 	{"crash", 3, func(r *run) string {
 		p, d := one(r, "process", r.processes...), one(r, "for", 0, 5*time.Second, 5*time.Minute)
-		if len(r.processes) > 1 && !r.rough {
+		if r.leading == nil && len(r.processes) > 1 && !r.rough {
 			d = 0 // one sees, the other writes
 		}
 		p.Crash(d)
+		r.excuse(d)
 		return "for " + d.String()
 	}},
+	{"hand over", 3, handOver},
 	{"drop a watch", 3, func(r *run) string {
 		p, kind, d := one(r, "process", r.processes...), one(r, "kind", kinds...), r.brief(one(r, "for", time.Second, time.Minute))
 		p.DropWatch(kind, d)
@@ -85,6 +93,30 @@ var actions = []action{
 		return fmt.Sprint(kind, " by ", d)
 	}},
 	{"fail calls", 3, failCalls},
+	{"end pods all the time", 2, func(r *run) string {
+		namespace := one(r, "namespace", namespaces...)
+		for range 40 {
+			if r.smallPod(namespace) == nil {
+				r.Tenant(namespace).DeletePod() //nolint:errcheck // there is one
+			}
+			r.pass(50 * time.Millisecond)
+		}
+		return "in " + namespace
+	}},
+	{"reset limits", 3, func(r *run) string {
+		every, d := one(r, "every", 10*time.Millisecond, 100*time.Millisecond, 3*time.Second), one(r, "for", time.Second, 10*time.Second)
+		r.ResetLimits(every)
+		r.pass(d)
+		r.ResetLimits(0)
+		return fmt.Sprint("every ", every, " for ", d)
+	}},
+	{"stop the quota controller", 2, func(r *run) string {
+		d := one(r, "for", 100*time.Millisecond, 5*time.Second, 3*time.Minute)
+		r.StopQuotaController()
+		r.pass(d)
+		r.StartQuotaController()
+		return "for " + d.String()
+	}},
 }
 
 var kinds = []fake.Kind{fake.ResourceQuotas, fake.Pods, fake.Migrations, fake.VMIs, fake.ConfigMaps, fake.Claims, fake.Events}
@@ -96,6 +128,30 @@ func (r *run) tenant(act func(*fake.Tenant) error) string {
 		return "in " + namespace + ", in vain"
 	}
 	return "in " + namespace
+}
+
+func (r *run) smallPod(namespace string) error {
+	return r.Tenant(namespace).CreatePod(corev1.ResourceList{corev1.ResourceCPU: milli(100), corev1.ResourceMemory: *resource.NewQuantity(1<<28, resource.BinarySI)})
+}
+
+// handOver makes the other replica lead. For a moment both do. Who has lost the lease
+// ends, and starts anew.
+func handOver(r *run) string {
+	if r.leading == nil {
+		return ""
+	}
+	before := slices.Index(r.leading, true)
+	after := 1 - before
+	d := one(r, "both for", 0, time.Second, 15*time.Second)
+	r.leading[after] = true
+	for _, namespace := range namespaces {
+		r.processes[after].Enqueue(namespace)
+	}
+	r.pass(d)
+	r.leading[before] = false
+	r.processes[before].Crash(0)
+	r.excuse(0)
+	return "both lead for " + d.String()
 }
 
 // brief makes d short, if the run is not rough.
@@ -162,7 +218,7 @@ func recreate(r *run) string {
 		return ""
 	}
 	d := one(r, "for", 0, 50*time.Millisecond, 10*time.Second)
-	r.Advance(d)
+	r.pass(d)
 	r.createQuota("second", r.static[plain+"/second"], rq.Spec.Scopes...)
 	return "after " + d.String()
 }

@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -39,38 +39,105 @@ var mutants = []mutant{
 	{name: "level", lacks: "the level: a migration is over when it was seen to end", embedding: embedding{ledger: func(l ledger.Ledger, caches migration.Caches) ledger.Ledger {
 		return edges{l, caches}
 	}}},
-	{name: "one update", lacks: "the one update: the static limits are recorded after the raise", embedding: embedding{quotas: writing(func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
-		first, err := client.Get(ctx, rq.Name, metav1.GetOptions{})
-		if err != nil {
-			return nil, err
-		}
-		first.Spec.Hard, first.ResourceVersion = rq.Spec.Hard, rq.ResourceVersion
-		if first, err = client.Update(ctx, first, metav1.UpdateOptions{}); err != nil {
-			return nil, err
-		}
-		rq.ResourceVersion = first.ResourceVersion
+	{name: "on top", lacks: "the surge of charged migrations that fitted without room being made", embedding: embedding{ledger: func(l ledger.Ledger, caches migration.Caches) ledger.Ledger {
+		waited := map[types.UID]bool{}
+		return recording(func(m *quota.Migration, _ bool) bool {
+			waited[m.UID] = waited[m.UID] || m.State == quota.Blocked
+			return m.State != quota.Charged || waited[m.UID]
+		})(l, caches)
+	}}},
+	{name: "lapse", lacks: "the lapse of offers", embedding: embedding{ledger: func(l ledger.Ledger, _ migration.Caches) ledger.Ledger {
+		return &renaming{Ledger: l}
+	}}},
+	{name: "status", lacks: "the owner of spec.hard: the limits are written there", embedding: embedding{quotas: writing(func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+		rq.Spec.Hard = rq.Status.Hard
 		return client.Update(ctx, rq, metav1.UpdateOptions{})
 	})}},
 	{name: "resourceVersion", lacks: "conflicts: an update carries no resourceVersion", embedding: embedding{quotas: writing(func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
 		rq.ResourceVersion = ""
-		return client.Update(ctx, rq, metav1.UpdateOptions{})
+		return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
 	})}},
-	{name: "rebase", lacks: "the rebase: what others change while a quota is raised is not seen", embedding: embedding{
-		list: seeing(func(quotas []*corev1.ResourceQuota) []*corev1.ResourceQuota {
-			for i, rq := range quotas {
-				var applied corev1.ResourceList
-				if json.Unmarshal([]byte(rq.Annotations[applier.AppliedAnnotation]), &applied) == nil {
-					quotas[i] = rq.DeepCopy()
-					quotas[i].Spec.Hard = applied
-				}
+	{name: "floor", lacks: "the floor: limits are lowered to what is used", embedding: embedding{quotas: writing(func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+		for name, hard := range rq.Status.Hard {
+			if static, used := rq.Spec.Hard[name], rq.Status.Used[name]; hard.Cmp(static) == 0 && used.Cmp(static) < 0 {
+				rq.Status.Hard[name] = used
 			}
-			return quotas
-		}),
-	}},
-	{name: "all quotas", lacks: "all quotas but the first", embedding: embedding{list: seeing(func(quotas []*corev1.ResourceQuota) []*corev1.ResourceQuota {
-		return quotas[:min(len(quotas), 1)]
+		}
+		return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
 	})}},
-	{name: "pauses", lacks: "the pauses after resets", embedding: embedding{forgetful: true}},
+	{name: "close", lacks: "the end of the announcement of an offer", embedding: embedding{quotas: func() quotaSeam {
+		announced := false
+		return quotaSeam{write: func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+			_, announces := rq.Annotations[applier.OfferAnnotation]
+			if announced = announced || announces; announced {
+				metav1.SetMetaDataAnnotation(&rq.ObjectMeta, applier.OfferAnnotation, "open")
+			}
+			return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
+		}}
+	}}},
+	{name: "put back", lacks: "what a recount resets: the limits are taken to be as they were written", embedding: embedding{quotas: func() quotaSeam {
+		written := map[types.UID]corev1.ResourceList{}
+		return quotaSeam{
+			see: each(func(rq *corev1.ResourceQuota) {
+				if hard, ok := written[rq.UID]; ok {
+					rq.Status.Hard = hard.DeepCopy()
+				}
+			}),
+			write: func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+				written[rq.UID] = rq.Status.Hard.DeepCopy()
+				return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
+			},
+		}
+	}}},
+	{name: "edits", lacks: "edits of the static limits: they are what they were at first", embedding: embedding{quotas: func() quotaSeam {
+		first := map[types.UID]corev1.ResourceList{}
+		return quotaSeam{see: each(func(rq *corev1.ResourceQuota) {
+			if _, known := first[rq.UID]; !known {
+				first[rq.UID] = rq.Spec.Hard.DeepCopy()
+			}
+			rq.Spec.Hard = first[rq.UID].DeepCopy()
+		})}
+	}}},
+	{name: "taken", lacks: "what was taken: each time all of the usage was there before", embedding: embedding{quotas: func() quotaSeam {
+		calls := 0
+		return quotaSeam{
+			see: func(quotas []*corev1.ResourceQuota) []*corev1.ResourceQuota {
+				calls++
+				return each(func(rq *corev1.ResourceQuota) { rq.UID = types.UID(fmt.Sprintf("%s#%d", rq.UID, calls)) })(quotas)
+			},
+			write: func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+				uid, _, _ := strings.Cut(string(rq.UID), "#")
+				rq.UID = types.UID(uid)
+				return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
+			},
+		}
+	}}},
+	{name: "in the way", lacks: "which quota is in the way: all are raised", embedding: embedding{quotas: func() quotaSeam {
+		used := map[string]corev1.ResourceList{}
+		return quotaSeam{
+			see: each(func(rq *corev1.ResourceQuota) {
+				used[rq.ResourceVersion] = rq.Status.Used.DeepCopy()
+				if rq.Status.Used == nil {
+					return
+				}
+				for name, hard := range rq.Spec.Hard {
+					if q := rq.Status.Used[name]; q.Cmp(hard) < 0 {
+						rq.Status.Used[name] = hard
+					}
+				}
+			}),
+			write: func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+				if really, known := used[rq.ResourceVersion]; known {
+					rq.Status.Used = really
+				}
+				return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
+			},
+		}
+	}}},
+	{name: "all quotas", lacks: "all quotas but the first", embedding: embedding{quotas: func() quotaSeam {
+		return quotaSeam{see: func(quotas []*corev1.ResourceQuota) []*corev1.ResourceQuota { return quotas[:min(len(quotas), 1)] }}
+	}}},
+	{name: "lift", lacks: "usage above static that lifts the limit", policy: &quota.Policy{Strict: true}},
 	{name: "nudge", lacks: "the nudge", embedding: embedding{noNudge: true}},
 	{name: "refusals", lacks: "what refusals say of the target pod", embedding: embedding{noEvents: true}},
 	{name: "budget", lacks: "the policy", policy: &quota.Policy{}},
@@ -139,44 +206,100 @@ func (e edges) Replace(ctx context.Context, namespace string, migrations []quota
 	return e.Ledger.Replace(ctx, namespace, next)
 }
 
-// An update writes a quota in some way.
-type update func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error)
-
-// A writer changes how quotas are written.
-type writer struct {
-	typedcorev1.ResourceQuotaInterface
-	update update
+// renaming gives migrations that wait another UID each time, so that each time there is a
+// new offer.
+type renaming struct {
+	ledger.Ledger
+	calls int
 }
 
-type writers struct {
+// Migrations implements ledger.Ledger.
+func (r *renaming) Migrations(ctx context.Context, namespace string) ([]quota.Migration, error) {
+	r.calls++
+	migrations, err := r.Ledger.Migrations(ctx, namespace)
+	for i, m := range migrations {
+		if m.State < quota.Charged {
+			migrations[i].UID = types.UID(fmt.Sprintf("%s#%d", m.UID, r.calls))
+		}
+	}
+	return migrations, err
+}
+
+// A quotaSeam changes what is seen and what is written of the quotas. Each life of a
+// process has its own.
+type quotaSeam struct {
+	see   func([]*corev1.ResourceQuota) []*corev1.ResourceQuota // may change all that it is given
+	write func(context.Context, typedcorev1.ResourceQuotaInterface, *corev1.ResourceQuota) (*corev1.ResourceQuota, error)
+}
+
+// writing changes how quotas are written.
+func writing(write func(context.Context, typedcorev1.ResourceQuotaInterface, *corev1.ResourceQuota) (*corev1.ResourceQuota, error)) func() quotaSeam {
+	return func() quotaSeam { return quotaSeam{write: write} }
+}
+
+// each changes every quota.
+func each(change func(*corev1.ResourceQuota)) func([]*corev1.ResourceQuota) []*corev1.ResourceQuota {
+	return func(quotas []*corev1.ResourceQuota) []*corev1.ResourceQuota {
+		for _, rq := range quotas {
+			change(rq)
+		}
+		return quotas
+	}
+}
+
+// list returns the quotas of a cache as they are seen.
+func (s quotaSeam) list(from migration.List[corev1.ResourceQuota]) migration.List[corev1.ResourceQuota] {
+	if s.see == nil {
+		return from
+	}
+	return func(ctx context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
+		cached, err := from(ctx, namespace)
+		quotas := make([]*corev1.ResourceQuota, 0, len(cached))
+		for _, rq := range cached {
+			quotas = append(quotas, rq.DeepCopy())
+		}
+		slices.SortFunc(quotas, func(a, b *corev1.ResourceQuota) int { return strings.Compare(a.Name, b.Name) })
+		return s.see(quotas), err
+	}
+}
+
+// client returns a client that reads and writes as s says.
+func (s quotaSeam) client(client typedcorev1.ResourceQuotasGetter) typedcorev1.ResourceQuotasGetter {
+	return seamGetter{client, s}
+}
+
+type seamGetter struct {
 	typedcorev1.ResourceQuotasGetter
-	update update
-}
-
-func writing(update update) func(typedcorev1.ResourceQuotasGetter) typedcorev1.ResourceQuotasGetter {
-	return func(g typedcorev1.ResourceQuotasGetter) typedcorev1.ResourceQuotasGetter { return writers{g, update} }
+	seam quotaSeam
 }
 
 // ResourceQuotas implements typedcorev1.ResourceQuotasGetter.
-func (w writers) ResourceQuotas(namespace string) typedcorev1.ResourceQuotaInterface {
-	return writer{w.ResourceQuotasGetter.ResourceQuotas(namespace), w.update}
+func (g seamGetter) ResourceQuotas(namespace string) typedcorev1.ResourceQuotaInterface {
+	return seamClient{g.ResourceQuotasGetter.ResourceQuotas(namespace), g.seam}
 }
 
-// Update implements typedcorev1.ResourceQuotaInterface.
-func (w writer) Update(ctx context.Context, rq *corev1.ResourceQuota, _ metav1.UpdateOptions) (*corev1.ResourceQuota, error) {
-	return w.update(ctx, w.ResourceQuotaInterface, rq.DeepCopy())
+type seamClient struct {
+	typedcorev1.ResourceQuotaInterface
+	seam quotaSeam
 }
 
-// seeing changes what is seen of the quotas.
-func seeing(change func([]*corev1.ResourceQuota) []*corev1.ResourceQuota) func(migration.List[corev1.ResourceQuota]) migration.List[corev1.ResourceQuota] {
-	return func(from migration.List[corev1.ResourceQuota]) migration.List[corev1.ResourceQuota] {
-		return func(ctx context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
-			quotas, err := from(ctx, namespace)
-			if err != nil {
-				return nil, err
-			}
-			slices.SortFunc(quotas, func(a, b *corev1.ResourceQuota) int { return strings.Compare(a.Name, b.Name) })
-			return change(quotas), nil
-		}
+// Get implements typedcorev1.ResourceQuotaInterface.
+func (c seamClient) Get(ctx context.Context, name string, options metav1.GetOptions) (*corev1.ResourceQuota, error) {
+	rq, err := c.ResourceQuotaInterface.Get(ctx, name, options)
+	if err == nil && c.seam.see != nil {
+		c.seam.see([]*corev1.ResourceQuota{rq})
 	}
+	return rq, err
+}
+
+// UpdateStatus implements typedcorev1.ResourceQuotaInterface.
+func (c seamClient) UpdateStatus(ctx context.Context, rq *corev1.ResourceQuota, options metav1.UpdateOptions) (*corev1.ResourceQuota, error) {
+	if c.seam.write == nil {
+		return c.ResourceQuotaInterface.UpdateStatus(ctx, rq, options)
+	}
+	written, err := c.seam.write(ctx, c.ResourceQuotaInterface, rq.DeepCopy())
+	if err == nil && c.seam.see != nil {
+		c.seam.see([]*corev1.ResourceQuota{written})
+	}
+	return written, err
 }

@@ -1,15 +1,15 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
-	kubevirtv1 "kubevirt.io/api/core/v1"
+	events "k8s.io/client-go/tools/record"
 
 	"github.com/vmquota/headroom/fake"
 	"github.com/vmquota/headroom/ledger"
@@ -26,93 +26,95 @@ const system = "headroom"
 // it is.
 type embedding struct {
 	policy quota.Policy
-	// Of two processes, one may see the migrations and one write the quotas.
+	guard  bool // offers are announced to an admission policy
+	// Of two processes, one may see the migrations and one enforce the limits.
 	observesOnly, appliesOnly bool
+	leads                     func() bool // of two replicas; nil: there is one
 
 	// What a mutant changes; nil: nothing.
-	ledger    func(ledger.Ledger, migration.Caches) ledger.Ledger
-	quotas    func(typedcorev1.ResourceQuotasGetter) typedcorev1.ResourceQuotasGetter
-	list      func(migration.List[corev1.ResourceQuota]) migration.List[corev1.ResourceQuota]
-	forgetful bool // the applier remembers nothing
-	noNudge   bool
-	noEvents  bool
+	ledger   func(ledger.Ledger, migration.Caches) ledger.Ledger
+	quotas   func() quotaSeam
+	parallel applier.Parallel
+	noNudge  bool
+	noEvents bool
 }
 
 // program builds the library into p, as a controller would that reconciles namespaces.
 func (e embedding) program(p *fake.Process) fake.Program {
-	caches := migration.Caches{
-		Migrations:  migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](p.Caches.Migrations),
-		VMIs:        migration.FromIndexer[kubevirtv1.VirtualMachineInstance](p.Caches.VMIs),
-		Pods:        migration.FromIndexer[corev1.Pod](p.Caches.Pods),
-		LimitRanges: migration.FromIndexer[corev1.LimitRange](p.Caches.LimitRanges),
-		PVCs:        migration.FromIndexer[corev1.PersistentVolumeClaim](p.Caches.Claims),
-		Events:      migration.FromIndexer[corev1.Event](p.Caches.Events),
-	}
+	caches := p.Caches.Migration()
 	if e.noEvents {
 		caches.Events = nil
 	}
+	clients := migration.Clients{Core: p.Client}
 	quotas := migration.FromIndexer[corev1.ResourceQuota](p.Caches.ResourceQuotas)
-	if e.list != nil {
-		quotas = e.list(quotas)
+	if e.quotas != nil {
+		seam := e.quotas()
+		clients.Core, quotas = seamed{Interface: p.Client, quotas: seam.client(p.Client.CoreV1())}, seam.list(quotas)
 	}
 	var record ledger.Ledger = configmap.New(p.Client.CoreV1(), system, configmap.WithInformer(informer{p.Caches.ConfigMaps}))
 	if e.ledger != nil {
 		record = e.ledger(record, caches)
 	}
-	var client typedcorev1.ResourceQuotasGetter = p.Client.CoreV1()
-	if e.quotas != nil {
-		client = e.quotas(client)
+	options := migration.Options{
+		Caches: &caches, Quotas: quotas, Patch: p.PatchMigration, Now: p.Now, Enqueue: p.Enqueue, Recorder: &events.FakeRecorder{},
+		Ledger: record, RecordOnly: e.observesOnly, Guard: e.guard, Parallel: e.parallel,
+		Policy: func(string) quota.Policy { return e.policy },
 	}
-	observer := migration.Observer{Caches: caches, Ledger: record, Now: p.Now, Queued: e.policy.Eager}
-	nudger := migration.Nudger{Caches: caches, Quotas: quotas, Patch: p.PatchMigration, Now: p.Now}
-	newApplier := func() *applier.Applier {
+	if e.noNudge {
+		options.Patch = func(context.Context, string, string, []byte) error { return nil }
+	}
+	c, err := migration.NewController(clients, options)
+	must(err) // nothing is missing
+	reconcile := c.Reconcile
+	if e.appliesOnly {
 		a, err := applier.New(applier.Config{
-			Ledger: record, Quotas: client, List: quotas, Now: p.Now,
-			Policy: func(string) quota.Policy { return e.policy },
+			Ledger: record, Quotas: clients.Core.CoreV1(), List: quotas, Now: p.Now, Enqueue: p.Enqueue, Guard: e.guard, Parallel: e.parallel,
+			Policy: options.Policy,
 		})
-		if err != nil {
-			panic(err) // nothing is missing
+		must(err)
+		reconcile = func(ctx context.Context, namespace string) (time.Duration, error) {
+			result, err := a.Apply(ctx, namespace)
+			return result.RequeueAfter, applier.WorthRetry(err)
 		}
-		return a
 	}
-	writer := newApplier()
 	return fake.Program{
 		Namespace: namespaceOf,
 		Reconcile: func(ctx context.Context, namespace string) (time.Duration, error) {
-			if namespace == system {
+			if namespace == system || e.leads != nil && !e.leads() {
 				return 0, nil
 			}
-			if e.forgetful {
-				writer = newApplier()
-			}
-			var again time.Duration
-			var failed []error
-			if !e.appliesOnly {
-				failed = append(failed, observer.Observe(ctx, namespace))
-			}
-			if !e.observesOnly {
-				applied, err := writer.Apply(ctx, namespace)
-				failed, again = append(failed, applier.WorthRetry(err)), applied.RetryAfter
-			}
-			if !e.appliesOnly && !e.noNudge {
-				look, err := nudger.Nudge(ctx, namespace)
-				failed = append(failed, err)
-				again = earlier(again, look)
-			}
-			return again, errors.Join(failed...)
+			return reconcile(ctx, namespace)
 		},
 	}
 }
 
-// namespaceOf says which namespace an event concerns.
+// seamed is a client whose ResourceQuotas are those of a mutant.
+type seamed struct {
+	kubernetes.Interface
+	quotas typedcorev1.ResourceQuotasGetter
+}
+
+type seamedCore struct {
+	typedcorev1.CoreV1Interface
+	quotas typedcorev1.ResourceQuotasGetter
+}
+
+// CoreV1 implements kubernetes.Interface.
+func (s seamed) CoreV1() typedcorev1.CoreV1Interface {
+	return seamedCore{CoreV1Interface: s.Interface.CoreV1(), quotas: s.quotas}
+}
+
+// ResourceQuotas implements typedcorev1.ResourceQuotasGetter.
+func (s seamedCore) ResourceQuotas(namespace string) typedcorev1.ResourceQuotaInterface {
+	return s.quotas.ResourceQuotas(namespace)
+}
+
+// namespaceOf returns the namespace that an event concerns.
 func namespaceOf(object any) string {
-	switch o := undeleted(object).(type) {
-	case *corev1.ResourceQuota:
-		return o.Namespace
-	case *corev1.ConfigMap:
-		return o.Labels[configmap.Label]
+	if record, ok := undeleted(object).(*corev1.ConfigMap); ok {
+		return record.Labels[configmap.Label]
 	}
-	return migration.Namespace(object)
+	return migration.NamespaceOf(object)
 }
 
 func undeleted(object any) any {
@@ -120,14 +122,6 @@ func undeleted(object any) any {
 		return tombstone.Obj
 	}
 	return object
-}
-
-// earlier returns the shorter of two pauses, of which zero is none.
-func earlier(a, b time.Duration) time.Duration {
-	if a == 0 || b == 0 {
-		return cmp.Or(a, b)
-	}
-	return min(a, b)
 }
 
 // An informer is the cache of a process in the shape that the ledger takes. Changes come

@@ -14,6 +14,7 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/fake"
+	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/migration"
 	"github.com/vmquota/headroom/quota"
 )
@@ -27,14 +28,18 @@ type run struct {
 	*fake.Cluster
 	choose chooser
 	// rough is a run in which calls fail, and caches and the record are late by more than
-	// the second for which the applier waits before it takes usage for regular. Then it
-	// may take a target pod for one, and regular workloads find more room than they
-	// should: what is reported as taken. Gained is no finding in these runs.
+	// an offer lasts. Then a target pod may be taken for a regular one and lift the
+	// limit, so Gained is no finding in these runs.
 	rough     bool
+	budget    corev1.ResourceList
 	grows     bool // guests may grow by hot-plug
 	rancher   *fake.Rancher
 	processes []*fake.Process
+	leading   []bool                         // which of two replicas leads, or both for a while
 	static    map[string]corev1.ResourceList // what the tenants were given, by quota
+	idle      map[string]time.Time           // since when a quota is raised for nothing, by namespace and name
+	excused   time.Time                      // until when that is no finding
+	wrong     []string                       // what the run itself found
 	named     int
 	acts      int
 	log       []string
@@ -54,9 +59,10 @@ func one[T any](r *run, what string, of ...T) T { return of[r.choose(what, len(o
 
 // newRun draws a cluster, and starts the library in it, built as m says.
 func newRun(choose chooser, m mutant) *run {
-	r := &run{choose: choose, static: map[string]corev1.ResourceList{}}
-	policy := one(r, "policy", quota.Policy{}, quota.Policy{}, quota.Policy{Eager: true}, quota.Policy{Strict: true},
-		quota.Policy{Budget: corev1.ResourceList{"limits.cpu": milli(2100), "pods": milli(2000)}})
+	r := &run{choose: choose, static: map[string]corev1.ResourceList{}, idle: map[string]time.Time{}}
+	policy := one(r, "policy", quota.Policy{}, quota.Policy{}, quota.Policy{}, quota.Policy{Strict: true},
+		quota.Policy{Budget: corev1.ResourceList{"limits.cpu": milli(2100), "pods": milli(2000)}}, quota.Policy{Budget: corev1.ResourceList{"limits.cpu": milli(700)}})
+	r.budget = policy.Budget
 	r.rough = r.choose("rough", 3) > 0
 	r.grows = r.choose("growth", 4) == 3
 	timing := fake.DefaultTiming()
@@ -72,9 +78,11 @@ func newRun(choose chooser, m mutant) *run {
 		config.Patience, config.Slack = 20*time.Minute, 20*time.Minute
 	}
 	latency := one(r, "rancher", fake.Span{Min: -1}, fake.Span{Min: 5 * time.Millisecond, Max: 20 * time.Millisecond}, fake.Span{Min: 600 * time.Millisecond, Max: 700 * time.Millisecond})
-	user := "headroom"
-	if latency.Min > 0 && r.choose("lock", 3) == 0 {
-		user, config.Lock = fake.RancherUser, fake.RancherUser // the library runs inside of Rancher
+	if latency.Min > 0 && r.choose("lock", 2) == 0 {
+		config.Lock = fake.RancherUser
+	}
+	if m.embedding.guard = r.choose("guard", 2) == 0; m.embedding.guard {
+		config.Guard = applier.OfferAnnotation
 	}
 	r.Cluster = fake.New(config)
 	if latency.Min > 0 {
@@ -85,15 +93,21 @@ func newRun(choose chooser, m mutant) *run {
 	if m.policy != nil {
 		m.embedding.policy = *m.policy
 	}
-	observer, writer := m.embedding, m.embedding
 	switch r.choose("processes", 3) {
+	case 0:
+		r.processes = append(r.processes, r.Start("headroom", m.embedding.program))
 	case 1:
-		r.processes = append(r.processes, r.Start(user, m.embedding.program))
+		r.leading = []bool{true, false}
+		for i := range r.leading {
+			replica := m.embedding
+			replica.leads = func() bool { return r.leading[i] }
+			r.processes = append(r.processes, r.Start("headroom", replica.program))
+		}
 	case 2:
+		observer, writer := m.embedding, m.embedding
 		observer.observesOnly, writer.appliesOnly = true, true
-		r.processes = append(r.processes, r.Start("observer", observer.program))
+		r.processes = append(r.processes, r.Start("observer", observer.program), r.Start("headroom", writer.program))
 	}
-	r.processes = append(r.processes, r.Start(user, writer.program))
 	r.Advance(time.Second)
 	return r
 }
@@ -218,6 +232,110 @@ func (r *run) end() []string {
 	return append(r.broken(), r.leftovers()...)
 }
 
+// pass lets time pass, and looks at the quotas meanwhile.
+func (r *run) pass(d time.Duration) {
+	for end := r.Now().Add(d); r.Now().Before(end); r.look() {
+		r.Advance(min(100*time.Millisecond, end.Sub(r.Now())))
+	}
+}
+
+// excuse says that for d, and a moment after it, the library cannot be expected to lower
+// anything.
+func (r *run) excuse(d time.Duration) {
+	if until := r.Now().Add(d + 5*time.Second); until.After(r.excused) {
+		r.excused = until
+	}
+}
+
+// look finds the quotas that are raised although no migration waits that needs it. It
+// asks nothing of the library but which migrations are in flight.
+func (r *run) look() {
+	if r.rough {
+		return
+	}
+	for _, namespace := range namespaces {
+		var inFlight []quota.Migration
+		known := false
+		quotas := r.quotas(namespace)
+		for i := range quotas {
+			rq := &quotas[i]
+			key := namespace + "/" + rq.Name
+			if !exceeds(rq.Status.Hard, rq.Spec.Hard) {
+				delete(r.idle, key)
+				continue
+			}
+			if !known {
+				inFlight, known = migration.InFlight(r.Snapshot(namespace)), true
+			}
+			since, raised := r.idle[key]
+			switch {
+			case r.needed(rq, quota.Under(rq, inFlight)):
+				delete(r.idle, key)
+			case !raised:
+				r.idle[key] = r.Now()
+			case r.Now().Sub(since) > brief && r.Now().After(r.excused):
+				r.wrong = append(r.wrong, fmt.Sprintf("Idle: quota %s enforces %s since %v, and no migration needs it: static is %s, used %s",
+					key, list(rq.Status.Hard), r.elapsed()-r.Now().Sub(since), list(rq.Spec.Hard), list(rq.Status.Used)))
+				r.idle[key] = r.Now().Add(time.Hour) // once is enough
+			}
+		}
+	}
+}
+
+// brief is for how long a quota may be raised for nothing: less than an offer lasts, and
+// more than caches are late in a run that is not rough.
+const brief = 700 * time.Millisecond
+
+// needed reports whether what rq enforces above static is lifted by regular usage, charged, or
+// what a migration waits for that the budget allows.
+func (r *run) needed(rq *corev1.ResourceQuota, migrations []quota.Migration) bool {
+	least := corev1.ResourceList{}
+	for name, static := range rq.Spec.Hard {
+		limit, regular := static.DeepCopy(), rq.Status.Used[name].DeepCopy()
+		surges := resource.Quantity{}
+		for _, m := range migrations {
+			if m.State < quota.Charged {
+				continue
+			}
+			held := m.Held
+			if held == nil {
+				held = m.Surge
+			}
+			regular.Sub(held[name])
+			surges.Add(m.Surge[name])
+		}
+		if regular.Cmp(limit) > 0 {
+			limit = regular
+		}
+		limit.Add(surges)
+		least[name] = limit
+	}
+	for _, m := range migrations {
+		if exceeds(m.Surge, r.budget) {
+			continue // it is never granted
+		}
+		for name, limit := range least {
+			wanted := rq.Status.Used[name].DeepCopy()
+			wanted.Add(m.Surge[name])
+			wanted.Add(m.Growth[name])
+			surge := m.Surge[name]
+			if m.State < quota.Charged && surge.Sign() > 0 && wanted.Cmp(limit) > 0 {
+				return true
+			}
+		}
+	}
+	return !exceeds(rq.Status.Hard, least)
+}
+
+func exceeds(a, b corev1.ResourceList) bool {
+	for name, q := range a {
+		if other, ok := b[name]; ok && q.Cmp(other) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // broken are the invariants that were broken so far.
 func (r *run) broken() []string {
 	var wrong []string
@@ -226,27 +344,23 @@ func (r *run) broken() []string {
 			wrong = append(wrong, violation.String())
 		}
 	}
-	return wrong
+	return append(wrong, r.wrong...)
 }
 
-// leftovers are what the run itself finds: it knows what the tenants were given, and asks
-// nothing of the library for it.
+// leftovers are what the run itself finds in the end: it knows what the tenants were
+// given, and asks nothing of the library for it.
 func (r *run) leftovers() []string {
 	var wrong []string
 	inFlight := 0
 	for _, namespace := range namespaces {
 		inFlight += len(migration.InFlight(r.Snapshot(namespace)))
-		list, err := r.Client("admin").CoreV1().ResourceQuotas(namespace).List(context.Background(), metav1.ListOptions{})
-		must(err)
-		for _, rq := range list.Items {
+		for _, rq := range r.quotas(namespace) {
 			static, known := r.static[namespace+"/"+rq.Name]
 			if !known {
 				static = r.static[namespace]
 			}
 			for name, limit := range static {
-				hard := rq.Spec.Hard[name]
-				raised := len(migration.InFlight(r.Snapshot(namespace))) > 0 && hard.Cmp(limit) > 0
-				if hard.String() != limit.String() && !raised {
+				if hard := rq.Spec.Hard[name]; hard.String() != limit.String() {
 					wrong = append(wrong, fmt.Sprintf("the tenant of %s was given %s %s, and quota %s has %s in the end", namespace, limit.String(), name, rq.Name, hard.String()))
 				}
 			}
@@ -259,6 +373,13 @@ func (r *run) leftovers() []string {
 	}
 	slices.Sort(wrong)
 	return wrong
+}
+
+// quotas returns those of namespace.
+func (r *run) quotas(namespace string) []corev1.ResourceQuota {
+	quotas, err := r.Client("admin").CoreV1().ResourceQuotas(namespace).List(context.Background(), metav1.ListOptions{})
+	must(err)
+	return quotas.Items
 }
 
 func (r *run) elapsed() time.Duration {
