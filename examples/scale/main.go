@@ -1,138 +1,275 @@
 //go:build unix
 
-// Scale prints what the library costs in a large cluster: memory, CPU time, and what is
-// written for a migration. It needs no cluster.
+// Scale prints what the controller costs in a large cluster of which a handful of machines
+// migrate: memory, CPU time, requests, and the delay of an offer. It needs no cluster.
 //
 //	go run ./examples/scale -namespaces 10000 -machines 5 -migrating 1000
 //
-// The caches are client-go's stores, full of objects as a real API server and the real
-// virt-controller made them, without managed fields, as the controller keeps them. There
-// is no API server: what is written is counted, and put into the stores.
+// The controller has its own informers. The API server is a child process that plays, in as
+// many namespaces as migrate, what a real API server and the real virt-controller did in a
+// recording, over TLS and HTTP/2, without managed fields.
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
+	"encoding/pem"
 	"flag"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	kubevirtv1 "kubevirt.io/api/core/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/vmquota/headroom/ledger/applier"
-	"github.com/vmquota/headroom/ledger/configmap"
 	"github.com/vmquota/headroom/migration"
 )
 
+const (
+	// pace is how much faster than the recording a migration is played.
+	pace = 4
+	// sourceLife is how long a source pod lives after the migration is over.
+	sourceLife = time.Second
+	// largest is more than any namespace has machines.
+	largest = 1 << 10
+)
+
 func main() {
-	namespaces := flag.Int("namespaces", 10000, "how many namespaces there are, each with a quota that its machines fill")
-	machines := flag.Int("machines", 5, "how many virtual machines each of them has")
-	migrating := flag.Int("migrating", 1000, "in how many of them one machine migrates at the same time")
-	file := flag.String("recording", "migration/testdata/recordings/basic.jsonl", "where the objects are taken from")
+	var s size
+	flag.IntVar(&s.namespaces, "namespaces", 10000, "how many namespaces there are, each with a quota that its machines fill")
+	flag.IntVar(&s.machines, "machines", 5, "how many virtual machines each of them has")
+	flag.IntVar(&s.large, "large", 100, "how many the first one has")
+	flag.IntVar(&s.kept, "kept", 5, "how many migrations that are over KubeVirt keeps of each machine")
+	migrating := flag.Int("migrating", 1000, "in how many namespaces a machine migrates")
+	parallel := flag.Int("parallel", 5, "how many migrate at the same time")
+	file := flag.String("recording", "migration/testdata/recordings/basic.jsonl", "which migration is played")
+	serve := flag.Bool("serve", false, "be the API server")
 	flag.Parse()
-	if err := run(*file, *namespaces, *machines, min(*migrating, *namespaces)); err != nil {
+	p, err := readPattern(*file)
+	switch {
+	case err != nil:
+	case *serve:
+		api := start(newServer(p, s))
+		defer api.Close()
+		fmt.Println(api.URL, strconv.Quote(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw}))))
+		_, _ = bufio.NewReader(os.Stdin).ReadByte() // until the parent has ended
+		return
+	default:
+		err = run(s, min(*migrating, s.namespaces/2-1), *parallel)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(file string, namespaces, machines, migrating int) error {
-	patterns, err := readPatterns(file)
+// start starts s in this process.
+func start(s *server) *httptest.Server {
+	api := httptest.NewUnstartedServer(s)
+	api.EnableHTTP2 = true
+	api.StartTLS()
+	return api
+}
+
+// spawn starts a server in another process, and returns how to reach it.
+func spawn() (*rest.Config, func(), error) {
+	child := exec.Command(os.Args[0], append(os.Args[1:], "-serve")...)
+	child.Stderr = os.Stderr
+	in, err := child.StdinPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := child.Start(); err != nil {
+		return nil, nil, err
+	}
+	stop := func() { _ = in.Close(); _ = child.Wait() }
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	url, quoted, _ := strings.Cut(strings.TrimSpace(line), " ")
+	certificate, err := strconv.Unquote(quoted)
+	return &rest.Config{Host: url, TLSClientConfig: rest.TLSClientConfig{CAData: []byte(certificate)}}, stop, err
+}
+
+// A bench is a controller that is measured.
+type bench struct {
+	*migration.Controller
+	api        *rest.Config
+	client     *http.Client
+	reconciled atomic.Int64
+}
+
+// newBench returns one of a server.
+func newBench(api *rest.Config, parallel int) (*bench, error) {
+	b := &bench{api: api}
+	clients, err := migration.ClientsFor(api)
+	if err != nil {
+		return nil, err
+	}
+	b.Controller, err = migration.NewController(clients, migration.Options{
+		Parallel:   applier.Parallel{Cluster: parallel, Node: parallel}, // as KubeVirt is configured
+		Reconciled: func(context.Context, migration.Report) { b.reconciled.Add(1) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.client, err = rest.HTTPClientFor(api)
+	return b, err
+}
+
+// ask calls the server for something that is not of the API.
+func (b *bench) ask(path string) (s stats, err error) {
+	answer, err := b.client.Get(b.api.Host + path)
+	if err != nil {
+		return s, err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	if path == "/stats" {
+		err = json.NewDecoder(answer.Body).Decode(&s)
+	}
+	return s, err
+}
+
+// Counted is what a server has counted while migrations were played.
+type counted struct {
+	stats
+	spent time.Duration // CPU time of this process
+}
+
+// of returns how many requests with these verbs there were.
+func (c counted) of(verbs ...string) (n float64) {
+	for name, times := range c.Requests {
+		if verb, _, _ := strings.Cut(name, " "); slices.Contains(verbs, verb) {
+			n += float64(times)
+		}
+	}
+	return n
+}
+
+// migrate migrates a machine in each of n namespaces, so many at a time.
+func (b *bench) migrate(from, n, machine, parallel int) (c counted, err error) {
+	before, err := b.ask("/stats")
+	if err != nil {
+		return c, err
+	}
+	started := cpu()
+	for begun, over := 0, 0; over < n; over = c.Over - before.Over {
+		if more := min(n-begun, parallel-begun+over); more > 0 {
+			if _, err := b.ask(fmt.Sprintf("/migrate?from=%d&n=%d&machine=%d", from+begun, more, machine)); err != nil {
+				return c, err
+			}
+			begun += more
+		}
+		time.Sleep(20 * time.Millisecond)
+		if c.stats, err = b.ask("/stats"); err != nil {
+			return c, err
+		}
+	}
+	c.spent = cpu() - started
+	for name, times := range before.Requests {
+		c.Requests[name] -= times
+	}
+	c.Delays = c.Delays[len(before.Delays):]
+	c.Over, c.Refused = c.Over-before.Over, c.Refused-before.Refused
+	slices.Sort(c.Delays)
+	return c, nil
+}
+
+func run(s size, migrating, parallel int) error {
+	fmt.Printf("%d namespaces, %d virtual machines\n\n", s.namespaces, s.namespaces*s.machines)
+	api, stop, err := spawn()
 	if err != nil {
 		return err
 	}
-	if machines < 1 {
-		return fmt.Errorf("-machines is %d", machines)
+	defer stop()
+	b, err := newBench(api, migrating)
+	if err != nil {
+		return err
 	}
-	fmt.Printf("%d namespaces, %d virtual machines, %d of them migrate at the same time\n\n", namespaces, namespaces*machines, migrating)
-
-	before, started := heap(), cpu()
-	c := newCluster(patterns, machines)
-	for i := range namespaces {
-		if err := c.fill(i); err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	idle, began := heap(), cpu()
+	if err := b.Start(ctx); err != nil {
+		return err
+	}
+	row("cold start: CPU", "%.2f s", (cpu() - began).Seconds())
+	memory := func() {
+		held := float64(heap() - idle)
+		row("memory of the caches", "%.1f MB", held/1e6)
+		row("    for each machine", "%.2f KB", held/1e3/float64(s.namespaces*s.machines))
+		row("RSS of the process", "%.0f MB", rss())
+	}
+	memory()
+	began = cpu()
+	go b.Work(ctx)
+	for int(b.reconciled.Load()) < s.namespaces {
+		time.Sleep(100 * time.Millisecond)
+	}
+	row("to reconcile every namespace once: CPU", "%.2f s", (cpu() - began).Seconds())
+	began = cpu()
+	const times = 10000
+	for range times {
+		if _, err := b.Reconcile(ctx, namespaceName(0)); err != nil {
 			return err
 		}
 	}
-	row("CPU time to decode them all", "%.1f s", (cpu() - started).Seconds())
-	row("memory of the caches", "%.0f MB", float64(heap()-before)/1e6)
-	row("the same for a machine", "%.1f KB", float64(heap()-before)/1e3/float64(namespaces*machines))
+	row(fmt.Sprintf("one reconcile of a namespace with %d machines", s.large), "%.1f µs", float64((cpu()-began).Microseconds())/times)
 
-	keeper, err := c.keeper()
-	if err != nil {
-		return err
-	}
-	look := func(n int) (time.Duration, error) {
-		started := cpu()
-		for i := range n {
-			if _, err := keeper.Keep(context.Background(), namespaceName(i)); err != nil {
-				return 0, err
-			}
+	for _, p := range []struct {
+		what                   string
+		from, machine, atATime int
+	}{
+		{fmt.Sprintf("%d migrations, %d at a time", migrating, parallel), 1, 0, parallel},
+		{fmt.Sprintf("%d migrations, %d at a time, where another was a minute ago at most", parallel, parallel), migrating - parallel + 1, 1, parallel},
+		{fmt.Sprintf("%d migrations at once", migrating), 1 + migrating, 0, migrating},
+	} {
+		n := migrating
+		if p.machine > 0 {
+			n = parallel
 		}
-		return cpu() - started, nil
-	}
-	idle := heap()
-	spent, err := look(namespaces)
-	if err != nil {
-		return err
-	}
-	row("CPU time to look at every namespace once", "%.2f s", spent.Seconds())
-	row("writes for that", "%d", c.written.count())
-
-	var total time.Duration
-	for _, phase := range []phase{blocked, charged, over} {
-		for i := range migrating {
-			if err := c.migrate(i, phase); err != nil {
-				return err
-			}
-		}
-		spent, err := look(migrating)
+		c, err := b.migrate(p.from, n, p.machine, p.atATime)
 		if err != nil {
 			return err
 		}
-		total += spent
-		if phase == charged {
-			row("memory that a migration adds", "%.1f KB", float64(max(heap(), idle)-idle)/1e3/float64(max(migrating, 1)))
-		}
+		fmt.Printf("\n%s\n", p.what)
+		row("CPU for a migration", "%.2f ms", float64(c.spent.Microseconds())/1e3/float64(n))
+		row("reads for a migration", "%.1f", c.of("GET")/float64(n))
+		row("watches begun for a migration", "%.1f", c.of("WATCH")/float64(n))
+		row("writes for a migration: of quotas", "%.1f", c.of("PUT")/float64(n))
+		row("    events and nudges", "%.1f", c.of("POST", "PATCH")/float64(n))
+		row("from the migration to the offer: p50", "%.1f ms", at(c.Delays, 50))
+		row("    p90", "%.1f ms", at(c.Delays, 90))
+		row("target pods that were refused first", "%d", c.Refused)
+		row("quotas that are not as they were", "%d", c.Raised)
+		memory()
+		row("goroutines", "%d", runtime.NumGoroutine())
 	}
-	each := func(total int) float64 { return float64(total) / float64(max(migrating, 1)) }
-	row("CPU time for a migration, from refused to over", "%.2f ms", each(int(total.Microseconds()))/1e3)
-	row("writes for a migration: of quotas", "%.1f", each(c.written.quotas))
-	row("    bytes of them", "%.0f", each(c.written.quotaBytes))
-	row("writes for a migration: of the ledger", "%.1f", each(c.written.records))
-	row("    bytes of them", "%.0f", each(c.written.recordBytes))
-	row("a ConfigMap of the ledger, at most", "%d bytes", c.written.largestRecord)
-	row("a raised quota, at most", "%d bytes", c.written.largestQuota)
-	row("quotas that are not as they were", "%d", c.changed())
-	row("ConfigMaps that are left", "%d", len(c.records.ListKeys()))
-	runtime.KeepAlive(c)
 	return nil
 }
 
-// keeper is all of the library on the caches of c.
-func (c *cluster) keeper() (migration.Keeper, error) {
-	caches := migration.Caches{
-		Migrations: migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](c.vmims),
-		VMIs:       migration.FromIndexer[kubevirtv1.VirtualMachineInstance](c.vmis),
-		Pods:       migration.FromIndexer[corev1.Pod](c.pods),
+// at is a percentile of sorted delays, in milliseconds.
+func at(delays []time.Duration, percent int) float64 {
+	if len(delays) == 0 {
+		return 0
 	}
-	quotas := migration.FromIndexer[corev1.ResourceQuota](c.quotas)
-	record := configmap.New(configMaps{c}, system, configmap.WithInformer(informer{c}), configmap.WithWriter("scale"))
-	writer, err := applier.New(applier.Config{Ledger: record, Quotas: resourceQuotas{c}, List: quotas, Now: time.Now})
-	if err != nil {
-		return migration.Keeper{}, err
-	}
-	return migration.Keeper{
-		Observer: &migration.Observer{Caches: caches, Ledger: record, Now: time.Now},
-		Applier:  writer,
-		Nudger:   &migration.Nudger{Caches: caches, Quotas: quotas, Patch: patchNobody, Now: time.Now},
-	}, nil
+	return float64(delays[(len(delays)-1)*percent/100].Microseconds()) / 1e3
 }
-
-// patchNobody is for a cluster in which KubeVirt sleeps never.
-func patchNobody(context.Context, string, string, []byte) error { return nil }
 
 func row(what, format string, value any) {
 	fmt.Printf("%-48s "+format+"\n", what, value)
@@ -144,6 +281,19 @@ func heap() uint64 {
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return stats.HeapAlloc
+}
+
+// rss is what the operating system counts, in MB; 0 if it does not say.
+func rss() float64 {
+	var pages, resident float64
+	text, err := os.ReadFile("/proc/self/statm")
+	if err == nil {
+		_, err = fmt.Sscan(string(text), &pages, &resident)
+	}
+	if err != nil {
+		return 0
+	}
+	return resident * float64(os.Getpagesize()) / 1e6
 }
 
 // cpu is the time that this process has had a core for itself, so that it does not matter

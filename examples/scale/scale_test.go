@@ -4,42 +4,38 @@ package main
 
 import (
 	"context"
+	"encoding/pem"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/rest"
 )
 
-// What the program prints about writes is that of migrations that begin refused and end
-// with everything as it was.
+// What the program counts is that of migrations that end with everything as it was.
 func TestMigrations(t *testing.T) {
-	patterns, err := readPatterns("../../migration/testdata/recordings/basic.jsonl")
+	p, err := readPattern("../../migration/testdata/recordings/basic.jsonl")
 	require.NoError(t, err)
-	c := newCluster(patterns, 3)
-	for i := range 4 {
-		require.NoError(t, c.fill(i))
-	}
-	keeper, err := c.keeper()
+	api := start(newServer(p, size{namespaces: 9, machines: 2, large: 3, kept: 1}))
+	defer api.Close()
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw})
+	b, err := newBench(&rest.Config{Host: api.URL, TLSClientConfig: rest.TLSClientConfig{CAData: certificate}}, 4)
 	require.NoError(t, err)
-	for _, step := range []struct {
-		phase           phase
-		quotas, records int // writes until then
-		raised          int
-	}{
-		{blocked, 2, 2, 2},
-		{charged, 2, 4, 2},
-		{over, 4, 6, 0},
-	} {
-		for i := range 2 {
-			require.NoError(t, c.migrate(i, step.phase))
-		}
-		for i := range 4 {
-			_, err := keeper.Keep(context.Background(), namespaceName(i))
-			require.NoError(t, err)
-		}
-		require.Equal(t, step.quotas, c.written.quotas)
-		require.Equal(t, step.records, c.written.records)
-		require.Equal(t, step.raised, c.changed())
-	}
-	require.Empty(t, c.records.ListKeys())
-	require.Positive(t, c.written.largestRecord)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	require.NoError(t, b.Start(ctx))
+	go b.Work(ctx)
+
+	counted, err := b.migrate(1, 4, 0, 2)
+	require.NoError(t, err)
+	require.Equal(t, 4, counted.Over)
+	require.Zero(t, counted.Raised, "quotas that are not as they were")
+	require.Len(t, counted.Delays, 4)
+	require.Equal(t, 12.0, counted.of("GET"), "for each one list of migrations, of VMIs and of pods")
+	require.Equal(t, 12.0, counted.of("WATCH"))
+	require.GreaterOrEqual(t, counted.of("PUT"), 4.0)
+
+	counted, err = b.migrate(1, 4, 1, 4)
+	require.NoError(t, err)
+	require.Zero(t, counted.Raised)
+	require.Zero(t, counted.of("GET")+counted.of("WATCH"), "what is watched already is not read")
 }
