@@ -51,7 +51,7 @@ func (p *part) top(samples []sample) float64 {
 			next = samples[i+1].at
 		}
 		if len(p.bars) == 0 || next > from && s.at <= to {
-			top = max(top, s.static, s.hard, s.effective)
+			top = max(top, s.static, s.enforced, s.effective)
 		}
 	}
 	if top == 0 {
@@ -98,7 +98,7 @@ func (p *picture) layers(samples []sample, y scale) {
 	p.path(p.area(samples, y, zero, regular), "regular")
 	p.path(p.area(samples, y, regular, func(s sample) float64 { return s.used }), "temporary")
 	p.path(p.steps(samples, y, func(s sample) float64 { return s.effective }), "effective")
-	p.path(p.steps(samples, y, func(s sample) float64 { return s.hard }), "hard")
+	p.path(p.steps(samples, y, func(s sample) float64 { return s.enforced }), "enforced")
 	p.path(p.steps(samples, y, func(s sample) float64 { return s.static }), "static")
 	p.WriteString("</g>\n")
 }
@@ -146,8 +146,8 @@ func (p *picture) area(samples []sample, y scale, low, high func(sample) float64
 func (p *picture) clipped(samples []sample, y scale, u unit) {
 	free := plotLeft
 	for i, s := range samples {
-		limit := max(s.static, s.hard, s.effective)
-		again := i > 0 && max(samples[i-1].static, samples[i-1].hard, samples[i-1].effective) > y.v1
+		limit := max(s.static, s.enforced, s.effective)
+		again := i > 0 && max(samples[i-1].static, samples[i-1].enforced, samples[i-1].effective) > y.v1
 		label := "↑ " + amountText(u, limit)
 		width := textWidth(label, 12)
 		x := min(p.x.at(s.at.Seconds())+6, plotRight-width)

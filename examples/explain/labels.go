@@ -47,7 +47,7 @@ func groupEqual(s sample) []*endLabel {
 	for _, v := range []struct {
 		name  string
 		value float64
-	}{{"effective", s.effective}, {"static", s.static}, {"spec.hard", s.hard}, {"used", s.used}} {
+	}{{"effective", s.effective}, {"static", s.static}, {"enforced", s.enforced}, {"used", s.used}} {
 		i := slices.IndexFunc(labels, func(l *endLabel) bool { return l.value == v.value })
 		if i < 0 {
 			i = len(labels)

@@ -22,22 +22,22 @@ func (r report) legend(out io.Writer) {
 type legendEntry struct{ word, meaning string }
 
 func (r report) entries() []legendEntry {
-	base := "STATIC, or REGULAR where that is more,"
+	base := "STATIC (or REGULAR if more)"
 	if r.Policy.Strict {
 		base = "STATIC"
 	}
 	return []legendEntry{
-		{"STATIC", "the limit that the tenant was given"},
+		{"STATIC", "the limit that the tenant was given: spec.hard"},
 		{"USED", "what counts against the quota now: REGULAR + TEMPORARY"},
 		{"TEMPORARY", "counts only while VMs migrate: each has two pods then, a source and a target"},
 		{"AVAILABLE", "what other workloads may still take: STATIC - REGULAR"},
-		{specHard, "the limit that is written in the quota now"},
-		{"EFFECTIVE", "what spec.hard must be now: " + base + " + room for the granted"},
+		{enforcedTitle, "the limit that the API server enforces now: status.hard"},
+		{"EFFECTIVE", "what status.hard must be now: " + base + " + surge of the granted"},
 		{string(queued), "KubeVirt has not tried to start the target pod yet"},
 		{string(blocked), "quota refused the target pod"},
 		{string(charged), "source and target count, both"},
-		{string(granted), "there is room for the migration in EFFECTIVE"},
-		{string(deferred), "there is no room for it in EFFECTIVE yet"},
+		{string(granted), "its surge is in EFFECTIVE"},
+		{string(deferred), "its surge is not in EFFECTIVE yet"},
 	}
 }
 

@@ -128,7 +128,6 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&opts.kubeconfig, "kubeconfig", "", "")
 	flags.StringVar(&opts.context, "context", "", "")
 	flags.Func("budget", "", func(s string) error { return addBudget(&opts.policy, s) })
-	flags.BoolVar(&opts.policy.Eager, "eager", false, "")
 	flags.BoolVar(&opts.policy.Strict, "strict", false, "")
 	flags.Func("resource", "", func(s string) error {
 		for _, name := range strings.Split(s, ",") {

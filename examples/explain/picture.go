@@ -32,7 +32,7 @@ const style = `text{font-family:` + fonts + `;fill:#222}
 .regular{fill:#c9d1d9}
 .temporary{fill:#56b4e9}
 .static{fill:none;stroke:#000;stroke-width:1.6;stroke-dasharray:6 4}
-.hard{fill:none;stroke:#d58fb8;stroke-width:2}
+.enforced{fill:none;stroke:#d58fb8;stroke-width:2}
 .effective{fill:none;stroke:#0072b2;stroke-width:4;stroke-linejoin:round}
 .guide-refused{stroke:#d55e00;stroke-width:1.2;stroke-dasharray:2 3}
 .guide-admitted{stroke:#009e73;stroke-width:1.2;stroke-dasharray:2 3}
@@ -177,9 +177,9 @@ func (p *picture) legend() {
 	area := func(class string) func(x, y float64) {
 		return func(x, y float64) { p.rect(x-12, y-6, 24, 12, `class="`+class+`"`) }
 	}
-	item(stroke("effective"), "effective: what the limit must be")
-	item(stroke("static"), "static: given to the tenant")
-	item(stroke("hard"), "spec.hard as recorded")
+	item(stroke("effective"), "effective: what status.hard must be")
+	item(stroke("static"), "static: spec.hard")
+	item(stroke("enforced"), "enforced: status.hard as recorded")
 	item(area("regular"), "regular usage")
 	item(area("temporary"), "temporary usage: charged twice")
 	p.y += 22

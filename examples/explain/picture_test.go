@@ -103,7 +103,7 @@ func TestPicturesAreReadable(t *testing.T) {
 		got := explainWith(t, "", "-f", recordings+name+".jsonl", "-o", "svg")
 		require.Equal(t, exitOK, got.code, got.stderr)
 		require.NoError(t, readable([]byte(got.stdout)), name)
-		for _, want := range []string{"limits.memory", "limits.cpu", "effective: what the limit must be", "GiB", "cores", name + ".jsonl"} {
+		for _, want := range []string{"limits.memory", "limits.cpu", "effective: what status.hard must be", "GiB", "cores", name + ".jsonl"} {
 			require.Contains(t, got.stdout, want)
 		}
 	}
@@ -141,7 +141,7 @@ func drawTimeline(t *rapid.T) *timeline {
 		for range rapid.IntRange(1, 12).Draw(t, "samples") {
 			l := levels{present: rapid.IntRange(0, 5).Draw(t, "present") > 0}
 			if l.present {
-				l.static, l.hard, l.used = amount.Draw(t, "static"), amount.Draw(t, "hard"), amount.Draw(t, "used")
+				l.static, l.enforced, l.used = amount.Draw(t, "static"), amount.Draw(t, "enforced"), amount.Draw(t, "used")
 				l.temporary, l.effective = min(l.used, amount.Draw(t, "temporary")), l.static+amount.Draw(t, "surge")
 			}
 			c.add(at, l)
@@ -184,7 +184,7 @@ func TestAnyPictureIsReadable(t *testing.T) {
 func TestCrowdedTop(t *testing.T) {
 	const s = time.Second
 	level := func(limit, effective float64) levels {
-		return levels{present: true, static: limit, hard: limit, effective: effective}
+		return levels{present: true, static: limit, enforced: limit, effective: effective}
 	}
 	c := &chart{quota: "q", resource: "pods", samples: []sample{
 		{at: 0, levels: level(100, 100)},

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
-	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -24,7 +23,6 @@ type report struct {
 
 type policyReport struct {
 	Budget corev1.ResourceList `json:"budget,omitempty"`
-	Eager  bool                `json:"eager"`
 	Strict bool                `json:"strict"`
 }
 
@@ -42,25 +40,23 @@ type quotaReport struct {
 	Resources []resourceReport `json:"resources"`
 }
 
-// An action is what spec.hard needs.
+// An action is what status.hard needs.
 type action string
 
 const (
-	keep   action = "keep"
-	raise  action = "raise"
-	lower  action = "lower"
-	change action = "change" // some limits up, others down
+	keep  action = "keep"
+	raise action = "raise" // at least one limit
+	lower action = "lower"
 )
 
 // A resourceReport has all amounts in the units of the quota.
 type resourceReport struct {
 	Resource  corev1.ResourceName `json:"resource"`
-	Static    resource.Quantity   `json:"static"`
+	Static    resource.Quantity   `json:"static"` // spec.hard
 	Used      resource.Quantity   `json:"used"`
 	Regular   resource.Quantity   `json:"regular"`
 	Temporary resource.Quantity   `json:"temporary"`
 	Available resource.Quantity   `json:"available"`
-	Hard      resource.Quantity   `json:"hard"`     // spec.hard
 	Enforced  resource.Quantity   `json:"enforced"` // status.hard
 	Effective resource.Quantity   `json:"effective"`
 }
@@ -104,7 +100,7 @@ type decision string
 const (
 	granted  decision = "granted"
 	deferred decision = "deferred"
-	waiting  decision = "waiting" // it asks for nothing yet
+	waiting  decision = "waiting" // for its turn
 	none     decision = "none"    // it asks for nothing
 )
 
@@ -112,7 +108,7 @@ const (
 func newReport(s scene, policy quota.Policy) report {
 	r := report{
 		Source:     s.source,
-		Policy:     policyReport{Budget: policy.Budget, Eager: policy.Eager, Strict: policy.Strict},
+		Policy:     policyReport{Budget: policy.Budget, Strict: policy.Strict},
 		Namespaces: []namespaceReport{},
 		Notes:      append([]string{}, s.notes...),
 	}
@@ -121,9 +117,6 @@ func newReport(s scene, policy quota.Policy) report {
 		n := namespaceReport{Name: t.name, Quotas: []quotaReport{}, Migrations: []migrationReport{}}
 		for _, ruling := range rulings {
 			n.Quotas = append(n.Quotas, ruling.report())
-			if _, err := applier.Static(ruling.quota); err != nil {
-				r.Notes = append(r.Notes, err.Error()+": STATIC is spec.hard.")
-			}
 			if ruling.quota.Status.Used == nil {
 				r.Notes = append(r.Notes, fmt.Sprintf("ResourceQuota %s/%s has no status.used: nothing is taken to be used.",
 					t.name, ruling.quota.Name))
@@ -147,9 +140,8 @@ func (r ruling) report() quotaReport {
 			Regular:   r.decision.Regular[name],
 			Temporary: r.decision.Temporary[name],
 			Available: r.decision.Available[name],
-			Hard:      r.quota.Spec.Hard[name],
 			Enforced:  now[name],
-			Effective: r.decision.Hard[name],
+			Effective: r.effective[name],
 		})
 	}
 	return q

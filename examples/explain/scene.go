@@ -4,7 +4,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/vmquota/headroom/fake/recording"
-	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/migration"
 )
 
@@ -34,47 +33,23 @@ const (
 // A tenant is what is known about one namespace.
 type tenant struct {
 	name     string
-	quotas   []*corev1.ResourceQuota        // sorted by name
-	static   map[string]corev1.ResourceList // by the name of the quota
+	quotas   []*corev1.ResourceQuota // sorted by name
 	snapshot migration.Snapshot
 }
 
 // newTenant returns what cache holds of namespace.
 func newTenant(namespace string, cache *recording.Cache) tenant {
-	t := tenant{
+	return tenant{
 		name:     namespace,
 		quotas:   cache.Quotas(namespace),
-		static:   map[string]corev1.ResourceList{},
 		snapshot: cache.Snapshot(namespace),
 	}
-	for _, rq := range t.quotas {
-		t.static[rq.Name] = staticOf(rq)
-	}
-	return t
 }
 
-// staticOf returns the limits that the tenant was given: spec.hard, unless the quota says
-// that it is raised for migrations, and what from. Where that cannot be read, it is
-// spec.hard, and newReport says so.
-func staticOf(rq *corev1.ResourceQuota) corev1.ResourceList {
-	static, err := applier.Static(rq)
-	if err != nil {
-		return rq.Spec.Hard
-	}
-	return static
-}
-
-// isRaised reports whether the quota says that it is raised for migrations.
-func isRaised(rq *corev1.ResourceQuota) bool {
-	_, ok := rq.Annotations[applier.StaticAnnotation]
-	return ok
-}
-
-// enforced returns the limits that the API server applies now. They follow
-// spec.hard within milliseconds.
+// enforced returns the limits that the API server enforces now.
 func enforced(rq *corev1.ResourceQuota) corev1.ResourceList {
 	if rq.Status.Hard == nil {
-		return rq.Spec.Hard
+		return rq.Spec.Hard // kube-controller-manager is about to copy them
 	}
 	return rq.Status.Hard
 }

@@ -84,14 +84,14 @@ type column struct {
 	of    func(resourceReport) resource.Quantity
 }
 
-const specHard = "SPEC.HARD"
+const enforcedTitle = "ENFORCED"
 
-// rewritten tells whether spec.hard is anything but the static limits.
-func (q quotaReport) rewritten() bool {
-	return slices.ContainsFunc(q.Resources, func(r resourceReport) bool { return r.Hard.Cmp(r.Static) != 0 })
+// raised tells whether status.hard is anything but the static limits.
+func (q quotaReport) raised() bool {
+	return slices.ContainsFunc(q.Resources, func(r resourceReport) bool { return r.Enforced.Cmp(r.Static) != 0 })
 }
 
-// columns leaves out spec.hard if it says nothing new.
+// columns leaves out status.hard if it says nothing new.
 func (q quotaReport) columns() []column {
 	columns := []column{
 		{"STATIC", func(r resourceReport) resource.Quantity { return r.Static }},
@@ -100,8 +100,8 @@ func (q quotaReport) columns() []column {
 		{"TEMPORARY", func(r resourceReport) resource.Quantity { return r.Temporary }},
 		{"AVAILABLE", func(r resourceReport) resource.Quantity { return r.Available }},
 	}
-	if q.rewritten() {
-		columns = append(columns, column{specHard, func(r resourceReport) resource.Quantity { return r.Hard }})
+	if q.raised() {
+		columns = append(columns, column{enforcedTitle, func(r resourceReport) resource.Quantity { return r.Enforced }})
 	}
 	return append(columns, column{"EFFECTIVE", func(r resourceReport) resource.Quantity { return r.Effective }})
 }

@@ -45,8 +45,8 @@ type sample struct {
 }
 
 type levels struct {
-	present                                  bool // the quota exists
-	static, hard, used, temporary, effective float64
+	present                                      bool // the quota exists
+	static, enforced, used, temporary, effective float64
 }
 
 // A bar is one migration.
@@ -91,7 +91,7 @@ func newTimeline(in *input, opts options, p *progress) (*timeline, error) {
 		return nil, err
 	}
 	w := &watcher{
-		policy: opts.policy, resources: opts.resources, replay: newReplay(),
+		policy: opts.policy, resources: opts.resources,
 		parts: map[string]*part{}, dirty: map[string]bool{},
 	}
 	looked, pause := time.Duration(0), rec.pause()
@@ -145,7 +145,7 @@ func (r namedRecording) pause() time.Duration {
 type watcher struct {
 	policy    quota.Policy
 	resources []corev1.ResourceName // nil: all
-	replay    *replay
+	cache     recording.Cache
 	parts     map[string]*part
 	dirty     map[string]bool // the namespaces with events that were not looked at
 	now       time.Duration
@@ -153,7 +153,7 @@ type watcher struct {
 
 func (w *watcher) take(e recording.Event) {
 	w.now = max(w.now, e.At) // watches of several kinds may overtake each other a little
-	w.replay.apply(e)
+	w.cache.Apply(e)
 	namespace := e.Object.GetNamespace()
 	if w.parts[namespace] == nil {
 		w.parts[namespace] = &part{namespace: namespace}
@@ -165,7 +165,7 @@ func (w *watcher) take(e recording.Event) {
 // look notes the state of the namespaces in which something happened.
 func (w *watcher) look() {
 	for namespace := range w.dirty {
-		t, p := w.replay.tenant(namespace), w.parts[namespace]
+		t, p := newTenant(namespace, &w.cache), w.parts[namespace]
 		inFlight, rulings := decide(t, w.policy)
 		w.sample(p, rulings)
 		w.follow(p, newCast(t, inFlight).migrations(rulings))
@@ -185,10 +185,10 @@ func (w *watcher) sample(p *part, rulings []ruling) {
 			c.add(w.now, levels{
 				present:   true,
 				static:    number(r.static[name]),
-				hard:      number(r.quota.Spec.Hard[name]),
+				enforced:  number(enforced(r.quota)[name]),
 				used:      number(r.quota.Status.Used[name]),
 				temporary: number(r.decision.Temporary[name]),
-				effective: number(r.decision.Hard[name]),
+				effective: number(r.effective[name]),
 			})
 			sampled[c] = true
 		}

@@ -9,7 +9,7 @@ live-migrate, and why.
 
 While a VM live-migrates, its old and its new pod both count against the ResourceQuota.
 For each quota {} shows what the tenant was given, what is used, how much of that is
-there only because of migrations, and what spec.hard must be now; then each migration, what
+there only because of migrations, and what status.hard must be now; then each migration, what
 it is charged twice, whether it gets room, and why.
 
 Usage:
@@ -36,7 +36,6 @@ What is read:
 How it is decided:
       --budget AMOUNTS      at most so much for migrations at the same time, per quota:
                             limits.memory=8Gi,limits.cpu=4. Default: no bound
-      --eager               make room for migrations that wait for their turn, too
       --strict              regular usage above the static limit does not lift the limit
 
 What is written:

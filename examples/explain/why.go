@@ -2,11 +2,11 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -14,19 +14,19 @@ const decentralizedSentence = "It moves the VM between namespaces or clusters, s
 
 // why says in plain words what becomes of the migration m, which r reports.
 func (c cast) why(m quota.Migration, r migrationReport, rulings []ruling) string {
+	tried := "KubeVirt has not tried to start its target pod yet. "
+	if r.State == blocked {
+		tried = "Quota refused its target pod. "
+	}
 	switch {
 	case r.State == decentralized:
 		return decentralizedSentence
 	case r.State == charged:
 		return c.whyCharged(m)
 	case r.Decision == deferred:
-		return whyDeferred(r)
-	case r.State == blocked:
-		return whyBlocked(m, rulings)
-	case r.Decision == granted:
-		return "KubeVirt has not tried to start its target pod yet; --eager makes room for it beforehand."
+		return tried + whyDeferred(r)
 	default:
-		return "KubeVirt has not tried to start its target pod yet. It needs no room until then."
+		return tried + whyWaiting(m, r, rulings)
 	}
 }
 
@@ -60,59 +60,72 @@ func (c cast) whyCharged(m quota.Migration) string {
 		"the source after success, the target after failure.", source.Name, target.Name)
 }
 
-// whyBlocked says what has to be raised.
-func whyBlocked(m quota.Migration, rulings []ruling) string {
+// whyWaiting says what has to be raised for the target pod of m.
+func whyWaiting(m quota.Migration, r migrationReport, rulings []ruling) string {
 	var raises []string
-	seen, written, others := false, true, 0
+	seen, waits, others := false, false, 0
 	for _, r := range rulings {
-		claim := r.claim(m.UID)
-		if len(claim) == 0 {
+		seen = seen || len(r.claim(m.UID)) > 0
+		waits = waits || !r.granted(m.UID) && len(r.lacking(m.UID, r.effective, r.decision.Need)) > 0
+		lacking := r.lacking(m.UID, enforced(r.quota), nil)
+		if len(lacking) == 0 {
 			continue
 		}
-		seen = true
-		others = max(others, r.blockedAndGranted()-1)
+		others = max(others, r.offers()-1)
 		var changes []string
-		written = written && len(r.lacking(claim, r.quota.Spec.Hard)) == 0
-		for _, name := range r.lacking(claim, enforced(r.quota)) {
-			changes = append(changes, string(name)+" "+unitOf(name).change(enforced(r.quota)[name], r.decision.Hard[name]))
+		for _, name := range lacking {
+			changes = append(changes, string(name)+" "+unitOf(name).change(enforced(r.quota)[name], r.effective[name]))
 		}
-		if len(changes) > 0 {
-			raises = append(raises, enumerate(changes)+" (ResourceQuota "+r.quota.Name+")")
-		}
+		raises = append(raises, enumerate(changes)+" (ResourceQuota "+r.quota.Name+")")
 	}
 	switch {
+	case !seen && r.State == blocked:
+		return "No quota limits it now, so KubeVirt's next try lets it in."
 	case !seen:
-		return "Quota refused its target pod, but no quota limits it now. KubeVirt's next try lets it in."
+		return "No quota limits what it charges twice."
+	case waits:
+		return "As many migrations as KubeVirt runs at a time are before it, so no room is open for it yet."
 	case len(raises) == 0:
-		return "Quota refused its target pod. Now there is room, and KubeVirt's next try lets it in."
-	case written:
-		return "Quota refused its target pod. The raise is written to spec.hard, but not in force yet: status.hard lags."
+		return "There is room for it."
 	}
 	who := "it"
 	if others > 0 {
 		who = fmt.Sprintf("it and %d more", others)
 	}
-	return fmt.Sprintf("Quota refused its target pod. Raising %s lets %s in.", enumerate(raises), who)
+	return fmt.Sprintf("Raising %s lets %s in.", enumerate(raises), who)
+}
+
+// offers counts the granted migrations whose target pods have not come.
+func (r ruling) offers() int {
+	n := 0
+	for _, m := range r.migrations {
+		if m.State < quota.Charged && r.granted(m.UID) {
+			n++
+		}
+	}
+	return n
 }
 
 // whyDeferred says what is missing, for the first quota that defers it.
 func whyDeferred(r migrationReport) string {
-	sentence := ""
-	if r.State == blocked {
-		sentence = "Quota refused its target pod. "
-	}
 	d := r.Deferred[0]
-	missing := missingAmounts(d.Missing)
+	missing, sentence := missingAmounts(d.Missing), ""
 	switch d.Reason {
 	case quota.BudgetExceeded:
-		sentence += fmt.Sprintf("It needs %s more than the whole budget, and waits for a larger one.", missing)
+		sentence = fmt.Sprintf("It needs %s more than the whole budget, and waits for a larger one.", missing)
 	case quota.BudgetUsed:
-		sentence += fmt.Sprintf("The budget is used up by the migrations before it, %s short. It waits for them to end.", missing)
+		sentence = fmt.Sprintf("The budget is used up by the migrations before it, %s short. It waits for them to end.", missing)
 	case quota.RegularAboveStatic:
-		sentence += fmt.Sprintf("Regular workloads use %s more than the static limit, which --strict does not lift. "+
+		sentence = fmt.Sprintf("Regular workloads use %s more than the static limit, which --strict does not lift. "+
 			"It waits until they use less.", missing)
+	case applier.GrowthAboveStatic:
+		sentence = fmt.Sprintf("Its VM grows by hot-plug, and %s are missing in the static limits: room for migrations does not help.", missing)
+	case applier.RefusedElsewhere:
+		sentence = "A quota that is no ResourceQuota of this namespace refuses it, so room here does not help."
+	case applier.Disabled:
+		sentence = "It needs more room, but headroom is switched off here."
 	default:
-		sentence += fmt.Sprintf("It waits (%s): %s are missing.", d.Reason, missing)
+		sentence = fmt.Sprintf("It waits (%s): %s are missing.", d.Reason, missing)
 	}
 	if len(r.Deferred) > 1 {
 		sentence += fmt.Sprintf(" That is in %s; other quotas defer it too.", d.Quota)
@@ -128,46 +141,33 @@ func missingAmounts(list corev1.ResourceList) string {
 	return enumerate(parts)
 }
 
-// advice says what spec.hard needs.
+// advice says what status.hard needs.
 func (r ruling) advice() (action, string) {
 	what, why := r.verdict()
-	return what, why + r.aboveStatic()
+	return what, why + "." + r.aboveStatic()
 }
 
 func (r ruling) verdict() (action, string) {
-	low, high := r.diverging()
-	blockedNow := r.blockedAndGranted()
+	offers, low, high := r.offers(), false, false
+	for name, effective := range r.effective {
+		hard, ok := r.quota.Status.Hard[name]
+		c := hard.Cmp(effective)
+		low, high = low || ok && c < 0, high || ok && c > 0
+	}
 	switch {
-	case len(low) > 0 && len(high) > 0:
-		return change, "spec.hard must change: " + r.changes(append(low, high...)) + "."
-	case len(low) > 0 && blockedNow > 0:
-		return raise, fmt.Sprintf("spec.hard must rise: %s.", waitFor(blockedNow))
-	case len(low) > 0 && len(r.decision.Granted) > 0:
-		return raise, "spec.hard must rise, or what is charged twice takes room from the other workloads."
-	case len(low) > 0:
-		return raise, "spec.hard must rise."
-	case len(high) > 0 && len(r.decision.Granted) > 0:
-		return lower, "spec.hard is higher than the migrations need."
-	case len(high) > 0:
-		return lower, "spec.hard must come down: no migration needs the room."
-	case !sameLimits(enforced(r.quota), r.quota.Spec.Hard):
-		return keep, "spec.hard is right, but not in force yet: status.hard lags."
-	case len(r.decision.Granted) > 0:
-		return keep, "spec.hard is right for the migrations that there are."
+	case low && offers == 1:
+		return raise, "status.hard must rise: 1 migration waits for room"
+	case low && offers > 0:
+		return raise, fmt.Sprintf("status.hard must rise: %d migrations wait for room", offers)
+	case low:
+		return raise, "status.hard must rise, or what is charged twice takes room from other workloads"
+	case high && len(r.decision.Granted) > 0:
+		return lower, "status.hard must come down: the migrations need less"
+	case high:
+		return lower, "status.hard must come down: no migration needs the room"
 	default:
-		return keep, "spec.hard is right."
+		return keep, "status.hard is right: " + r.why
 	}
-}
-
-// blockedAndGranted counts the migrations that wait for this quota and get room.
-func (r ruling) blockedAndGranted() int {
-	n := 0
-	for _, m := range r.migrations {
-		if m.State == quota.Blocked && r.granted(m.UID) && len(r.claim(m.UID)) > 0 {
-			n++
-		}
-	}
-	return n
 }
 
 // aboveStatic says where regular workloads use more than the tenant was given.
@@ -182,19 +182,4 @@ func (r ruling) aboveStatic() string {
 		return ""
 	}
 	return " Regular workloads use more " + enumerate(over) + " than the tenant was given."
-}
-
-func waitFor(n int) string {
-	if n == 1 {
-		return "1 migration waits for room"
-	}
-	return fmt.Sprintf("%d migrations wait for room", n)
-}
-
-func (r ruling) changes(names []corev1.ResourceName) string {
-	var parts []string
-	for _, name := range names {
-		parts = append(parts, string(name)+" "+unitOf(name).change(r.quota.Spec.Hard[name], r.decision.Hard[name]))
-	}
-	return strings.Join(parts, ", ")
 }
