@@ -107,7 +107,9 @@ func TestRancherWritesTheSame(t *testing.T) {
 	})
 	full := `limits.cpu=2030m limits.memory=`
 	require.Contains(t, fmt.Sprint(without), full)
-	require.Equal(t, without, with)
+	// How often a condition of the namespace is written again, because its time has changed, is
+	// left to chance.
+	require.Equal(t, slices.Compact(without), slices.Compact(with))
 }
 
 // The agent is lost, and comes back, in every phase of a migration.
