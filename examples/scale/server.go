@@ -443,7 +443,7 @@ func serializer(r *http.Request) runtime.SerializerInfo {
 func write(w http.ResponseWriter, r *http.Request, object runtime.Object) error {
 	info := serializer(r)
 	w.Header().Set("Content-Type", info.MediaType)
-	return scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion).Encode(object, w)
+	return scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion).Encode(object.DeepCopyObject(), w) // it sets the kind
 }
 
 // watch sends the events of t until the client goes away.
@@ -513,7 +513,7 @@ func send(frames io.Writer, info runtime.SerializerInfo, binary bool, e event) e
 		sent.Object.Raw = text.Raw
 		return json.NewEncoder(frames).Encode(sent)
 	}
-	sent.Object.Raw, err = runtime.Encode(scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion), object)
+	sent.Object.Raw, err = runtime.Encode(scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion), object.DeepCopyObject()) // it sets the kind
 	if err != nil {
 		return err
 	}
