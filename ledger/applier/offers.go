@@ -14,7 +14,7 @@ import (
 const (
 	// offerLife is how long room stays open for a target pod that does not come. A pod
 	// comes some milliseconds after the write. What loses a race is nudged within this
-	// time (see migration.Nudger).
+	// time by package migration.
 	offerLife = time.Second
 	// A lapsed offer is made again after a pause that doubles with each lapse, and
 	// at once when a migration ends anywhere in the cluster.
