@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -18,17 +19,14 @@ const (
 	requestsPrefix     = corev1.DefaultResourceRequestsPrefix
 	limitsPrefix       = "limits."
 	storageClassSuffix = ".storageclass.storage.k8s.io/"
-
-	// deviceClassPrefix is ResourceDeviceClassPrefix of k8s.io/api/resource/v1,
-	// repeated so that a constant does not cost the import of an API group.
-	deviceClassPrefix = "deviceclass.resource.kubernetes.io/"
+	deviceClassPrefix  = resourcev1.ResourceDeviceClassPrefix
 )
 
 // Footprint returns what quota charges for pod, in ResourceQuota names and units
 // (cores, bytes, objects).
 //
 // It charges what the pod evaluator of Kubernetes does
-// (k8s.io/kubernetes/pkg/quota/v1/evaluator/core, v1.36): the sum over the
+// (k8s.io/kubernetes/pkg/quota/v1/evaluator/core, v1.34 to v1.37): the sum over the
 // containers and the sidecars (init containers that restart always) or, where it is
 // greater, what an init container needs together with the sidecars before it;
 // pod-level resources instead of that sum; what status says of a resize in place;
@@ -41,6 +39,13 @@ const (
 // that no container names is absent. A nil pod is charged for nothing: the result is
 // empty, never nil. Negative requests, which the API server refuses, are added up as
 // they are; the rule counts a negative sum as zero.
+//
+// In the middle of a resize in place API servers differ. Up to v1.36 they charge each
+// container for the greatest of what spec asks for and what status says, from v1.37 on
+// the pod for the greatest of the three sums. Footprint returns the former, on every
+// version of component-helpers: it is never less than the latter, so no API server charges
+// a migration for more than was added to the limit. It can be too much by what one container
+// is still to get and another one is still to give back, until the resize is done.
 //
 // Which quotas charge the pod is said by [Selects].
 func Footprint(pod *corev1.Pod) corev1.ResourceList { return FootprintAt(pod, time.Time{}) }
@@ -68,7 +73,8 @@ func FootprintAt(pod *corev1.Pod, now time.Time) corev1.ResourceList {
 	// would reach into the caller's pod where those are big decimals.
 	view := *pod
 	view.Spec.Resources = pod.Spec.Resources.DeepCopy()
-	options := resourcehelper.PodResourcesOptions{UseStatusResources: true}
+	view.Spec.Containers, view.Spec.InitContainers = resized(pod, pod.Spec.Containers), resized(pod, pod.Spec.InitContainers)
+	options := resourcehelper.PodResourcesOptions{}
 	for name, request := range resourcehelper.PodRequests(&view, options) {
 		if chargedByName(name) {
 			charged[name] = request.DeepCopy()

@@ -198,7 +198,20 @@ func TestFootprint(t *testing.T) {
 			}),
 			pod + "cpu=9 requests.cpu=9 limits.cpu=9",
 		},
-		// An init container's resize is left out: Kubernetes 1.37 charges it, those before do not.
+		// Kubernetes up to 1.36 charges this, 1.37 charges 2500m.
+		"a resize that grows one container and shrinks another": {
+			with(podOf(container("a", "cpu=500m", "cpu=500m"), container("b", "cpu=2", "cpu=2")), func(p *corev1.Pod) {
+				p.Status.ContainerStatuses = []corev1.ContainerStatus{actual("a", "cpu=500m", "cpu=1", "cpu=1"), actual("b", "cpu=2", "cpu=1", "cpu=1")}
+			}),
+			pod + "cpu=3 requests.cpu=3 limits.cpu=3",
+		},
+		// Kubernetes 1.37 charges this, those before do not look at the status of an init container.
+		"a resize of an init container": {
+			with(withInit(podOf(), container("i", "cpu=1", "cpu=1")), func(p *corev1.Pod) {
+				p.Status.InitContainerStatuses = []corev1.ContainerStatus{actual("i", "", "cpu=2", "cpu=3")}
+			}),
+			pod + "cpu=2 requests.cpu=2 limits.cpu=3",
+		},
 		"a resize of a sidecar": {
 			with(withInit(podOf(), sidecar("s", "cpu=1", "cpu=1"), container("i", "memory=1Gi", "memory=1Gi")), func(p *corev1.Pod) {
 				p.Status.InitContainerStatuses = []corev1.ContainerStatus{actual("s", "", "cpu=2", "cpu=3")}

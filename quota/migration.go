@@ -96,6 +96,32 @@ func (s State) String() string {
 	}
 }
 
+// GrowthAboveStatic tells whether a hot-plug can migrate within the static limits: it
+// returns by how much m.Growth and regular, the usage that no migration holds, are above them
+// together, by resource, and nil if they are not. Only Growth of m is read, so that a webhook
+// can ask before the hot-plug:
+//
+//	missing := quota.Migration{Growth: growth}.GrowthAboveStatic(rq.Spec.Hard, decision.Regular)
+//
+// It answers as [Decision.Fits] does about Growth: a resource without a limit, and growth of
+// zero or less, always fit.
+func (m Migration) GrowthAboveStatic(static, regular corev1.ResourceList) corev1.ResourceList {
+	var missing corev1.ResourceList
+	for name, q := range m.Growth {
+		limit, limited := static[name]
+		growth := amountOf(q)
+		above := amountOf(regular[name]).plus(growth).minus(amountOf(limit))
+		if !limited || growth.isZero() || above.isZero() {
+			continue
+		}
+		if missing == nil {
+			missing = corev1.ResourceList{}
+		}
+		missing[name] = above.in(formatOf(limit))
+	}
+	return missing
+}
+
 // DeepCopy returns a copy of m that shares no memory with it.
 func (m Migration) DeepCopy() Migration {
 	m.Surge, m.Held, m.Growth = copyList(m.Surge), copyList(m.Held), copyList(m.Growth)

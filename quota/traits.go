@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
+	resourcehelper "k8s.io/component-helpers/resource"
 )
 
 // Traits are what the scopes of a ResourceQuota ask of an object that it charges.
@@ -35,6 +36,8 @@ type Traits struct {
 	// TargetVolumeAttributesClass is the one that the volume is being changed to, by
 	// the claim's status; empty: none.
 	TargetVolumeAttributesClass string
+	// ResourceClaim: the object is a ResourceClaim, which no scope selects.
+	ResourceClaim bool
 }
 
 // TraitsOf returns the traits of pod; of nil, the zero Traits.
@@ -53,12 +56,12 @@ func TraitsOf(pod *corev1.Pod) Traits {
 
 // isBestEffort reports whether the quality-of-service class of pod is BestEffort.
 // What status says goes before what spec would give, as in Kubernetes (GetPodQOS);
-// pod-level resources, even empty ones, replace those of the containers.
+// pod-level resources replace those of the containers. Up to v1.36 empty ones did too.
 func isBestEffort(pod *corev1.Pod) bool {
 	if pod.Status.QOSClass != "" {
 		return pod.Status.QOSClass == corev1.PodQOSBestEffort
 	}
-	if level := pod.Spec.Resources; level != nil {
+	if level := pod.Spec.Resources; resourcehelper.IsPodLevelResourcesSet(pod) {
 		return !asksForCompute(level.Requests) && !asksForCompute(level.Limits)
 	}
 	asks := func(c corev1.Container) bool {
@@ -117,7 +120,7 @@ func TraitsOfClaim(pvc *corev1.PersistentVolumeClaim) Traits {
 // such an object is charged for.
 //
 // It answers as Kubernetes' evaluators do (k8s.io/apiserver/pkg/quota/v1/generic and
-// k8s.io/kubernetes/pkg/quota/v1/evaluator/core, v1.36). The operator counts for the
+// k8s.io/kubernetes/pkg/quota/v1/evaluator/core, v1.37). The operator counts for the
 // scopes PriorityClass and VolumeAttributesClass only. NotIn and DoesNotExist select
 // an object without a class too. An unknown scope, an unknown operator, and values
 // that are missing, superfluous or malformed select nothing; but Exists disregards
@@ -144,6 +147,9 @@ func (t Traits) SelectedBy(rq *corev1.ResourceQuota) bool {
 
 // meet reports whether an object with these traits meets one requirement.
 func (t Traits) meet(r corev1.ScopedResourceSelectorRequirement) bool {
+	if t.ResourceClaim {
+		return false
+	}
 	if t.Claim {
 		return r.ScopeName == corev1.ResourceQuotaScopeVolumeAttributesClass &&
 			selectsClass(r, t.VolumeAttributesClass, t.CurrentVolumeAttributesClass, t.TargetVolumeAttributesClass)

@@ -59,7 +59,7 @@ func TestTraitsOf(t *testing.T) {
 		"an init container":        {withInit(podOf(container("a", "", "")), container("i", "", "memory=1")), quota.Traits{}},
 		"pod-level resources":      {level(podOf(container("a", "", "")), "", "cpu=1"), quota.Traits{}},
 		"pod-level requests":       {level(podOf(container("a", "", "")), "memory=1", ""), quota.Traits{}},
-		"empty pod-level ones":     {level(podOf(container("a", "cpu=1", "cpu=1")), "", ""), bestEffort},
+		"empty pod-level ones":     {level(podOf(container("a", "cpu=1", "cpu=1")), "", ""), quota.Traits{}},
 		"status goes first":        {class(burstable(func(*corev1.Pod) {}), corev1.PodQOSBestEffort), bestEffort},
 		"status goes first, again": {class(podOf(), corev1.PodQOSGuaranteed), quota.Traits{}},
 		"affinity of its own namespace": {affine(corev1.Affinity{
