@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/vmquota/headroom/ledger"
+	"github.com/vmquota/headroom/ledger/internal/turns"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -90,7 +91,7 @@ type Metrics interface {
 type Applier struct {
 	config   Config
 	offers   offers
-	memories memories
+	memories turns.Turns[memoriesOf]
 }
 
 // New returns an Applier. It fails if Ledger, Quotas or Now is missing.
@@ -125,8 +126,11 @@ func New(config Config) (*Applier, error) {
 // Errors are to be retried as controllers do it, except for ErrForbidden: there
 // RequeueAfter and the next change are enough; see [WorthRetry].
 func (a *Applier) Apply(ctx context.Context, namespace string) (Result, error) {
-	memories, done := a.memories.take(namespace)
-	defer done()
+	memories, done, err := a.memories.Take(ctx, namespace)
+	if err != nil {
+		return Result{}, failed(namespace, "", "wait for another call", err)
+	}
+	defer func() { done(len(memories.quotas) > 0) }()
 
 	inFlight, unread := a.migrations(ctx, namespace)
 	partial := errors.Is(unread, ledger.ErrPartial)
@@ -144,12 +148,13 @@ func (a *Applier) Apply(ctx context.Context, namespace string) (Result, error) {
 	s.partial = partial
 	views := s.views(quotas, memories)
 	wants, alone := admit(views)
-	turns, again, others := a.offers.update(namespace, inFlight, wants, alone, s.now)
+	turns, queue, again, others := a.offers.update(namespace, inFlight, wants, alone, s.now)
 	if a.config.Enqueue != nil {
 		for _, other := range others {
 			a.config.Enqueue(other)
 		}
 	}
+	enqueue(views, queue)
 	memories.forget(quotas, views)
 	result := Result{RequeueAfter: again}
 	for _, v := range views {
@@ -268,9 +273,9 @@ func (a *Applier) reconcile(ctx context.Context, v *view, turns map[types.UID]bo
 		case err != nil:
 			return a.notWritten(ctx, v, p, failed(v.rq.Namespace, v.rq.Name, "read after a conflict", err)), true
 		}
-		deferred := v.deferred
+		deferred, queue := v.deferred, v.queue
 		v = v.view(fresh, memories.of(fresh))
-		v.deferred = deferred
+		v.deferred, v.queue = deferred, queue
 	}
 }
 

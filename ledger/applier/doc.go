@@ -76,7 +76,7 @@
 //
 // Every update carries the resourceVersion of the quota that it was computed from. A
 // conflict is resolved on fresh data. A write that is refused by RBAC, a webhook or a policy is an
-// [ErrForbidden], and is tried again after 5 s, 10 s and so on up to 5 minutes, or when the
+// [ErrForbidden], and is tried again after 0.5 s, 1 s and so on up to 5 minutes, or when the
 // quota (its labels, annotations or spec) or the policy of the namespace has changed.
 //
 // # Switching it off

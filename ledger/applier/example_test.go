@@ -111,7 +111,7 @@ func ExampleApplier_Apply() {
 	fmt.Println("error for the queue:", err)
 
 	// Output:
-	// tenant again after 1s
+	// tenant again after 500ms
 	// for the administrator: ResourceQuota tenant/q: write status: the API server refuses it: resourcequotas "q" is forbidden: it is managed
 	// error for the queue: <nil>
 }

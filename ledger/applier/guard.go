@@ -55,7 +55,7 @@ func (v *view) announce(p plan, lead time.Duration) plan {
 		addUnit(hard)
 	}
 	p.next, p.action = v.write(hard, true), Announced
-	p.history.announced = v.now
+	p.history.announced, p.history.recounts.enforced = v.now, hard
 	return p
 }
 

@@ -97,6 +97,42 @@ func TestGuardBesideOthers(t *testing.T) {
 	require.Equal(t, "limits.cpu=7", s.hard("q"))
 }
 
+// The source pod of c has ended and kube-controller-manager has recounted, but the caches do
+// not show it yet. No room is made for c that nobody guards.
+func TestGuardWhileTheCachesAreBehind(t *testing.T) {
+	start := func(t *testing.T) *scene {
+		s := guarded(t)
+		s.use("q", "limits.cpu=5")
+		s.inFlight(charged("c", "limits.cpu=1"), blocked("a", "limits.cpu=1"))
+		s.apply()
+		s.pass(20 * time.Millisecond)
+		s.apply()
+		require.Equal(t, "limits.cpu=6", s.hard("q"))
+		s.recount("tenant/q", "limits.cpu=4")
+		return s
+	}
+	t.Run("the offer goes on", func(t *testing.T) {
+		s := start(t)
+		require.Equal(t, applier.Announced, s.only().Action)
+		require.Equal(t, "limits.cpu=4001m", s.hard("q"))
+		require.True(t, s.isAnnotated())
+		s.inFlight(blocked("a", "limits.cpu=1"))
+		s.pass(20 * time.Millisecond)
+		s.apply()
+		require.Equal(t, "limits.cpu=5", s.hard("q"))
+	})
+	t.Run("the offer is over", func(t *testing.T) {
+		s := start(t)
+		s.inFlight(charged("c", "limits.cpu=1"))
+		require.Equal(t, 100*time.Millisecond, s.only().RequeueAfter)
+		require.Equal(t, "limits.cpu=4", s.hard("q"))
+		s.inFlight()
+		s.apply()
+		require.Equal(t, "limits.cpu=4", s.hard("q"))
+		require.False(t, s.isAnnotated())
+	})
+}
+
 func TestGuardEndsWithTheOffer(t *testing.T) {
 	for name, end := range map[string]func(s *scene){
 		"gone":            func(s *scene) { s.inFlight() },

@@ -2,7 +2,6 @@ package applier
 
 import (
 	"strconv"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -52,45 +51,9 @@ func (m *memory) idle() bool {
 	return m.latest == nil && m.refusals.count == 0
 }
 
-// memories are by namespace. Whoever has those of a namespace has it to himself.
-type memories struct {
-	mu          sync.Mutex
-	byNamespace map[string]*memoriesOf
-}
-
 // memoriesOf one namespace are by UID, so that a quota that is recreated is another one.
-type memoriesOf struct {
-	mu     sync.Mutex
-	users  int // who has it or waits for it
-	quotas map[types.UID]*memory
-}
-
-// take waits until nobody else has namespace. The caller calls done.
-func (m *memories) take(namespace string) (mine *memoriesOf, done func()) {
-	m.mu.Lock()
-	if m.byNamespace == nil {
-		m.byNamespace = map[string]*memoriesOf{}
-	}
-	mine = m.byNamespace[namespace]
-	if mine == nil {
-		mine = &memoriesOf{}
-		m.byNamespace[namespace] = mine
-	}
-	mine.users++
-	m.mu.Unlock()
-
-	mine.mu.Lock()
-	return mine, func() {
-		empty := len(mine.quotas) == 0
-		mine.mu.Unlock()
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		mine.users--
-		if mine.users == 0 && empty {
-			delete(m.byNamespace, namespace)
-		}
-	}
-}
+// Whoever has them has the namespace to himself.
+type memoriesOf struct{ quotas map[types.UID]*memory }
 
 // of returns the memory of rq; a new one if there is none.
 func (m *memoriesOf) of(rq *corev1.ResourceQuota) *memory {

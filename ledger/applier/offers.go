@@ -2,6 +2,7 @@ package applier
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -74,13 +75,15 @@ type turn struct {
 	lapses    int             // in a row
 	lapsed    time.Time       // the last time
 	next      time.Time       // no offer before
+
+	waits quota.DeferralReason // for what it waits in the queue; empty: it does not
 }
 
-// update tells what namespace looks like now, and returns whose turn it is there, when to
-// call again (zero: after the next change only), and in which other namespaces an offer was
-// made. Wants are those that may have a turn, and whether they need room; the others that are
+// update tells what namespace looks like now, and returns whose turn it is there, what the
+// others wait for in the queue, when to call again (zero: after the next change only), and in
+// which other namespaces an offer was made. Wants are those that may have a turn, and whether they need room; the others that are
 // not charged wait for something else. Alone says that there must be one offer at a time in this namespace.
-func (o *offers) update(namespace string, migrations []quota.Migration, wants map[types.UID]bool, alone bool, now time.Time) (turns map[types.UID]bool, again time.Duration, others []string) {
+func (o *offers) update(namespace string, migrations []quota.Migration, wants map[types.UID]bool, alone bool, now time.Time) (turns map[types.UID]bool, queue map[types.UID]quota.DeferralReason, again time.Duration, others []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if ended := o.record(namespace, migrations, wants, alone, now); ended {
@@ -88,7 +91,11 @@ func (o *offers) update(namespace string, migrations []quota.Migration, wants ma
 	}
 	o.lapse(now)
 	others = o.make(namespace, now)
+	queue = make(map[types.UID]quota.DeferralReason, len(o.byNamespace[namespace]))
 	for uid, t := range o.byNamespace[namespace] {
+		if t.waits != "" {
+			queue[uid] = t.waits
+		}
 		switch {
 		case !t.open.IsZero():
 			turns = with(turns, uid)
@@ -99,7 +106,7 @@ func (o *offers) update(namespace string, migrations []quota.Migration, wants ma
 			again = sooner(again, o.probe.Sub(now))
 		}
 	}
-	return turns, again, others
+	return turns, queue, again, others
 }
 
 // record takes over what namespace says, and reports whether a migration there has left
@@ -175,6 +182,7 @@ func (o *offers) make(namespace string, now time.Time) (others []string) {
 	var open, waiting []*turn
 	for _, turns := range o.byNamespace {
 		for _, t := range turns {
+			t.waits = ""
 			switch {
 			case !t.running.IsZero():
 				taken.take(t)
@@ -182,6 +190,8 @@ func (o *offers) make(namespace string, now time.Time) (others []string) {
 				open = append(open, t)
 			case t.wants && !t.next.After(now):
 				waiting = append(waiting, t)
+			case t.wants:
+				t.waits = OfferLapsed
 			}
 		}
 	}
@@ -202,12 +212,23 @@ func (o *offers) make(namespace string, now time.Time) (others []string) {
 	o.learn(now)
 	taken.Parallel = o.parallel
 	slices.SortFunc(waiting, (*turn).before)
-	excluded := 0 // by KubeVirt's limits, as they are known
+	excluded := 0                 // by KubeVirt's limits, as they are known
+	first := int32(math.MinInt32) // the highest priority of those that wait for KubeVirt
 	for _, t := range waiting {
+		t.probes = !taken.left(t)
+		switch {
+		case t.probes && t.migration.Priority < first:
+			t.waits = Outranked
+		case t.probes && taken.running >= taken.Cluster:
+			t.waits, first = ParallelInCluster, max(first, t.migration.Priority)
+		case t.probes:
+			t.waits, first = ParallelFromNode, max(first, t.migration.Priority)
+		default:
+			t.waits = InTurn
+		}
 		if t.alone && taken.open[t.namespace] > 0 || t.needsRoom && taken.opened >= o.parallel.Open {
 			continue
 		}
-		t.probes = !taken.left(t)
 		if t.probes {
 			if !t.needsRoom { // where it fits, KubeVirt starts it without an offer
 				continue
@@ -216,7 +237,7 @@ func (o *offers) make(namespace string, now time.Time) (others []string) {
 				continue
 			}
 		}
-		t.open = now
+		t.open, t.waits = now, ""
 		taken.take(t)
 		changed(t)
 	}

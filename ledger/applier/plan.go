@@ -39,17 +39,7 @@ type history struct {
 	low, high time.Time // since when status.hard is too low, or not too low but different; zero: it is not
 	putBack   time.Time // when status.hard was last raised for charged migrations alone
 	announced time.Time // when OfferAnnotation was written
-	recounted time.Time // when kube-controller-manager was last seen to recount
-	used      corev1.ResourceList
-}
-
-// observe records the usage that a plan sees. If it falls, kube-controller-manager has
-// recounted: quota admission only adds to it.
-func (h *history) observe(used corev1.ResourceList, now time.Time) {
-	if exceeds(h.used, used) {
-		h.recounted = now
-	}
-	h.used = used
+	recounts  recounts
 }
 
 // A plan is what there is to do about a quota, and why.
@@ -79,7 +69,7 @@ func (v *view) judge(unwanted map[types.UID]bool) (never, later []quota.Deferral
 	regular := v.memory.baseline.before(static, counted)
 	candidates := make([]quota.Migration, 0, len(v.migrations)+1)
 	for _, m := range v.migrations {
-		missing := tooLarge(m.Growth, static, regular)
+		missing := m.GrowthAboveStatic(static, regular)
 		switch {
 		case m.State >= quota.Charged:
 			candidates = append(candidates, m)
@@ -111,18 +101,6 @@ func (v *view) judge(unwanted map[types.UID]bool) (never, later []quota.Deferral
 		}
 	}
 	return never, later
-}
-
-// tooLarge returns what of growth does not fit beside regular usage in the static limits; nil
-// if all of it does.
-func tooLarge(growth, static, regular corev1.ResourceList) corev1.ResourceList {
-	var missing corev1.ResourceList
-	for name, q := range growth {
-		if limit, limited := static[name]; limited && q.Sign() > 0 {
-			missing = set(missing, name, minus(plus(regular[name], q), limit))
-		}
-	}
-	return positive(missing)
 }
 
 // unsettled returns for how long no offer is made here, because regular usage has just risen
@@ -158,7 +136,9 @@ func (v *view) decide(open map[types.UID]bool) quota.Decision {
 	default:
 		policy.Lift = v.memory.baseline.lift(nil)
 	}
-	return policy.Decide(v.rq.Spec.Hard, granted, v.rq.Status.Used)
+	d := policy.Decide(v.rq.Spec.Hard, granted, v.rq.Status.Used)
+	v.hold(&d)
+	return d
 }
 
 // offered returns m as one that is granted and holds nothing.
@@ -197,9 +177,9 @@ func (v *view) plan(turns map[types.UID]bool) plan {
 		p.why = "kube-controller-manager has not counted the quota yet"
 		return p
 	}
-	p.hard = v.target(p.decision)
 	p.history = v.memory.history
-	p.history.observe(v.rq.Status.Used, v.now)
+	p.history.recounts = v.recounts
+	p.hard = v.target(p.decision)
 	p.history.offered = nil
 	for uid := range v.memory.history.offered { // until it is closed, or its pod is charged
 		if !slices.Contains(p.decision.Granted, uid) || offers[uid] {
@@ -213,17 +193,19 @@ func (v *view) plan(turns map[types.UID]bool) plan {
 	}
 	announced := announce == v.isAnnotated()
 	if !announced || !quota.Equal(p.hard, v.rq.Status.Hard) {
-		due, why := v.due(p, offers, tooLow, !announced || tooLow && expected)
+		due, why := v.due(p, offers, tooLow, !announced && (announce || v.isGuarded() || !tooLow) || tooLow && expected)
 		if wait := due.Sub(v.now); wait > 0 {
 			p.history.low, p.history.high = sinceWhen(p.history.low, v.now, tooLow), sinceWhen(p.history.high, v.now, !tooLow)
 			p.again, p.why = wait, why
 			return p
 		}
 		p.next, p.action = v.write(p.hard, announce), change(v.rq, p.hard)
-		if p.action == Raised && len(offers) == 0 {
+		p.history.recounts.enforced = p.hard
+		if p.action == Raised && len(offers) == 0 && v.held == 0 {
 			p.history.putBack = v.now
 		}
 	}
+	p.again = v.held
 	p.why = v.whyEnforced(len(offers), len(p.decision.Granted)-len(offers))
 	p.history.low, p.history.high = time.Time{}, time.Time{}
 	p.history.offered, p.history.granted = offers, nil
@@ -263,11 +245,11 @@ func (v *view) due(p plan, offers map[types.UID]bool, tooLow, urgent bool) (due 
 		newly = newly || !before.granted[uid]
 	}
 	switch {
-	case urgent, closed, newly && !v.now.Before(p.history.recounted.Add(putBackPause)):
+	case urgent, closed && !tooLow, newly && !v.now.Before(p.history.recounts.at.Add(putBackPause)):
 		return v.now, ""
 	case tooLow:
 		since := sinceWhen(before.low, v.now, true)
-		due = latest(since, p.history.recounted).Add(putBackPause)
+		due = latest(since, p.history.recounts.at).Add(putBackPause)
 		if last := since.Add(putBackGap); last.Before(due) {
 			due = last
 		}
@@ -370,6 +352,7 @@ func (p plan) result(v *view) QuotaResult {
 		RequeueAfter: sooner(p.again, v.unsettled()),
 	}
 	r.Decision.Deferred = v.deferred
+	r.Queued = v.queued()
 	return r
 }
 
@@ -393,7 +376,8 @@ func Plan(config Config, quotas []*corev1.ResourceQuota, inFlight []quota.Migrat
 	}
 	offers := offers{parallel: config.Parallel.orDefault()}
 	wants, alone := admit(views)
-	turns, _, _ := offers.update(namespace, s.inFlight, wants, alone, s.now)
+	turns, queue, _, _ := offers.update(namespace, s.inFlight, wants, alone, s.now)
+	enqueue(views, queue)
 	var results []QuotaResult
 	for _, v := range views {
 		results = append(results, v.plan(turns).result(v))

@@ -90,7 +90,7 @@ func TestRefused(t *testing.T) {
 			require.Empty(t, result.Quotas[0].Offered)
 			require.ErrorIs(t, result.Quotas[0].Err, test.err)
 			if test.refused {
-				require.Equal(t, 5*time.Second, result.Quotas[0].RequeueAfter)
+				require.Equal(t, 500*time.Millisecond, result.Quotas[0].RequeueAfter)
 				require.Equal(t, []string{"HeadroomRefused"}, s.reasons())
 				require.Equal(t, []string{"Refused q"}, s.counted())
 			} else {
@@ -107,7 +107,7 @@ func TestARefusedWriteIsNotTriedAgainTooSoon(t *testing.T) {
 	no := apierrors.NewForbidden(groupResource, "q", errors.New("no"))
 	tried := s.refuse(no)
 	var waits []time.Duration
-	for attempt := 1; attempt <= 9; attempt++ {
+	for attempt := 1; attempt <= 13; attempt++ {
 		result, err := s.applier.Apply(s.ctx, "tenant")
 		require.ErrorIs(t, err, applier.ErrForbidden)
 		require.Equal(t, attempt, tried())
@@ -127,7 +127,8 @@ func TestARefusedWriteIsNotTriedAgainTooSoon(t *testing.T) {
 	}
 	second := time.Second
 	require.Equal(t, []time.Duration{
-		5 * second, 10 * second, 20 * second, 40 * second, 80 * second, 160 * second, 300 * second, 300 * second, 300 * second,
+		second / 2, second, 2 * second, 4 * second, 8 * second, 16 * second, 32 * second, 64 * second, 128 * second, 256 * second,
+		300 * second, 300 * second, 300 * second,
 	}, waits)
 	require.Equal(t, []string{"HeadroomRefused"}, s.reasons())
 
@@ -138,7 +139,7 @@ func TestARefusedWriteIsNotTriedAgainTooSoon(t *testing.T) {
 	s.refuse(no)
 	result, err := s.applier.Apply(s.ctx, "tenant")
 	require.ErrorIs(t, err, applier.ErrForbidden)
-	require.Equal(t, 5*second, result.Quotas[0].RequeueAfter)
+	require.Equal(t, second/2, result.Quotas[0].RequeueAfter)
 	require.Equal(t, []string{"HeadroomRefused"}, s.reasons())
 }
 
@@ -153,7 +154,7 @@ func TestARefusalEndsWithItsCause(t *testing.T) {
 	s.use("q", "limits.cpu=4")
 	result, err := s.applier.Apply(s.ctx, "tenant")
 	require.ErrorIs(t, err, applier.ErrForbidden)
-	require.Equal(t, 5*time.Second, result.Quotas[0].RequeueAfter)
+	require.Equal(t, 500*time.Millisecond, result.Quotas[0].RequeueAfter)
 	require.Len(t, s.reasons(), 2)
 }
 

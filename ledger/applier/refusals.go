@@ -10,9 +10,10 @@ import (
 )
 
 // A write that is refused is tried again, because RBAC and webhooks are repaired without
-// a change of the quota.
+// a change of the quota. An API server that has just started refuses for a moment, until it
+// has read the roles.
 const (
-	firstRefusalPause = 5 * time.Second
+	firstRefusalPause = 500 * time.Millisecond
 	maxRefusalPause   = 5 * time.Minute
 )
 

@@ -45,6 +45,10 @@ type QuotaResult struct {
 	// get no room; beside the reasons of package quota there are those of this one. What
 	// is deferred because of another quota of the namespace is in neither list.
 	Decision quota.Decision
+	// Queued are the migrations that see this quota and wait for their turn, or for KubeVirt,
+	// with the reasons of this package. Missing is what they lack in the quota as it is; nil if
+	// they fit.
+	Queued []quota.Deferral
 	// Offered are the UIDs of the migrations that this quota has open room for, sorted.
 	Offered []types.UID
 	Action  Action
@@ -89,6 +93,25 @@ const (
 	// not fit the static limits, so the target pod can never come. Missing is what is
 	// missing in the static limits.
 	GrowthAboveStatic quota.DeferralReason = "GrowthAboveStatic"
+)
+
+// Reasons of QuotaResult.Queued. What KubeVirt can start is what [Parallel] says, or what was
+// learned; [Plan] knows of the migrations of its namespace only.
+const (
+	// ParallelInCluster means that as many migrations run as KubeVirt runs in a cluster.
+	ParallelInCluster quota.DeferralReason = "ParallelInCluster"
+	// ParallelFromNode means that as many leave the node as KubeVirt lets leave one.
+	ParallelFromNode quota.DeferralReason = "ParallelFromNode"
+	// Outranked means that KubeVirt starts migrations of higher priority first.
+	Outranked quota.DeferralReason = "Outranked"
+	// Behind means that another migration of the same virtual machine is before it.
+	Behind quota.DeferralReason = "Behind"
+	// InTurn means that room is being made for others first.
+	InTurn quota.DeferralReason = "InTurn"
+	// OfferLapsed means that there was room, and KubeVirt did not create the target pod.
+	OfferLapsed quota.DeferralReason = "OfferLapsed"
+	// Unsettled means that usage has just risen above static, and must stand still first.
+	Unsettled quota.DeferralReason = "Unsettled"
 )
 
 // sooner returns the lesser of two times to wait, of which zero is none at all.

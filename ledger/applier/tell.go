@@ -61,7 +61,7 @@ func (a *Applier) tellDeferred(v *view) {
 	for _, d := range v.deferred {
 		for _, m := range v.migrations {
 			if m.UID == d.UID && d.Reason != WriteRefused { // that has an event of its own
-				parts = append(parts, fmt.Sprintf("of %s: %s", m.VMI, sentence(d, m)))
+				parts = append(parts, fmt.Sprintf("of %s: %s", m.VMI, Sentence(d, m)))
 				key = append(key, string(d.UID)+" "+string(d.Reason))
 			}
 		}
@@ -74,8 +74,9 @@ func (a *Applier) tellDeferred(v *view) {
 	v.memory.deferred = waiting
 }
 
-// sentence says what a deferred migration waits for.
-func sentence(d quota.Deferral, m quota.Migration) string {
+// Sentence says what m waits for, which a QuotaResult has as deferred or queued. It has no
+// full stop.
+func Sentence(d quota.Deferral, m quota.Migration) string {
 	missing := text(d.Missing)
 	switch d.Reason {
 	case Disabled:
@@ -90,6 +91,22 @@ func sentence(d quota.Deferral, m quota.Migration) string {
 		return fmt.Sprintf("the budget is used up, %s is missing", missing)
 	case quota.RegularAboveStatic:
 		return fmt.Sprintf("other workloads use more than the static limit, by %s", missing)
+	case WriteRefused:
+		return "the API server refuses to raise the limits of this quota"
+	case ParallelInCluster:
+		return "KubeVirt runs as many migrations in the cluster as it may at the same time"
+	case ParallelFromNode:
+		return fmt.Sprintf("KubeVirt runs as many migrations from node %s as it may at the same time", m.Node)
+	case Outranked:
+		return "KubeVirt starts migrations of higher priority first"
+	case Behind:
+		return "another migration of the same virtual machine is before it"
+	case InTurn:
+		return "room is made for other migrations first"
+	case OfferLapsed:
+		return "there was room for its target pod, KubeVirt did not create it, and room is made again soon"
+	case Unsettled:
+		return "usage has just risen above the static limit, and room is made as soon as it stands still"
 	default:
 		return string(d.Reason)
 	}

@@ -70,6 +70,10 @@ type view struct {
 	inTheWay   map[types.UID]bool // of which waiting migrations: their target pods do not fit
 	deferred   []quota.Deferral   // those of them that get no room here
 	closed     quota.Decision     // the rule without any offer
+	recounts   recounts
+	held       time.Duration // for how long at most regular usage is believed to be more than it seems to be; zero: it is not
+
+	queue map[types.UID]quota.DeferralReason // what those in the queue wait for
 }
 
 // view looks at one quota. It is where the baseline is brought up to date.
@@ -87,9 +91,12 @@ func (s setting) view(rq *corev1.ResourceQuota, m *memory) *view {
 	}
 	m.baseline.look(rq.Spec.Hard, v.counted(d.Regular), is, v.now)
 	v.closed = v.decide(nil)
+	v.recounts = m.history.recounts
+	v.recounts.look(v)
+	v.hold(&v.closed)
 	limits := v.counted(v.closed.Hard)
 	for _, m := range v.waiting {
-		if !fits(m, limits, rq.Status.Used) {
+		if short(m, limits, rq.Status.Used) != nil {
 			v.inTheWay = with(v.inTheWay, m.UID)
 		}
 	}
@@ -141,15 +148,43 @@ func divide(migrations []quota.Migration) (charged, waiting []quota.Migration) {
 	return charged, waiting
 }
 
-// fits reports whether the target pod of m has room in limits.
-func fits(m quota.Migration, limits, used corev1.ResourceList) bool {
+// enqueue tells the views what migrations wait for in the queue.
+func enqueue(views []*view, queue map[types.UID]quota.DeferralReason) {
+	for _, v := range views {
+		v.queue = queue
+	}
+}
+
+// queued returns the waiting migrations that are not deferred by any quota and have no offer.
+func (v *view) queued() []quota.Deferral {
+	var queued []quota.Deferral
+	for _, m := range v.waiting {
+		reason := v.queue[m.UID]
+		switch {
+		case v.later[m.UID]:
+			reason = Behind
+		case v.inTheWay[m.UID] && v.unsettled() > 0:
+			reason = Unsettled
+		}
+		if reason == "" || slices.ContainsFunc(v.deferred, func(d quota.Deferral) bool { return d.UID == m.UID }) {
+			continue
+		}
+		missing := short(m, v.counted(v.closed.Hard), v.rq.Status.Used)
+		queued = append(queued, quota.Deferral{UID: m.UID, Reason: reason, Missing: missing})
+	}
+	return queued
+}
+
+// short returns what m needs beyond limits; nil if it fits.
+func short(m quota.Migration, limits, used corev1.ResourceList) corev1.ResourceList {
+	var missing corev1.ResourceList
 	for name, limit := range limits {
 		need := plus(m.Surge[name], m.Growth[name])
-		if wanted := plus(used[name], need); need.Sign() > 0 && wanted.Cmp(limit) > 0 {
-			return false
+		if lack := minus(plus(used[name], need), limit); need.Sign() > 0 && lack.Sign() > 0 {
+			missing = set(missing, name, lack)
 		}
 	}
-	return true
+	return missing
 }
 
 // concerned reports whether there is anything to do or to tell: the quota is raised, or
