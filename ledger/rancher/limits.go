@@ -123,6 +123,45 @@ func Limits(ns *corev1.Namespace) (corev1.ResourceList, error) {
 	return limits, nil
 }
 
+// NotGiven returns those of [Limits] that are not the static limits in spec.hard of rq: what was
+// asked for in Rancher and Rancher did not give. Either the project has no room for it, and
+// the quota keeps what it had or has a zero; or the project's default does not have the
+// resource; or Rancher has not synced the namespace yet. It is nil if Rancher gave all. What
+// migrations add to status.hard makes no difference. The error is that of Limits.
+func NotGiven(ns *corev1.Namespace, rq *corev1.ResourceQuota) (corev1.ResourceList, error) {
+	asked, err := Limits(ns)
+	if err != nil || rq == nil {
+		return asked, err
+	}
+	maps.DeleteFunc(asked, func(name corev1.ResourceName, limit resource.Quantity) bool {
+		static, given := rq.Spec.Hard[name]
+		return given && static.Cmp(limit) == 0
+	})
+	if len(asked) == 0 {
+		return nil, nil
+	}
+	return asked, nil
+}
+
+// Annotation returns a value of LimitsAnnotation that asks for hard, as Rancher writes it.
+func Annotation(hard corev1.ResourceList) string {
+	limits, extended := map[string]any{}, map[string]string{}
+	for name, q := range hard {
+		extended[string(name)] = q.String()
+	}
+	for _, f := range (&limit{}).fields() {
+		if text, ok := extended[string(f.resource)]; ok {
+			limits[f.name] = text
+			delete(extended, string(f.resource))
+		}
+	}
+	if len(extended) > 0 {
+		limits["extended"] = extended
+	}
+	text, _ := json.Marshal(map[string]any{"limit": limits}) // strings in maps
+	return string(text)
+}
+
 func malformed(ns *corev1.Namespace, field string, err error) error {
 	return &Error{Namespace: ns.Name, Field: field, Err: fmt.Errorf("%w: %w", ErrMalformed, err)}
 }

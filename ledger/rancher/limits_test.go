@@ -92,6 +92,31 @@ func TestLimitsThatAreMalformed(t *testing.T) {
 	}
 }
 
+func TestNotGiven(t *testing.T) {
+	for _, row := range []struct{ asked, given, want string }{
+		{asked: "", given: "limits.cpu=4"},
+		{asked: `{"limit":{}}`, given: "limits.cpu=4"},
+		{asked: `{"limit":{"limitsCpu":"4000m"}}`, given: "limits.cpu=4 limits.memory=1Gi"},
+		{asked: `{"limit":{"limitsCpu":"4","limitsMemory":"8Gi"}}`, given: "limits.cpu=4 limits.memory=0", want: "limits.memory=8Gi"},
+		{asked: `{"limit":{"limitsCpu":"8","limitsMemory":"8Gi"}}`, given: "limits.cpu=4 limits.memory=8Gi", want: "limits.cpu=8"},
+		{asked: `{"limit":{"pods":"8"}}`, given: "limits.cpu=4", want: "pods=8"},
+	} {
+		rq := scaledBy(row.given)
+		rq.Status.Hard = listOf("limits.cpu=8 limits.memory=8Gi") // raised for migrations
+		before := rq.DeepCopy()
+		limits, err := rancher.NotGiven(namespaceWith(row.asked), rq)
+		require.NoError(t, err)
+		require.Equal(t, row.want, amounts(limits))
+		require.Equal(t, row.want == "", limits == nil)
+		require.Equal(t, before, rq)
+	}
+	limits, err := rancher.NotGiven(namespaceWith(`{"limit":{"pods":"8"}}`), nil)
+	require.NoError(t, err)
+	require.Equal(t, "pods=8", amounts(limits))
+	_, err = rancher.NotGiven(namespaceWith(`null`), scaledBy("limits.cpu=4"))
+	require.ErrorIs(t, err, rancher.ErrMalformed)
+}
+
 func sorted(parts []string) string {
 	slices.Sort(parts)
 	return strings.Join(parts, " ")

@@ -7,15 +7,16 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/informers"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 
 	"github.com/vmquota/headroom/ledger"
 	"github.com/vmquota/headroom/ledger/applier"
-	"github.com/vmquota/headroom/ledger/configmap"
-	"github.com/vmquota/headroom/ledger/loop"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -38,8 +39,15 @@ type Config struct {
 	// Ledger takes the place of the ConfigMap ledger, which is not read then. Call
 	// [Shim.Enqueue] when it changes. If nil, it is the ConfigMap ledger in Namespace.
 	Ledger ledger.Ledger
+	// Own enforces the cluster's own migrations until its context is done; see the package
+	// comment. It never runs while the Shim reads a ledger. If it returns before, it is
+	// called again after Probe. If nil, a cluster without a ledger is left alone.
+	Own func(ctx context.Context) error
+	// Probe is how often the cluster is asked whether it has a ledger and KubeVirt. Zero
+	// means a minute.
+	Probe time.Duration
 
-	// The rest are those of applier.Config. If DisabledFor is nil, it is [HarvesterSkips].
+	// The rest are those of applier.Config; Own has its own. If DisabledFor is nil, it is [HarvesterSkips].
 	Policy      func(namespace string) quota.Policy
 	Disabled    func() bool
 	DisabledFor func(rq *corev1.ResourceQuota) bool
@@ -49,21 +57,34 @@ type Config struct {
 	Metrics     applier.Metrics
 }
 
-// A Shim enforces the effective limits of one downstream cluster: it reconciles each
-// namespace whose ledger or whose quotas have changed. [Start] makes one.
+// A Shim enforces the effective limits of one downstream cluster. [Start] makes one.
 type Shim struct {
-	stop context.CancelFunc
-	done chan struct{}
-	loop *loop.Loop
+	config Config
+	stop   context.CancelFunc
+	done   chan struct{}
 
-	quotas  cache.SharedIndexInformer
-	own     []cache.SharedIndexInformer // the informers that the Shim runs itself
-	synced  []cache.InformerSynced
-	release func() // leaves an informer that is not its own
+	mu     sync.Mutex
+	reader *reader         // nil: no ledger is read
+	missed map[string]bool // what was to be reconciled before Config.Ledger was read
 }
 
+// A source is where the migrations of a cluster are known from.
+type source string
+
+const (
+	nowhere source = "" // there is no ledger, and no KubeVirt or no Config.Own
+	records source = "the ledger"
+	own     source = "the cluster's own migrations"
+)
+
+// awayPause is the time between two tries to ask a cluster that is out of reach.
+const awayPause = 5 * time.Second
+
+// kubeVirt is the API of KubeVirt that package migration reads.
+const kubeVirt = "kubevirt.io/v1"
+
 // Start starts a Shim, which runs until ctx is done or Stop is called. It does not wait for
-// the cluster: while that is out of reach the informers retry. It returns an error, and
+// the cluster: while that is out of reach the Shim retries. It returns an error, and
 // starts nothing, if something required is missing or if Config.Quotas has been stopped.
 //
 // Nothing of a Shim outlives it, so a start that was cancelled can be repeated.
@@ -71,19 +92,35 @@ func Start(ctx context.Context, config Config) (*Shim, error) {
 	if config.Client == nil || config.Now == nil {
 		return nil, errors.New("a shim needs Client and Now")
 	}
-	ctx, stop := context.WithCancel(ctx)
-	s := &Shim{stop: stop, done: make(chan struct{}), release: func() {}}
-	if err := s.wire(config); err != nil {
-		s.release()
-		stop()
-		return nil, err
+	if config.Quotas != nil && config.Quotas.IsStopped() {
+		return nil, errors.New("the informer of ResourceQuotas has been stopped")
 	}
+	if config.Namespace == "" {
+		config.Namespace = DefaultNamespace
+	}
+	if config.Probe == 0 {
+		config.Probe = time.Minute
+	}
+	if config.DisabledFor == nil {
+		config.DisabledFor = HarvesterSkips
+	}
+	ctx, stop := context.WithCancel(ctx)
+	s := &Shim{config: config, stop: stop, done: make(chan struct{}), missed: map[string]bool{}}
 	go s.run(ctx)
 	return s, nil
 }
 
-// Enqueue has the namespace reconciled. It returns at once.
-func (s *Shim) Enqueue(namespace string) { s.loop.Add(namespace) }
+// Enqueue has the namespace reconciled, if the Shim reads a ledger. It returns at once.
+func (s *Shim) Enqueue(namespace string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.reader != nil:
+		s.reader.enqueue(namespace)
+	case s.config.Ledger != nil:
+		s.missed[namespace] = true
+	}
+}
 
 // Done returns a channel that is closed when everything that Start started has ended.
 func (s *Shim) Done() <-chan struct{} { return s.done }
@@ -95,113 +132,107 @@ func (s *Shim) Stop() {
 	<-s.done
 }
 
-// wire connects the informers, the ledger, the applier and the loop.
-func (s *Shim) wire(config Config) error {
-	if s.quotas = config.Quotas; s.quotas == nil {
-		s.quotas = informers.NewSharedInformerFactory(config.Client, 0).Core().V1().ResourceQuotas().Informer()
-		s.own = append(s.own, s.quotas)
-	}
-	migrations := config.Ledger
-	if migrations == nil {
-		namespace := config.Namespace
-		if namespace == "" {
-			namespace = DefaultNamespace
-		}
-		entries := informers.NewSharedInformerFactoryWithOptions(config.Client, 0, informers.WithNamespace(namespace),
-			informers.WithTweakListOptions(configmap.Select)).Core().V1().ConfigMaps().Informer()
-		s.own = append(s.own, entries)
-		s.synced = append(s.synced, entries.HasSynced)
-		stored := configmap.New(config.Client.CoreV1(), namespace, configmap.WithInformer(entries))
-		if _, err := stored.OnChange(s.Enqueue); err != nil {
-			return err
-		}
-		migrations = stored
-	}
-	limits, err := s.applier(config, migrations)
-	if err != nil {
-		return err
-	}
-	if s.loop, err = loop.New(loop.Config{
-		Reconcile: func(ctx context.Context, namespace string) (time.Duration, error) {
-			result, err := limits.Apply(ctx, namespace)
-			return result.RequeueAfter, applier.WorthRetry(err)
-		},
-		Namespaces: func() ([]string, error) {
-			return s.quotas.GetIndexer().ListIndexFuncValues(cache.NamespaceIndex), nil
-		},
-	}); err != nil {
-		return err
-	}
-	registration, err := s.quotas.AddEventHandler(s.loop.Handler(namespaceOf))
-	if err != nil {
-		return err
-	}
-	s.synced = append(s.synced, registration.HasSynced)
-	if config.Quotas != nil {
-		s.release = func() { _ = config.Quotas.RemoveEventHandler(registration) } // it fails only if the informer has ended too
-	}
-	return nil
-}
-
-func (s *Shim) applier(config Config, migrations ledger.Ledger) (*applier.Applier, error) {
-	if config.DisabledFor == nil {
-		config.DisabledFor = HarvesterSkips
-	}
-	return applier.New(applier.Config{
-		Ledger:      migrations,
-		Quotas:      config.Client.CoreV1(),
-		List:        s.list,
-		Now:         config.Now,
-		Policy:      config.Policy,
-		Disabled:    config.Disabled,
-		DisabledFor: config.DisabledFor,
-		Parallel:    config.Parallel,
-		Guard:       config.Guard,
-		Recorder:    config.Recorder,
-		Metrics:     config.Metrics,
-		Enqueue:     s.Enqueue,
-	})
-}
-
-// list returns the quotas of a namespace from the cache.
-func (s *Shim) list(_ context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
-	objects, err := s.quotas.GetIndexer().ByIndex(cache.NamespaceIndex, namespace)
-	if err != nil {
-		return nil, err
-	}
-	quotas := make([]*corev1.ResourceQuota, 0, len(objects))
-	for _, object := range objects {
-		if rq, ok := object.(*corev1.ResourceQuota); ok {
-			quotas = append(quotas, rq)
-		}
-	}
-	return quotas, nil
-}
-
-// run runs the Shim until ctx is done.
+// run enforces from one source after the other until ctx is done, never from two at once.
 func (s *Shim) run(ctx context.Context) {
 	defer close(s.done)
 	defer s.stop()
-	defer s.release()
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	for _, informer := range s.own {
-		watching.Add(1)
-		go func() {
-			defer watching.Done()
-			informer.RunWithContext(ctx)
-		}()
-	}
-	if cache.WaitForCacheSync(ctx.Done(), s.synced...) {
-		s.loop.Run(ctx)
+	for from := nowhere; ctx.Err() == nil; {
+		from = s.enforceUntilOther(ctx, from)
 	}
 }
 
-// namespaceOf returns the namespace of an object from an informer.
-func namespaceOf(object any) string {
-	name, err := cache.DeletionHandlingObjectToName(object)
-	if err != nil {
-		return ""
+// enforceUntilOther enforces until another source is to be used, and returns that. It returns
+// when everything that it started has ended.
+func (s *Shim) enforceUntilOther(ctx context.Context, from source) source {
+	enforcing, stop := context.WithCancel(ctx)
+	var ended chan error
+	if from != nowhere {
+		klog.FromContext(ctx).Info("Enforcing the limits that migrations need", "from", from)
+		ended = make(chan error, 1)
+		go func() { ended <- s.enforce(enforcing, from) }()
 	}
-	return name.Namespace
+	defer func() {
+		stop()
+		if ended != nil {
+			<-ended //nolint:errcheck // it is that of ctx, if any
+		}
+	}()
+	pause, told := time.Duration(0), false // nothing is known at the start
+	if from != nowhere {
+		pause = s.config.Probe
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nowhere
+		case err := <-ended:
+			if ended = nil; ctx.Err() == nil {
+				klog.FromContext(ctx).Info("Enforcing has ended, trying again", "from", from, "err", err)
+			}
+			from = nowhere
+		case <-time.After(wait.Jitter(pause, 0.2)):
+			other, err := s.source(ctx)
+			switch {
+			case err == nil && other != from:
+				return other
+			case err != nil && !told && ctx.Err() == nil:
+				klog.FromContext(ctx).Info("Cannot tell where the migrations are known from, trying again", "err", err)
+			}
+			if pause, told = s.config.Probe, err != nil; told {
+				pause = min(pause, awayPause)
+			}
+		}
+	}
+}
+
+// source asks the cluster which source to use.
+func (s *Shim) source(ctx context.Context) (source, error) {
+	if s.config.Ledger != nil {
+		return records, nil
+	}
+	_, err := s.config.Client.CoreV1().Namespaces().Get(ctx, s.config.Namespace, metav1.GetOptions{})
+	switch {
+	case err == nil:
+		return records, nil
+	case !apierrors.IsNotFound(err):
+		return nowhere, err
+	case s.config.Own == nil:
+		return nowhere, nil
+	}
+	_, err = s.config.Client.Discovery().ServerResourcesForGroupVersion(kubeVirt)
+	switch {
+	case err == nil:
+		return own, nil
+	case apierrors.IsNotFound(err):
+		return nowhere, nil
+	default:
+		return nowhere, err
+	}
+}
+
+// enforce enforces until ctx is done.
+func (s *Shim) enforce(ctx context.Context, from source) error {
+	if from == own {
+		return s.config.Own(ctx)
+	}
+	r, err := newReader(s.config)
+	if err != nil {
+		return err
+	}
+	s.read(r)
+	defer s.read(nil)
+	return r.run(ctx)
+}
+
+// read makes r the reader.
+func (s *Shim) read(r *reader) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reader = r
+	if r != nil {
+		for namespace := range s.missed {
+			r.enqueue(namespace)
+		}
+		clear(s.missed)
+	}
 }

@@ -74,7 +74,8 @@ func newDownstream(t *testing.T) *downstream {
 	rq := scaledBy("limits.cpu=4")
 	rq.Labels = map[string]string{rancher.QuotaLabel: "true"}
 	rq.Status.Used = listOf("limits.cpu=4")
-	d := &downstream{T: t, client: fake.NewClientset(rq), watches: make(chan string, 100), watched: &watchers{}}
+	keeper := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: rancher.DefaultNamespace}}
+	d := &downstream{T: t, client: fake.NewClientset(rq, keeper), watches: make(chan string, 100), watched: &watchers{}}
 	// A fake clientset does not replay what happened between a list and the watch after it.
 	d.client.PrependWatchReactor("*", func(action k8stesting.Action) (bool, watch.Interface, error) {
 		w, err := d.client.Tracker().Watch(action.GetResource(), action.GetNamespace())
@@ -94,16 +95,13 @@ func newDownstream(t *testing.T) *downstream {
 	return d
 }
 
-// start starts a Shim, and waits until it sees what happens.
+// start starts a Shim, and waits until it sees what the ledger says.
 func (d *downstream) start(configure func(*rancher.Config)) *rancher.Shim {
 	d.Helper()
-	missing := map[string]bool{"resourcequotas": true, "configmaps": true}
+	missing := map[string]bool{"configmaps": true}
 	shim := d.begin(func(config *rancher.Config) {
 		if configure != nil {
 			configure(config)
-		}
-		if config.Quotas != nil {
-			delete(missing, "resourcequotas")
 		}
 		if config.Ledger != nil {
 			delete(missing, "configmaps")
@@ -178,6 +176,7 @@ func TestEnforcesWhatTheLedgerSays(t *testing.T) {
 func TestAnotherNamespaceOfTheLedger(t *testing.T) {
 	d := newDownstream(t)
 	d.ledger = configmap.New(d.client.CoreV1(), "harvester-system")
+	d.keep("harvester-system")
 	d.start(func(c *rancher.Config) { c.Namespace = "harvester-system" })
 	d.record("a")
 	d.enforces("limits.cpu=5")
@@ -194,6 +193,20 @@ func TestAnotherLedger(t *testing.T) {
 	for _, action := range d.client.Actions() {
 		require.NotEqual(t, "configmaps", action.GetResource().Resource)
 	}
+}
+
+// As long as the ledger has not said anything, nothing else is watched.
+func TestIdle(t *testing.T) {
+	d := newDownstream(t)
+	before := runtime.NumGoroutine()
+	d.start(nil).Stop()
+	d.goroutines(before)
+	d.start(nil)
+	for _, action := range d.client.Actions() {
+		require.NotEqual(t, "resourcequotas", action.GetResource().Resource)
+	}
+	d.record("a")
+	d.enforces("limits.cpu=5")
 }
 
 // What kube-controller-manager resets comes back by the event of the quota.
@@ -289,7 +302,9 @@ func TestClusterOutOfReach(t *testing.T) {
 		return down.Load(), nil, context.DeadlineExceeded
 	})
 	d.record("a")
+	before := runtime.NumGoroutine()
 	d.begin(nil).Stop()
+	d.goroutines(before)
 	d.begin(nil)
 	down.Store(false)
 	d.enforces("limits.cpu=5")
@@ -327,4 +342,125 @@ func TestSharedInformer(t *testing.T) {
 	factory.Shutdown()
 	_, err := rancher.Start(t.Context(), rancher.Config{Client: d.client, Now: time.Now, Quotas: quotas})
 	require.Error(t, err, "an informer that has ended")
+}
+
+// keep has a process of the cluster keep a ledger in namespace.
+func (d *downstream) keep(namespace string) {
+	require.NoError(d, d.client.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
+}
+
+// forsake ends that.
+func (d *downstream) forsake() {
+	require.NoError(d, d.client.CoreV1().Namespaces().Delete(d.Context(), rancher.DefaultNamespace, metav1.DeleteOptions{}))
+}
+
+// An enforcer stands for a controller of the cluster's own migrations.
+type enforcer struct {
+	began, ended chan bool // buffered
+	running      atomic.Int32
+	fails        atomic.Bool
+}
+
+func newEnforcer() *enforcer {
+	return &enforcer{began: make(chan bool, 100), ended: make(chan bool, 100)}
+}
+
+func (e *enforcer) run(ctx context.Context) error {
+	e.running.Add(1)
+	defer e.running.Add(-1)
+	e.began <- true
+	if e.fails.Load() {
+		return context.DeadlineExceeded
+	}
+	<-ctx.Done()
+	e.ended <- true
+	return nil
+}
+
+// with has a Shim use e, and ask often.
+func (e *enforcer) with(c *rancher.Config) { c.Own, c.Probe = e.run, time.Millisecond }
+
+// serveKubeVirt has the cluster serve KubeVirt's API.
+func (d *downstream) serveKubeVirt() {
+	d.client.Resources = append(d.client.Resources, &metav1.APIResourceList{GroupVersion: "kubevirt.io/v1"})
+}
+
+// Where there is KubeVirt and no ledger, the cluster's own migrations count; where there is a
+// ledger, it alone does. Which of both it is may change.
+func TestOneSource(t *testing.T) {
+	d, e := newDownstream(t), newEnforcer()
+	d.serveKubeVirt()
+	d.record("a")
+	d.start(e.with)
+	d.enforces("limits.cpu=5")
+	require.Empty(t, e.began, "both at once")
+
+	d.forsake()
+	<-e.began
+	require.Eventually(t, d.watched.ended, time.Minute, time.Millisecond, "the ledger is still read")
+	d.record("a", "b")
+	require.Equal(t, "limits.cpu=5", amounts(d.quota().Status.Hard))
+
+	d.keep(rancher.DefaultNamespace)
+	<-e.ended
+	d.enforces("limits.cpu=6")
+	require.Zero(t, e.running.Load(), "both at once")
+}
+
+// A cluster with neither has no informers, and none of its quotas is read.
+func TestNeitherLedgerNorKubeVirt(t *testing.T) {
+	d, e := newDownstream(t), newEnforcer()
+	d.forsake()
+	d.begin(e.with)
+	asked := func() (n int) {
+		for _, action := range d.client.Actions() {
+			require.NotContains(t, []string{"resourcequotas", "configmaps"}, action.GetResource().Resource)
+			if action.Matches("get", "namespaces") {
+				n++
+			}
+		}
+		return n
+	}
+	require.Eventually(t, func() bool { return asked() > 3 }, time.Minute, time.Millisecond)
+	require.Empty(t, e.began)
+}
+
+// What ends by itself is begun again, and a Shim that is stopped waits for its end.
+func TestOwnIsTriedAgain(t *testing.T) {
+	d, e := newDownstream(t), newEnforcer()
+	d.serveKubeVirt()
+	d.forsake()
+	e.fails.Store(true)
+	shim := d.begin(e.with)
+	for range 3 {
+		<-e.began
+	}
+	e.fails.Store(false)
+	require.Eventually(t, func() bool { return e.running.Load() == 1 }, time.Minute, time.Millisecond)
+	shim.Stop()
+	require.Zero(t, e.running.Load())
+	require.Len(t, e.ended, 1)
+}
+
+// A cluster that does not answer keeps its source.
+func TestSourceIsKept(t *testing.T) {
+	d, e := newDownstream(t), newEnforcer()
+	d.serveKubeVirt()
+	d.forsake()
+	asked := make(chan bool, 100)
+	var silent atomic.Bool
+	d.client.PrependReactor("get", "namespaces", func(k8stesting.Action) (bool, kruntime.Object, error) {
+		if !silent.Load() {
+			return false, nil, nil
+		}
+		asked <- true
+		return true, nil, context.DeadlineExceeded
+	})
+	d.begin(e.with)
+	<-e.began
+	silent.Store(true)
+	<-asked
+	d.keep(rancher.DefaultNamespace)
+	require.Empty(t, e.ended)
+	require.EqualValues(t, 1, e.running.Load())
 }
