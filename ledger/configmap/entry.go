@@ -58,6 +58,7 @@ type traits struct {
 	VolumeAttributesClass        string `json:"volumeAttributesClass,omitzero"`
 	CurrentVolumeAttributesClass string `json:"currentVolumeAttributesClass,omitzero"`
 	TargetVolumeAttributesClass  string `json:"targetVolumeAttributesClass,omitzero"`
+	ResourceClaim                bool   `json:"resourceClaim,omitzero"`
 }
 
 // encode returns the key and the value of the entry for m, and the migration that is

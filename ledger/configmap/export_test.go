@@ -8,10 +8,5 @@ func (l *Ledger) Remembered() int { return len(l.cache.latest) }
 
 // Waiting returns how many have a turn for namespace, or wait for one.
 func (l *Ledger) Waiting(namespace string) int {
-	l.turns.mu.Lock()
-	defer l.turns.mu.Unlock()
-	if mine := l.turns.byNamespace[namespace]; mine != nil {
-		return mine.users
-	}
-	return 0
+	return l.turns.Users(namespace)
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/vmquota/headroom/ledger"
+	"github.com/vmquota/headroom/ledger/internal/turns"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -29,7 +30,7 @@ type Ledger struct {
 	system string
 	writer string
 	cache  *cached // nil: every read is live
-	turns  turns
+	turns  turns.Turns[struct{}]
 }
 
 var _ ledger.Ledger = (*Ledger)(nil)
@@ -88,11 +89,11 @@ func (l *Ledger) Replace(ctx context.Context, namespace string, migrations []quo
 		return err
 	}
 	migrations = ledger.Canonical(migrations)
-	done, err := l.turns.take(ctx, namespace)
+	_, done, err := l.turns.Take(ctx, namespace) // writers of one process do not conflict
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer done(false)
 
 	current, err := l.current(ctx, p)
 	if err != nil {

@@ -2,12 +2,10 @@ package ledgertest
 
 import (
 	"fmt"
+	"maps"
 	"slices"
-	"time"
+	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
 
@@ -70,139 +68,61 @@ func countOnce(migrations []quota.Migration) []quota.Migration {
 var machineNamespaces = []string{"a", "b", "a-b"}
 
 // schedules draws schedules in which a step often repeats an earlier one, or nearly
-// does: with some migrations drawn anew, or with other spellings.
+// does: with some migrations changed, or with other spellings.
 func schedules() *rapid.Generator[[]step] {
 	return rapid.Custom(func(t *rapid.T) []step {
 		schedule := make([]step, rapid.IntRange(1, 20).Draw(t, "steps"))
 		for i := range schedule {
 			s := &schedule[i]
 			s.Namespace = rapid.SampledFrom(machineNamespaces).Draw(t, "namespace")
-			if i > 0 && rapid.IntRange(0, 3).Draw(t, "again") > 0 {
-				earlier := schedule[rapid.IntRange(0, i-1).Draw(t, "earlier")]
-				s.Namespace, s.Migrations = earlier.Namespace, rapid.Permutation(copies(earlier.Migrations)).Draw(t, "order")
-				retouch(t, s.Migrations)
+			if i == 0 || rapid.IntRange(0, 3).Draw(t, "again") == 0 {
+				for range rapid.IntRange(0, 4).Draw(t, "migrations") {
+					m := rapid.SampledFrom([]quota.Migration{{}, blocked(""), full("")}).Draw(t, "base").DeepCopy()
+					m.UID = types.UID(rapid.SampledFrom([]string{"1", "2", "3", ""}).Draw(t, "UID"))
+					for range rapid.IntRange(0, 4).Draw(t, "changes") {
+						variants().Draw(t, "change").apply(&m)
+					}
+					s.add(m)
+				}
 				continue
 			}
-			s.Migrations = rapid.SliceOfNDistinct(migrations(), 0, 4, func(m quota.Migration) string {
-				return fmt.Sprintf("%s %s", m.UID, m.State)
-			}).Draw(t, "migrations")
+			earlier := schedule[rapid.IntRange(0, i-1).Draw(t, "earlier")]
+			s.Namespace = earlier.Namespace
+			again := rapid.Permutation(copies(earlier.Migrations)).Draw(t, "order")
+			if len(again) > 0 {
+				variants().Draw(t, "change").apply(&again[0])
+			}
+			for _, m := range again {
+				s.add(m)
+			}
 		}
 		return schedule
 	})
 }
 
-// retouch changes migrations in place by nothing, a spelling, or one field.
-func retouch(t *rapid.T, migrations []quota.Migration) {
-	if len(migrations) == 0 {
-		return
+// add adds m, unless there is one of the same UID in the same state.
+func (s *step) add(m quota.Migration) {
+	if !slices.ContainsFunc(s.Migrations, func(other quota.Migration) bool { return other.UID == m.UID && other.State == m.State }) {
+		s.Migrations = append(s.Migrations, m)
 	}
-	m := &migrations[rapid.IntRange(0, len(migrations)-1).Draw(t, "retouched")]
-	switch rapid.IntRange(0, 12).Draw(t, "touch") {
-	case 0, 1:
-		respell(m.Surge)
-		respell(m.Held)
-		respell(m.Growth)
-		m.Created.Time = m.Created.Truncate(time.Second).Add(time.Millisecond)
-	case 2:
-		m.Surge = lists().Draw(t, "surge")
-	case 3:
-		m.Held = lists().Draw(t, "held")
-	case 4:
-		m.Priority++
-	case 5:
-		m.Shares = shares().Draw(t, "shares")
-	case 6:
+}
+
+// variants draws changes: of each field as often, and of spellings.
+func variants() *rapid.Generator[variant] {
+	byField := map[string][]variant{"same": same, "turned": {{"Held nil or empty", func(m *quota.Migration) {
 		if m.Held == nil {
 			m.Held = list()
 		} else {
 			m.Held = nil
 		}
-	case 7:
-		m.Growth = lists().Draw(t, "growth")
-	case 8:
-		m.Node += "x"
-	case 9:
-		m.Over = !m.Over
-	case 10:
-		m.RefusedBy += "x"
-	case 11:
-		// The state, unless that makes two of the same UID the same.
-		for _, other := range migrations {
-			if other.UID == m.UID && other.State == quota.Charged {
-				return
-			}
-		}
-		m.State = quota.Charged
+	}}}}
+	for _, v := range different {
+		field := strings.Fields(v.name)[0]
+		byField[field] = append(byField[field], v)
 	}
-}
-
-// respell writes the amounts of l in decimals, or in decimals with an exponent.
-func respell(l corev1.ResourceList) {
-	for name, q := range l {
-		q = q.DeepCopy()
-		q.Add(resource.Quantity{}) // drops the spelling
-		if q.Format == resource.DecimalSI {
-			q.Format = resource.DecimalExponent
-		} else {
-			q.Format = resource.DecimalSI
-		}
-		l[name] = q
+	var fields []*rapid.Generator[variant]
+	for _, field := range slices.Sorted(maps.Keys(byField)) {
+		fields = append(fields, rapid.SampledFrom(byField[field]))
 	}
-}
-
-func migrations() *rapid.Generator[quota.Migration] {
-	return rapid.Custom(func(t *rapid.T) quota.Migration {
-		m := quota.Migration{
-			UID:       types.UID(rapid.SampledFrom([]string{"1", "2", "3", ""}).Draw(t, "UID")),
-			VMI:       rapid.SampledFrom([]string{"", "vm"}).Draw(t, "VMI"),
-			State:     rapid.SampledFrom([]quota.State{quota.Queued, quota.Blocked, quota.Charged}).Draw(t, "state"),
-			Surge:     lists().Draw(t, "surge"),
-			Held:      lists().Draw(t, "held"),
-			Priority:  rapid.Int32Range(-1, 1).Draw(t, "priority"),
-			Growth:    lists().Draw(t, "growth"),
-			Node:      rapid.SampledFrom([]string{"", "node"}).Draw(t, "node"),
-			Over:      rapid.Bool().Draw(t, "over"),
-			RefusedBy: rapid.SampledFrom([]string{"", "q"}).Draw(t, "refused by"),
-		}
-		if rapid.Bool().Draw(t, "created") {
-			m.Created = metav1.NewTime(moment.Add(time.Duration(rapid.IntRange(0, 2000).Draw(t, "ms")) * time.Millisecond))
-		}
-		if rapid.Bool().Draw(t, "shared") {
-			m.Shares = shares().Draw(t, "shares")
-		}
-		return m
-	})
-}
-
-func shares() *rapid.Generator[[]quota.Share] {
-	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) quota.Share {
-		return quota.Share{
-			Traits: quota.Traits{
-				Terminating:   rapid.Bool().Draw(t, "terminating"),
-				PriorityClass: rapid.SampledFrom([]string{"", "high"}).Draw(t, "class"),
-			},
-			Surge: lists().Draw(t, "surge"),
-			Held:  lists().Draw(t, "held"),
-		}
-	}), 0, 2)
-}
-
-func lists() *rapid.Generator[corev1.ResourceList] {
-	return rapid.Custom(func(t *rapid.T) corev1.ResourceList {
-		if rapid.Bool().Draw(t, "nil") {
-			return nil
-		}
-		l := corev1.ResourceList{}
-		for _, name := range []corev1.ResourceName{"limits.memory", "pods"} {
-			if s := rapid.SampledFrom(machineAmounts).Draw(t, string(name)); s != "" {
-				l[name] = amount(s)
-			}
-		}
-		return l
-	})
-}
-
-// machineAmounts have the same amount in several spellings. The empty one is none.
-var machineAmounts = []string{
-	"", "0", "1", "1000m", "4952Mi", "5192548352", "1e3", "-1", "9223372036854775807", "12345678901234567890", "12345678901234567890000m", "100E",
+	return rapid.OneOf(fields...)
 }

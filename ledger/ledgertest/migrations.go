@@ -1,6 +1,7 @@
 package ledgertest
 
 import (
+	"reflect"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -72,6 +73,7 @@ func full(uid types.UID) quota.Migration {
 				Traits: quota.Traits{
 					Terminating: true, BestEffort: true, PriorityClass: "high", CrossNamespacePodAffinity: true,
 					Claim: true, VolumeAttributesClass: "gold", CurrentVolumeAttributesClass: "silver", TargetVolumeAttributesClass: "gold",
+					ResourceClaim: true,
 				},
 				Surge: list("limits.cpu", "4015m", "requests.storage", "12345678901234567890"),
 				Held:  list("limits.cpu", "1015m"),
@@ -95,63 +97,104 @@ func (v variant) of(m quota.Migration) quota.Migration {
 	return m
 }
 
-// different are variants of full that are another record: each changes what one
-// field says.
-var different = []variant{
-	{"VMI", func(m *quota.Migration) { m.VMI = "database-1" }},
-	{"State Queued", func(m *quota.Migration) { m.State = quota.Queued }},
-	{"State Blocked", func(m *quota.Migration) { m.State = quota.Blocked }},
-	{"Surge greater", func(m *quota.Migration) { m.Surge["limits.cpu"] = amount("4015001u") }},
-	{"Surge of an inf.Dec greater", func(m *quota.Migration) {
-		m.Surge["requests.storage"] = amount("12345678901234567891")
-	}},
-	{"Surge of one more resource, zero", func(m *quota.Migration) { m.Surge["services"] = resource.Quantity{} }},
-	{"Surge of one resource less", func(m *quota.Migration) { delete(m.Surge, "hugepages-2Mi") }},
-	{"Surge nil", func(m *quota.Migration) { m.Surge = nil }},
-	{"Held greater", func(m *quota.Migration) { m.Held["limits.cpu"] = amount("1016m") }},
-	{"Held of one resource less", func(m *quota.Migration) { delete(m.Held, "limits.cpu") }},
-	{"Held empty", func(m *quota.Migration) { m.Held = list() }},
-	{"Held nil", func(m *quota.Migration) { m.Held = nil }},
-	{"Priority", func(m *quota.Migration) { m.Priority = 1 << 30 }},
-	{"Growth greater", func(m *quota.Migration) { m.Growth["limits.cpu"] = amount("2001m") }},
-	{"Growth of one resource less", func(m *quota.Migration) { delete(m.Growth, "limits.cpu") }},
-	{"Growth nil", func(m *quota.Migration) { m.Growth = nil }},
-	{"Node", func(m *quota.Migration) { m.Node = "node-2" }},
-	{"Node unknown", func(m *quota.Migration) { m.Node = "" }},
-	{"Over", func(m *quota.Migration) { m.Over = false }},
-	{"RefusedBy", func(m *quota.Migration) { m.RefusedBy = "" }},
-	{"Created a second later", func(m *quota.Migration) { m.Created = metav1.NewTime(moment.Add(time.Second)) }},
-	{"Created unknown", func(m *quota.Migration) { m.Created = metav1.Time{} }},
-	{"Shares nil", func(m *quota.Migration) { m.Shares = nil }},
-	{"Shares empty", func(m *quota.Migration) { m.Shares = []quota.Share{} }},
-	{"Shares one less", func(m *quota.Migration) { m.Shares = m.Shares[:2] }},
-	{"Traits.Terminating", func(m *quota.Migration) { m.Shares[0].Traits.Terminating = false }},
-	{"Traits.BestEffort", func(m *quota.Migration) { m.Shares[0].Traits.BestEffort = false }},
-	{"Traits.PriorityClass", func(m *quota.Migration) { m.Shares[0].Traits.PriorityClass = "" }},
-	{"Traits.CrossNamespacePodAffinity", func(m *quota.Migration) { m.Shares[0].Traits.CrossNamespacePodAffinity = false }},
-	{"Traits.Claim", func(m *quota.Migration) { m.Shares[0].Traits.Claim = false }},
-	{"Traits.VolumeAttributesClass", func(m *quota.Migration) { m.Shares[0].Traits.VolumeAttributesClass = "tin" }},
-	{"Traits.CurrentVolumeAttributesClass", func(m *quota.Migration) { m.Shares[0].Traits.CurrentVolumeAttributesClass = "" }},
-	{"Traits.TargetVolumeAttributesClass", func(m *quota.Migration) { m.Shares[0].Traits.TargetVolumeAttributesClass = "tin" }},
-	{"Share.Surge", func(m *quota.Migration) { m.Shares[1].Surge["limits.memory"] = amount("4953Mi") }},
-	{"Share.Held", func(m *quota.Migration) { m.Shares[0].Held["limits.cpu"] = amount("1016m") }},
-	{"Share.Held nil", func(m *quota.Migration) { m.Shares[1].Held = nil }},
-	{"Share.Held empty", func(m *quota.Migration) { m.Shares[2].Held = list() }},
+// different are variants of full that are another record: each changes what one field says.
+var different = differences("", reflect.ValueOf(full("")), func(m *quota.Migration) reflect.Value { return reflect.ValueOf(m).Elem() })
+
+// differences returns variants of what is at v, in which at finds it. Of a slice they change
+// the first element, and how many there are.
+func differences(name string, v reflect.Value, at func(m *quota.Migration) reflect.Value) (variants []variant) {
+	add := func(what string, change func(v reflect.Value)) {
+		variants = append(variants, variant{name + " " + what, func(m *quota.Migration) {
+			if v := at(m); v.IsValid() {
+				change(v)
+			}
+		}})
+	}
+	switch v.Interface().(type) {
+	case corev1.ResourceList:
+		for _, text := range []string{"12345678901234567891", "-1"} {
+			add("greater or less", func(v reflect.Value) { setAmount(v, "requests.storage", amount(text)) })
+		}
+		add("of one resource more, zero", func(v reflect.Value) { setAmount(v, "services", amount("0")) })
+		add("of one resource less", func(v reflect.Value) {
+			v.SetMapIndex(reflect.ValueOf(corev1.ResourceName("limits.cpu")), reflect.Value{})
+		})
+		add("nil", reflect.Value.SetZero)
+		add("empty", func(v reflect.Value) { v.Set(reflect.ValueOf(list())) })
+		return variants
+	case metav1.Time:
+		add("a second later", func(v reflect.Value) { v.Set(reflect.ValueOf(metav1.NewTime(moment.Add(time.Second)))) })
+		add("unknown", reflect.Value.SetZero)
+		return variants
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if field := v.Type().Field(i); field.Name != "UID" {
+				variants = append(variants, differences(name+" "+field.Name, v.Field(i), func(m *quota.Migration) reflect.Value {
+					if v := at(m); v.IsValid() {
+						return v.Field(i)
+					}
+					return reflect.Value{}
+				})...)
+			}
+		}
+	case reflect.Slice:
+		add("nil", reflect.Value.SetZero)
+		add("empty", func(v reflect.Value) { v.Set(reflect.MakeSlice(v.Type(), 0, 0)) })
+		add("one less", func(v reflect.Value) { v.Set(v.Slice(0, max(0, v.Len()-1))) })
+		variants = append(variants, differences(name+"[0]", v.Index(0), func(m *quota.Migration) reflect.Value {
+			if v := at(m); v.IsValid() && v.Len() > 0 {
+				return v.Index(0)
+			}
+			return reflect.Value{}
+		})...)
+	case reflect.Bool:
+		add("not", func(v reflect.Value) { v.SetBool(!v.Bool()) })
+	case reflect.String:
+		add("another", func(v reflect.Value) { v.SetString("another") })
+		add("none", reflect.Value.SetZero)
+	default:
+		add("less", func(v reflect.Value) { v.SetInt(v.Int() - 1) })
+		add("zero", reflect.Value.SetZero)
+	}
+	return variants
 }
 
-// same are variants of full that are the same record.
+// setAmount sets an amount in the ResourceList l.
+func setAmount(l reflect.Value, name corev1.ResourceName, q resource.Quantity) {
+	if l.IsNil() {
+		l.Set(reflect.ValueOf(list()))
+	}
+	l.SetMapIndex(reflect.ValueOf(name), reflect.ValueOf(q))
+}
+
+// same are variants of any migration that are the same record.
 var same = []variant{
 	{"a copy", func(*quota.Migration) {}},
-	{"an amount in another unit", func(m *quota.Migration) {
-		m.Surge["limits.memory"] = amount("5192548352") // 4952Mi
-		m.Surge["requests.nvidia.com/gpu"] = amount("2000m")
-		m.Surge["pods"] = amount("1k")
-		m.Held["limits.memory"] = amount("1297436672000m") // 1267028Ki
-		m.Growth["limits.memory"] = amount("1048576Ki")
-		m.Shares[1].Surge["limits.memory"] = amount("5070848Ki")
+	{"amounts in other units", func(m *quota.Migration) {
+		for _, l := range []corev1.ResourceList{m.Surge, m.Held, m.Growth} {
+			respell(l)
+		}
+		for _, s := range m.Shares {
+			respell(s.Surge)
+			respell(s.Held)
+		}
 	}},
-	{"a fraction of a second", func(m *quota.Migration) { m.Created = metav1.NewTime(moment.Add(999 * time.Millisecond)) }},
-	{"another time zone", func(m *quota.Migration) {
-		m.Created = metav1.NewTime(moment.In(time.FixedZone("", 2*60*60)))
-	}},
+	{"a fraction of a second", func(m *quota.Migration) { m.Created.Time = m.Created.Truncate(time.Second).Add(999 * time.Millisecond) }},
+	{"another time zone", func(m *quota.Migration) { m.Created = metav1.NewTime(m.Created.In(time.FixedZone("", 2*60*60))) }},
+}
+
+// respell writes the amounts of l in decimals, or in decimals with an exponent.
+func respell(l corev1.ResourceList) {
+	for name, q := range l {
+		q = q.DeepCopy()
+		q.Add(resource.Quantity{}) // drops the spelling
+		if q.Format == resource.DecimalSI {
+			q.Format = resource.DecimalExponent
+		} else {
+			q.Format = resource.DecimalSI
+		}
+		l[name] = q
+	}
 }

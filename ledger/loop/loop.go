@@ -150,15 +150,12 @@ func unchanged(before, after any) bool {
 // it once, when the caches that Reconcile reads have synced. Errors are logged by the
 // logger in ctx.
 func (l *Loop) Run(ctx context.Context) {
-	var workers sync.WaitGroup
-	for range l.config.Workers {
-		workers.Add(1)
-		go func() {
-			defer workers.Done()
-			for l.next(ctx) {
-			}
-		}()
-	}
+	var working sync.WaitGroup
+	working.Add(1)
+	go func() {
+		defer working.Done()
+		l.work(ctx, &working)
+	}()
 	l.all(ctx, l.config.Spread)
 	resync := time.NewTicker(l.config.Resync)
 	defer resync.Stop()
@@ -170,7 +167,26 @@ func (l *Loop) Run(ctx context.Context) {
 		}
 	}
 	l.queue.ShutDown()
-	workers.Wait()
+	working.Wait()
+}
+
+// work reconciles what is in the queue, Config.Workers namespaces at a time. A loop that has
+// nothing to do has no workers.
+func (l *Loop) work(ctx context.Context, working *sync.WaitGroup) {
+	free := make(chan struct{}, l.config.Workers)
+	for {
+		free <- struct{}{}
+		namespace, done := l.queue.Get()
+		if done || ctx.Err() != nil {
+			return
+		}
+		working.Add(1)
+		go func() {
+			defer working.Done()
+			l.reconcile(ctx, namespace)
+			<-free
+		}()
+	}
 }
 
 // all adds all namespaces, spread over a time.
@@ -188,12 +204,8 @@ func (l *Loop) all(ctx context.Context, over time.Duration) {
 	}
 }
 
-// next reconciles the next namespace, and reports whether to go on.
-func (l *Loop) next(ctx context.Context) bool {
-	namespace, done := l.queue.Get()
-	if done || ctx.Err() != nil {
-		return false
-	}
+// reconcile reconciles namespace, which the queue has handed out.
+func (l *Loop) reconcile(ctx context.Context, namespace string) {
 	defer l.queue.Done(namespace)
 	l.begun.Store(namespace, nil)
 	time.AfterFunc(l.config.Gap, func() { l.begun.Delete(namespace) })
@@ -211,5 +223,4 @@ func (l *Loop) next(ctx context.Context) bool {
 	if l.config.Reconciled != nil {
 		l.config.Reconciled(ctx, namespace, err)
 	}
-	return true
 }
