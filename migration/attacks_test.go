@@ -341,3 +341,15 @@ func TestForgedNames(t *testing.T) {
 	s.PVCs[0].OwnerReferences = nil
 	s.expect(t, charged)
 }
+
+// KubeVirt takes the memory overhead of a VMI from an annotation of its pod, which whoever may
+// write pods can change, and change again.
+func TestForgedOverhead(t *testing.T) {
+	s, vmi, source := newScene()
+	m := s.refused(vmi, "m1")
+	forged := resource.MustParse("100G")
+	vmi.Status.Memory.MemoryOverhead = &forged
+	source.Annotations[kubevirtv1.MemoryOverheadAnnotationBytes] = "0"
+	four := with(onePod, "memory=5462429376 requests.memory=5462429376 limits.memory=10914858752") // the sidecar's are as before
+	s.expect(t, flight{m.UID, quota.Blocked, four, nil})
+}

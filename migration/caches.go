@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
@@ -32,6 +33,11 @@ type Caches struct {
 	// counted.
 	LimitRanges List[corev1.LimitRange]
 	PVCs        List[corev1.PersistentVolumeClaim]
+	// Without ResourceClaims, those of devices are not counted, and without DeviceClasses not the
+	// extended resources that these stand for. DeviceClasses are of no namespace: theirs is to be
+	// ignored.
+	ResourceClaims List[resourcev1.ResourceClaim]
+	DeviceClasses  List[resourcev1.DeviceClass]
 	// Without Events, target pods that are larger than their source shows stay refused;
 	// see [Snapshot], also for whom they trust. [SelectRefusals] narrows the informer down.
 	Events List[corev1.Event]
@@ -58,6 +64,12 @@ func (c Caches) Snapshot(ctx context.Context, namespace string) (Snapshot, error
 		return Snapshot{}, err
 	}
 	if s.PVCs, err = list(ctx, c.PVCs, namespace, "PersistentVolumeClaims"); err != nil {
+		return Snapshot{}, err
+	}
+	if s.ResourceClaims, err = list(ctx, c.ResourceClaims, namespace, "ResourceClaims"); err != nil {
+		return Snapshot{}, err
+	}
+	if s.DeviceClasses, err = list(ctx, c.DeviceClasses, namespace, "DeviceClasses"); err != nil {
 		return Snapshot{}, err
 	}
 	if s.Events, err = list(ctx, c.Events, namespace, "Events"); err != nil {

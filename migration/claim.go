@@ -38,6 +38,10 @@ func (m *machine) chargedClaim(vmim *kubevirtv1.VirtualMachineInstanceMigration,
 	if !over && len(attached) == 0 {
 		c = append(c, m.expectedAttachment(current)...)
 	}
+	if x.lost {
+		current = x.pod // what is charged too much is its own
+	}
+	c = append(c, m.deviceClaims(current, x.pod, over)...)
 	return append(c, m.storage(vmim, x.lost, over)...)
 }
 
@@ -65,6 +69,7 @@ func (m *machine) expectedClaim(vmim *kubevirtv1.VirtualMachineInstanceMigration
 	m.correct(launcher, vmim)
 	c := claim{{traits: quota.TraitsOf(target), surge: launcher}}
 	c = append(c, m.expectedAttachment(current)...)
+	c = append(c, m.deviceClaims(current, nil, false)...)
 	return append(c, m.storage(vmim, false, false)...)
 }
 

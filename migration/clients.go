@@ -20,22 +20,29 @@ type Clients struct {
 
 // ClientsFor returns the clients of config, which is not changed: core objects are read in
 // protobuf, and there is no limit on the client's side, because what is sent is a handful of
-// requests for each migration, and each is urgent.
+// requests for each migration, and each is urgent. They share one connection.
 func ClientsFor(config *rest.Config) (Clients, error) {
 	config = rest.CopyConfig(config)
 	if config.QPS == 0 {
 		config.QPS = -1
 	}
-	kubeVirt, err := dynamic.NewForConfig(config)
+	if config.UserAgent == "" {
+		config.UserAgent = rest.DefaultKubernetesUserAgent()
+	}
+	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return Clients{}, err
 	}
-	of, err := metadata.NewForConfig(config)
+	kubeVirt, err := dynamic.NewForConfigAndClient(config, client)
+	if err != nil {
+		return Clients{}, err
+	}
+	of, err := metadata.NewForConfigAndClient(config, client)
 	if err != nil {
 		return Clients{}, err
 	}
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	core, err := kubernetes.NewForConfig(config)
+	core, err := kubernetes.NewForConfigAndClient(config, client)
 	return Clients{Core: core, KubeVirt: kubeVirt, Metadata: of}, err
 }

@@ -88,6 +88,7 @@ type Options struct {
 type Report struct {
 	Namespace string
 	InFlight  []quota.Migration
+	Waiting   []Wait
 	Quotas    []*corev1.ResourceQuota
 	Result    applier.Result
 	Err       error
@@ -112,6 +113,7 @@ type Controller struct {
 	informers *informers // nil: the embedder's
 	recording record.EventBroadcaster
 	raised    episodes
+	waits     waits
 	working   context.Context // of the reconciles that Work calls: it outlives that of Work a little
 }
 
@@ -215,11 +217,9 @@ func Run(ctx context.Context, config *rest.Config, options Options) error {
 // Run starts the Controller and works until ctx is done. It returns an error only if it
 // cannot start; see Start.
 func (c *Controller) Run(ctx context.Context) error {
-	if err := c.Start(ctx); err != nil {
-		return err
-	}
-	c.Work(ctx)
-	return nil
+	err := c.Start(ctx)
+	c.Work(ctx) // after an error ctx is done, and this ends what NewController has made
+	return err
 }
 
 // Work reconciles until ctx is done, and returns when the last reconcile has. Call it once,
@@ -304,7 +304,8 @@ func (c *Controller) Reconcile(ctx context.Context, namespace string) (requeueAf
 	}
 	after, err := c.nudger.nudgeAll(ctx, namespace, snapshot, report.InFlight, report.Quotas, report.Result.Offered())
 	errs = append(errs, err)
-	for _, after := range []time.Duration{after, idle} {
+	report.Waiting = Waiting(snapshot, report.InFlight, report.Result.Quotas)
+	for _, after := range []time.Duration{after, idle, c.tellWaiting(report, snapshot)} {
 		if requeueAfter == 0 || after > 0 && after < requeueAfter {
 			requeueAfter = after
 		}

@@ -22,11 +22,15 @@
 // With its own informers it watches quotas, namespaces, LimitRanges, the events of refused
 // pods and the metadata of migrations in the whole cluster. Migrations, pods and VMIs it
 // watches only in namespaces that have a quota and a migration in flight, until a minute
-// after the last one, and claims only where a VMI has backend storage. Objects are trimmed to what the library reads (see
+// after the last one, claims only where a VMI has backend storage, and ResourceClaims,
+// DeviceClasses and the events of refused ResourceClaims only where a virt-launcher pod has
+// claims from templates: who has none needs no right on them. Objects are trimmed to what the library reads (see
 // [Trim]). With the embedder's informers ([Options].Caches) it holds nothing of its own.
 //
 // It starts without KubeVirt, and waits for its custom resources. Leader election is the
-// embedder's: Start on every replica, Work on the leader. After a restart everything is
+// embedder's: Start on every replica, Work on the leader. Start returns when all that it has
+// to read can be read; a leader whose [Controller.Synced] returns an error should give up its
+// Lease. After a restart everything is
 // read again from the cluster; nothing but status.hard, the nudge and events is written.
 //
 // # What can go wrong
@@ -41,6 +45,7 @@
 //	HeadroomRaised    on a quota: its enforced limits are raised, for the first time since it was at rest
 //	HeadroomRestored  on a quota: its enforced limits are the static ones, and no migration concerns it
 //	HeadroomGranted   on a migration: a quota has room for its target pod
+//	HeadroomWaiting   on a migration: what it has waited for, for two seconds; once for each reason (see [Waiting])
 //	Nudged            on a migration: KubeVirt was woken
 //
 // Package applier has more, on quotas. Each write is a line in the log.
@@ -64,6 +69,9 @@
 //	- apiGroups: [""]
 //	  resources: [events]
 //	  verbs: [list, watch, create, patch]
+//	- apiGroups: [resource.k8s.io] # for virtual machines with ResourceClaims from templates
+//	  resources: [resourceclaims, deviceclasses]
+//	  verbs: [list, watch]
 //	- apiGroups: [kubevirt.io]
 //	  resources: [virtualmachineinstances]
 //	  verbs: [list, watch]

@@ -33,7 +33,7 @@ func (m *machine) expectedGrowth(vmim *kubevirtv1.VirtualMachineInstanceMigratio
 		enlarge(container.Limits, before.Limits)
 	}
 	grown := quota.Footprint(target)
-	for name, asked := range m.refusedRequest(vmim, grown) {
+	for name, asked := range refusedRequest(m.refusalsOf(vmim), podRefusal, grown) {
 		grown[name] = asked
 	}
 	subtract(grown, surge)

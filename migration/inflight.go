@@ -23,7 +23,9 @@ func (m *machine) inFlight() []quota.Migration {
 				inFlight = append(inFlight, m.describe(vmim, quota.Queued, claim{}))
 			}
 		case doubled:
-			inFlight = append(inFlight, m.describe(vmim, quota.Charged, m.chargedClaim(vmim, current, x)))
+			charged := m.describe(vmim, quota.Charged, m.chargedClaim(vmim, current, x))
+			charged.RefusedBy = m.claimRefusedBy(x)
+			inFlight = append(inFlight, charged)
 		case m.comes(vmim, current):
 			if waiting := m.waiting(vmim, current); waiting.State == quota.Charged || !gated(vmim) {
 				inFlight = append(inFlight, waiting)
@@ -97,7 +99,7 @@ func (m *machine) waiting(vmim *kubevirtv1.VirtualMachineInstanceMigration, curr
 		described.Growth = m.expectedGrowth(vmim, current)
 	}
 	if state == quota.Blocked {
-		described.RefusedBy = m.refusedBy(vmim)
+		described.RefusedBy = refusedBy(m.refusalsOf(vmim), podRefusal)
 	}
 	return described
 }
@@ -147,7 +149,7 @@ func created(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
 // of vmim does not say so, while KubeVirt creates target pods all the same: handleVMBackup in
 // its pkg/virt-controller/watch/migration/migration.go. Then its event does.
 func (m *machine) refused(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
-	return refused(vmim) || pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup) && m.refusedBy(vmim) != ""
+	return refused(vmim) || pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup) && refusedBy(m.refusalsOf(vmim), podRefusal) != ""
 }
 
 // refused reports whether the status of vmim says that quota refuses its target pod.

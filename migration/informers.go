@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeinformers "k8s.io/client-go/informers"
@@ -37,7 +38,8 @@ const (
 // Informers are a Controller's own. What does not migrate is not held. Quotas, namespaces,
 // LimitRanges and refusals are watched in the whole cluster, because there are few or they are
 // small, and of the migrations whether they are in progress; migrations, pods, VMIs and claims
-// in the namespaces only that have one in flight.
+// in the namespaces only that have one in flight, and what devices are charged for only where a
+// pod has ResourceClaims from templates.
 type informers struct {
 	controller  *Controller
 	progress    *progress
@@ -45,11 +47,14 @@ type informers struct {
 	namespaces  cache.SharedIndexInformer
 	limitRanges cache.SharedIndexInformer
 	refusals    cache.SharedIndexInformer
+	refused     sync.Map // kinds that the API server does not let us watch, and that are optional
 
 	mu       sync.Mutex
 	ctx      context.Context // of Start; nil before
 	watching map[string]*watched
-	away     time.Time // when it was last logged that the server is away
+	away     time.Time          // when it was last logged that the server is away
+	failing  map[string]failure // by kind
+	read     map[string]bool    // the kinds of tryToRead that were read
 }
 
 // watch makes the informers.
@@ -64,9 +69,11 @@ func (c *Controller) watch() error {
 		limitRanges: core.LimitRanges().Informer(),
 		refusals:    refusals.Core().V1().Events().Informer(),
 		watching:    map[string]*watched{},
+		failing:     map[string]failure{},
+		read:        map[string]bool{},
 	}
-	for _, informer := range i.all() {
-		if err := i.prepareInformer(informer); err != nil {
+	for kind, informer := range i.all() {
+		if err := i.prepareInformer(kind, informer); err != nil {
 			return err
 		}
 		if _, err := informer.AddEventHandler(c.Handler()); err != nil {
@@ -81,8 +88,17 @@ func (c *Controller) watch() error {
 		Pods:        listWatched[corev1.Pod](i, func(w *watched) *store { return w.pods }),
 		PVCs:        listWatched[corev1.PersistentVolumeClaim](i, func(w *watched) *store { return w.claims }),
 		LimitRanges: FromIndexer[corev1.LimitRange](i.limitRanges.GetIndexer()),
-		Events:      FromIndexer[corev1.Event](i.refusals.GetIndexer()),
 		Namespace:   FromStore(i.namespaces.GetStore()),
+
+		ResourceClaims: listWatched[resourcev1.ResourceClaim](i, func(w *watched) *store { return w.resourceClaims }),
+		DeviceClasses:  listWatched[resourcev1.DeviceClass](i, func(w *watched) *store { return w.deviceClasses }),
+	}
+	ofMachines := FromIndexer[corev1.Event](i.refusals.GetIndexer())
+	ofPods := listWatched[corev1.Event](i, func(w *watched) *store { return w.claimRefusals })
+	c.caches.Events = func(ctx context.Context, namespace string) ([]*corev1.Event, error) {
+		events, err := ofMachines(ctx, namespace)
+		more, otherErr := ofPods(ctx, namespace)
+		return append(events, more...), errors.Join(err, otherErr)
 	}
 	return nil
 }
@@ -97,17 +113,19 @@ func (i *informers) all() map[string]cache.SharedIndexInformer {
 
 // prepareInformer has informer hold what the library reads only, and log in one line that the
 // server is away.
-func (i *informers) prepareInformer(informer cache.SharedIndexInformer) error {
-	return errors.Join(informer.SetTransform(Trim), informer.SetWatchErrorHandlerWithContext(i.tellAway))
+func (i *informers) prepareInformer(kind string, informer cache.SharedIndexInformer) error {
+	return errors.Join(informer.SetTransform(Trim), informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
+		i.tellAway(ctx, kind, err)
+	}))
 }
 
-// tellAway logs that the server is away, or refuses to be watched.
-func (i *informers) tellAway(ctx context.Context, _ *cache.Reflector, err error) {
+// tellAway records and logs that the server is away, or refuses to let a kind be read.
+func (i *informers) tellAway(ctx context.Context, kind string, err error) {
 	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
 		return // a watch is begun anew now and then
 	}
+	now := i.note(kind, err)
 	i.mu.Lock()
-	now := i.controller.options.Now()
 	quiet := now.Sub(i.away) < awayLogPause
 	if !quiet {
 		i.away = now
@@ -133,7 +151,8 @@ func (c *Controller) Start(ctx context.Context) error {
 	i.ctx = ctx
 	i.mu.Unlock()
 	i.follow(ctx)
-	synced := []cache.InformerSynced{i.progress.synced.Load}
+	i.tryToRead(ctx)
+	synced := []cache.InformerSynced{i.progress.synced.Load, i.canRead}
 	for _, informer := range i.all() {
 		go informer.RunWithContext(ctx)
 		synced = append(synced, informer.HasSynced)
@@ -144,25 +163,6 @@ func (c *Controller) Start(ctx context.Context) error {
 	return nil
 }
 
-// Synced returns an error that names the caches that have not synced yet; nil if all have.
-// It is for a readiness probe.
-func (c *Controller) Synced() error {
-	if c.informers == nil {
-		return nil
-	}
-	var errs []error
-	note := func(kind string, synced bool) {
-		if !synced {
-			errs = append(errs, fmt.Errorf("the cache of %s has not synced", kind))
-		}
-	}
-	for kind, informer := range c.informers.all() {
-		note(kind, informer.HasSynced())
-	}
-	note("VirtualMachineInstanceMigrations", c.informers.progress.synced.Load())
-	return errors.Join(errs...)
-}
-
 // awaitKubeVirt waits until the API server serves migrations, and logs once that it waits.
 func (c *Controller) awaitKubeVirt(ctx context.Context) error {
 	told := false
@@ -171,6 +171,7 @@ func (c *Controller) awaitKubeVirt(ctx context.Context) error {
 		if !apierrors.IsNotFound(err) {
 			return nil // of another error the informer tells
 		}
+		c.informers.note(migrationsKind, err)
 		if !told {
 			klog.FromContext(ctx).Info("Waiting for KubeVirt: its custom resources are not there yet")
 			told = true
@@ -231,7 +232,7 @@ func (i *informers) prepare(namespace string) (ready bool, requeueAfter time.Dur
 	if !w.hasSynced() {
 		return false, 0
 	}
-	w.watchClaims()
+	w.watchMore()
 	return w.hasSynced(), w.busy.Add(idleTime).Sub(now)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -136,7 +137,7 @@ func TestControllerWithItsOwnInformers(t *testing.T) {
 	require.Equal(t, "5547429376", s.hard(t))
 	require.Equal(t, 1, s.lists("pods"))
 	require.Equal(t, 1, s.lists("virtualmachineinstances"))
-	for _, resource := range []string{"limitranges", "persistentvolumeclaims", "events"} {
+	for _, resource := range []string{"limitranges", "persistentvolumeclaims", "resourceclaims", "deviceclasses", "events"} {
 		require.Zero(t, s.lists(resource), resource)
 	}
 }
@@ -167,6 +168,52 @@ func TestControllerReadsClaims(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1, s.lists("persistentvolumeclaims"))
+}
+
+// useDevices gives the pods of a namespace ResourceClaims from a template.
+func useDevices(s migration.Snapshot) {
+	for _, pod := range s.Pods {
+		template(pod)
+	}
+}
+
+// What devices are charged for is read where a pod has ResourceClaims from templates. If the API
+// server does not let it be read, the rest is done all the same, and that is logged once.
+func TestControllerReadsResourceClaims(t *testing.T) {
+	const devices = "nic.deviceclass.resource.k8s.io/devices"
+	for _, forbidden := range []bool{false, true} {
+		s := serve(t, "basic", 2*time.Second, useDevices)
+		source := s.cache.Snapshot(s.namespace).Pods[0]
+		claim := (&scene{}).nics(source, "net", 2)
+		claim.Namespace = s.namespace
+		require.NoError(t, s.core.Tracker().Add(claim))
+		name := "example.com/nic"
+		require.NoError(t, s.core.Tracker().Add(&resourcev1.DeviceClass{
+			ObjectMeta: metav1.ObjectMeta{Name: "nic"}, Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: &name},
+		}))
+		if forbidden {
+			for _, resource := range []string{"resourceclaims", "deviceclasses"} {
+				s.core.PrependReactor("list", resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
+					return true, nil, apierrors.NewForbidden(action.GetResource().GroupResource(), "", errors.New("no role"))
+				})
+			}
+		}
+		logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+		for r := range run(klog.NewContext(t.Context(), logger), t, s.clients(), migration.Options{}) {
+			if len(r.InFlight) == 1 {
+				_, counted := r.InFlight[0].Surge[devices]
+				require.Equal(t, !forbidden, counted)
+				_, counted = r.InFlight[0].Surge["requests.example.com/nic"]
+				require.Equal(t, !forbidden, counted)
+				break
+			}
+		}
+		require.Equal(t, "5547429376", s.hard(t))
+		log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+		for _, kind := range []string{"ResourceClaims", "DeviceClasses"} {
+			require.Equal(t, forbidden, strings.Count(log, `kind="`+kind) == 1, log)
+		}
+	}
 }
 
 // A namespace is not watched for ever, and not again because of a migration that was.
@@ -212,8 +259,8 @@ func TestControllerLeavesNamespaces(t *testing.T) {
 func TestControllerLogsOnceThatANamespaceCannotBeRead(t *testing.T) {
 	s := serve(t, "basic", 2*time.Second)
 	for _, resource := range []string{"pods", "persistentvolumeclaims"} {
-		s.core.PrependReactor("list", resource, func(clienttesting.Action) (bool, runtime.Object, error) {
-			return true, nil, errors.New("no answer")
+		s.core.PrependReactor("list", resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
+			return action.GetNamespace() != "", nil, errors.New("no answer")
 		})
 	}
 	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
@@ -304,9 +351,72 @@ func TestControllerLogsOnceThatTheServerIsAway(t *testing.T) {
 	<-refused
 	<-refused
 	<-refused
+	require.ErrorContains(t, c.Synced(), "the cache of ResourceQuotas has not synced: ")
+	require.ErrorContains(t, c.Synced(), "no role")
+	require.NotContains(t, c.Synced().Error(), "Pods", "that can be read")
 	stop()
 	require.ErrorContains(t, <-ended, "the cache of ResourceQuotas has not synced")
 	log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
 	require.Equal(t, 1, strings.Count(log, "Cannot list or watch"), log)
 	require.Contains(t, log, "no role")
+}
+
+// Whoever may not read what is read only where VMs migrate does not start.
+func TestControllerStartsWhenAllCanBeRead(t *testing.T) {
+	for resource, kind := range map[string]string{
+		"pods": "Pods", "persistentvolumeclaims": "PersistentVolumeClaims", "events": "Events", "virtualmachineinstances": "VirtualMachineInstances",
+	} {
+		t.Run(resource, func(t *testing.T) {
+			s := serve(t, "basic", 2*time.Second)
+			var repaired atomic.Bool
+			for _, f := range []*clienttesting.Fake{&s.core.Fake, &s.dynamic.Fake} {
+				f.PrependReactor("list", resource, func(clienttesting.Action) (bool, runtime.Object, error) {
+					return !repaired.Load(), nil, apierrors.NewForbidden(corev1.Resource(resource), "", errors.New("no role"))
+				})
+			}
+			c, err := migration.NewController(s.clients(), migration.Options{})
+			require.NoError(t, err)
+			started := make(chan error, 1)
+			go func() { started <- c.Start(t.Context()) }()
+			require.Eventually(t, func() bool {
+				err := c.Synced()
+				return err != nil && strings.Contains(err.Error(), "the cache of "+kind+" has not synced: ") &&
+					strings.Contains(err.Error(), "no role") && strings.Count(err.Error(), "\n") == 0
+			}, time.Minute, time.Millisecond, "%v", c.Synced())
+			require.Empty(t, started)
+			repaired.Store(true)
+			require.NoError(t, <-started)
+			require.NoError(t, c.Synced())
+		})
+	}
+}
+
+// A cache that cannot be kept up to date is named after half a minute, until it can.
+func TestControllerNamesCachesThatAreNotUpToDate(t *testing.T) {
+	s := serve(t, "basic", 2*time.Second)
+	var passed atomic.Int64
+	var repaired atomic.Bool
+	refused := make(chan struct{}, 1000)
+	s.core.PrependReactor("list", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if action.GetNamespace() == "" || repaired.Load() {
+			return false, nil, nil
+		}
+		refused <- struct{}{}
+		return true, nil, apierrors.NewForbidden(corev1.Resource("pods"), "", errors.New("no role"))
+	})
+	start := time.Now()
+	now := func() time.Time { return start.Add(time.Duration(passed.Load())) }
+	c, err := migration.NewController(s.clients(), migration.Options{Now: now, Recorder: &record.FakeRecorder{}})
+	require.NoError(t, err)
+	require.NoError(t, c.Start(t.Context()))
+	go c.Work(t.Context())
+	<-refused
+	require.NoError(t, c.Synced())
+	passed.Store(int64(31 * time.Second))
+	<-refused
+	require.Eventually(t, func() bool { return c.Synced() != nil }, time.Minute, time.Millisecond)
+	require.ErrorContains(t, c.Synced(), "the cache of Pods is not up to date: ")
+	require.ErrorContains(t, c.Synced(), "no role")
+	repaired.Store(true)
+	require.Eventually(t, func() bool { return c.Synced() == nil }, time.Minute, time.Millisecond)
 }

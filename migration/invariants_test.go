@@ -108,7 +108,8 @@ func charges(name corev1.ResourceName) bool {
 	default:
 		return strings.HasPrefix(string(name), corev1.DefaultResourceRequestsPrefix) ||
 			strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix) ||
-			strings.Contains(string(name), ".storageclass.storage.k8s.io/")
+			strings.Contains(string(name), ".storageclass.storage.k8s.io/") ||
+			name == "count/resourceclaims.resource.k8s.io" || strings.HasSuffix(string(name), corev1.ResourceClaimsPerClass)
 	}
 }
 
@@ -248,6 +249,9 @@ func claims(s migration.Snapshot) corev1.ResourceList {
 	var all corev1.ResourceList
 	for _, pvc := range s.PVCs {
 		all = plus(all, quota.ClaimFootprint(pvc))
+	}
+	for _, claim := range s.ResourceClaims {
+		all = plus(all, quota.ResourceClaimFootprint(claim, nil))
 	}
 	return all
 }

@@ -28,7 +28,8 @@ type objects struct {
 	vmims    map[types.UID]*kubevirtv1.VirtualMachineInstanceMigration
 	defaults corev1.ResourceRequirements // of the LimitRanges
 	backend  backendClaims
-	refusals map[types.UID][]*corev1.Event // by VMI
+	refusals map[types.UID][]*corev1.Event // by the object that they are about
+	devices  deviceClaims
 }
 
 // machines returns those of s that have a migration, or more than one pod. It is where
@@ -41,6 +42,7 @@ func machines(s *Snapshot) []*machine {
 		defaults: defaultsOf(s.LimitRanges),
 		backend:  backendClaimsOf(oldestFirst(s.PVCs)),
 		refusals: refusalsOf(s.Events),
+		devices:  deviceClaimsOf(s),
 	}
 	byUID := make(map[types.UID]*machine, len(s.VMIs))
 	byName := make(map[string]*machine, len(s.VMIs))
@@ -110,9 +112,9 @@ func launchedFor(pod *corev1.Pod) types.UID {
 	return uid
 }
 
-// ownerPod returns the UID of the pod that controls pod, "" if none does.
-func ownerPod(pod *corev1.Pod) types.UID {
-	return controllerOf(pod, schema.GroupKind{Kind: "Pod"})
+// ownerPod returns the UID of the pod that controls object, "" if none does.
+func ownerPod(object metav1.Object) types.UID {
+	return controllerOf(object, schema.GroupKind{Kind: "Pod"})
 }
 
 // controllerOf returns the UID of the object of that kind that controls object, "" if none

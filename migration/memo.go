@@ -75,13 +75,15 @@ func (s *Snapshot) objects() map[any]struct{} {
 }
 
 func (s *Snapshot) len() int {
-	return len(s.Migrations) + len(s.VMIs) + len(s.Pods) + len(s.LimitRanges) + len(s.PVCs) + len(s.Events) + 1
+	return len(s.Migrations) + len(s.VMIs) + len(s.Pods) + len(s.LimitRanges) + len(s.PVCs) + len(s.Events) +
+		len(s.ResourceClaims) + len(s.DeviceClasses) + 1
 }
 
 // all yields a pointer to each object, and to the Namespace, which may be nil.
 func (s *Snapshot) all(yield func(any) bool) {
 	_ = yieldAll(s.Migrations, yield) && yieldAll(s.VMIs, yield) && yieldAll(s.Pods, yield) && yieldAll(s.LimitRanges, yield) &&
-		yieldAll(s.PVCs, yield) && yieldAll(s.Events, yield) && yield(s.Namespace)
+		yieldAll(s.PVCs, yield) && yieldAll(s.Events, yield) &&
+		yieldAll(s.ResourceClaims, yield) && yieldAll(s.DeviceClasses, yield) && yield(s.Namespace)
 }
 
 func yieldAll[T any](objects []*T, yield func(any) bool) bool {

@@ -21,12 +21,16 @@ func TestReconcileSeesEveryChange(t *testing.T) {
 	vmim, target := scene.running(vmi, source, "m", "target")
 	migrations, vmims := indexed(vmim)
 	vmis, _ := indexed(vmi)
+	template(source)
+	template(target)
+	claim := scene.nics(source, "source-net", 2)
+	claims, storedClaims := indexed(claim)
 	pods, stored := indexed(source, target)
 	quotas, _ := indexed[corev1.ResourceQuota]()
 	now := scene.clock
 	var found []quota.Migration
 	c, err := migration.NewController(migration.Clients{Core: fake.NewClientset()}, migration.Options{
-		Caches: &migration.Caches{Migrations: migrations, VMIs: vmis, Pods: pods}, Quotas: quotas,
+		Caches: &migration.Caches{Migrations: migrations, VMIs: vmis, Pods: pods, ResourceClaims: claims}, Quotas: quotas,
 		Patch: func(context.Context, string, string, []byte) error { return nil }, Recorder: &record.FakeRecorder{}, Now: func() time.Time { return now },
 		Reconciled: func(_ context.Context, r migration.Report) { found = r.InFlight },
 	})
@@ -40,6 +44,12 @@ func TestReconcileSeesEveryChange(t *testing.T) {
 	first := reconcile()
 	require.Len(t, first, 1)
 	require.Equal(t, first, reconcile())
+
+	larger := claim.DeepCopy()
+	larger.Spec.Devices.Requests[0].Exactly.Count = 3
+	require.NoError(t, storedClaims.Update(larger))
+	require.NotEqual(t, first[0].Surge, reconcile()[0].Surge, "one claim is another")
+	first = reconcile()
 
 	small := target.DeepCopy()
 	compute(small).Limits[corev1.ResourceMemory] = *small.Spec.Containers[0].Resources.Requests.Memory()

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/client-go/tools/cache"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
@@ -33,6 +34,10 @@ func NamespaceOf(object any) string {
 		}
 	case *corev1.Pod:
 		if _, ok := o.Labels[kubevirtv1.AppLabel]; ok {
+			return o.Namespace
+		}
+	case *resourcev1.ResourceClaim:
+		if ownerPod(o) != "" {
 			return o.Namespace
 		}
 	case *corev1.PersistentVolumeClaim:

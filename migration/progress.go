@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
@@ -157,23 +156,15 @@ func (p *progress) listed(o metav1.Object) bool {
 // are not read.
 func (i *informers) follow(ctx context.Context) {
 	kubeVirt, metadata := i.controller.clients.KubeVirt, i.controller.clients.Metadata
-	page := func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-		if metadata != nil {
-			return metadata.Resource(migrationsResource).List(ctx, options)
-		}
-		return kubeVirt.Resource(migrationsResource).List(ctx, options)
+	source := from(kubeVirt.Resource(migrationsResource), nil)
+	if metadata != nil {
+		source = from(metadata.Resource(migrationsResource), nil)
 	}
-	i.reflect(ctx, i.progress, cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			return listPages(ctx, options, page, i.progress.listed)
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			if metadata != nil {
-				return metadata.Resource(migrationsResource).Watch(ctx, options)
-			}
-			return kubeVirt.Resource(migrationsResource).Watch(ctx, options)
-		},
-	})
+	page := source.ListWithContextFunc
+	source.ListWithContextFunc = func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return listPages(ctx, options, page, i.progress.listed)
+	}
+	i.reflect(ctx, migrationsKind, i.progress, source, nil)
 }
 
 // listPages lists page by page what keep selects, so that there is never more in memory than

@@ -96,7 +96,7 @@ func TestControllerReadsMetadata(t *testing.T) {
 	}
 	whole := 0
 	for _, action := range s.dynamic.Actions() {
-		if action.GetVerb() != "get" && action.GetNamespace() == "" {
+		if action.GetVerb() != "get" && action.GetNamespace() == "" && action.GetResource() == vmimResource {
 			whole++
 		}
 	}

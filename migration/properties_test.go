@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -84,6 +85,9 @@ func snapshot(t *rapid.T, absurd bool) migration.Snapshot {
 	}
 	for i := range number(3) {
 		s.Events = append(s.Events, maybe(next(), drawer.refusal, "e", i))
+	}
+	for i := range number(3) {
+		s.ResourceClaims = append(s.ResourceClaims, maybe(next(), drawer.resourceClaim, "d", i))
 	}
 	d := next()
 	if d.flip() {
@@ -275,6 +279,9 @@ func (d drawer) pod(name string) *corev1.Pod {
 	if d.flip() {
 		pod.Spec.InitContainers = []corev1.Container{{Resources: corev1.ResourceRequirements{Requests: d.list()}}}
 	}
+	if d.flip() {
+		template(pod)
+	}
 	pod.Status.Phase = pick(d.dice, corev1.PodRunning, corev1.PodRunning, corev1.PodRunning, corev1.PodPending, corev1.PodSucceeded, corev1.PodFailed)
 	return pod
 }
@@ -305,6 +312,15 @@ func (d drawer) pvc(name string) *corev1.PersistentVolumeClaim {
 }
 
 // refusal is one of a target pod, as KubeVirt tells it.
+func (d drawer) resourceClaim(name string) *resourcev1.ResourceClaim {
+	owner := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID("uid-" + d.podName())}}
+	claim := (&scene{}).nics(owner, name, int64(d.dice(4)))
+	claim.ObjectMeta = d.meta(name)
+	claim.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(owner, corev1.SchemeGroupVersion.WithKind("Pod"))}
+	claim.Annotations[podClaim] = pick(d.dice, "net", "net", "net", "other")
+	return claim
+}
+
 func (d drawer) refusal(name string) *corev1.Event {
 	event := refusal("", string(d.vmiName()), d.time())
 	event.ObjectMeta = d.meta(name)
@@ -327,6 +343,7 @@ func copyOf(s migration.Snapshot) migration.Snapshot {
 	s.LimitRanges = copies(s.LimitRanges, (*corev1.LimitRange).DeepCopy)
 	s.PVCs = copies(s.PVCs, (*corev1.PersistentVolumeClaim).DeepCopy)
 	s.Events = copies(s.Events, (*corev1.Event).DeepCopy)
+	s.ResourceClaims = copies(s.ResourceClaims, (*resourcev1.ResourceClaim).DeepCopy)
 	s.Namespace = s.Namespace.DeepCopy()
 	return s
 }
@@ -366,6 +383,7 @@ func TestOrderFree(t *testing.T) {
 		s.PVCs = rapid.Permutation(s.PVCs).Draw(t, "PVCs")
 		s.LimitRanges = rapid.Permutation(s.LimitRanges).Draw(t, "LimitRanges")
 		s.Events = rapid.Permutation(s.Events).Draw(t, "Events")
+		s.ResourceClaims = rapid.Permutation(s.ResourceClaims).Draw(t, "ResourceClaims")
 		if diff := cmp.Diff(want, migration.InFlight(s), same); diff != "" {
 			t.Fatalf("another order gives another answer:\n%s", diff)
 		}
@@ -377,7 +395,7 @@ func equal(a, b migration.Snapshot) bool {
 	return equality.Semantic.DeepEqual(a.Migrations, b.Migrations) && equality.Semantic.DeepEqual(a.VMIs, b.VMIs) &&
 		equality.Semantic.DeepEqual(a.Pods, b.Pods) && equality.Semantic.DeepEqual(a.PVCs, b.PVCs) &&
 		equality.Semantic.DeepEqual(a.LimitRanges, b.LimitRanges) && equality.Semantic.DeepEqual(a.Namespace, b.Namespace) &&
-		equality.Semantic.DeepEqual(a.Events, b.Events) &&
+		equality.Semantic.DeepEqual(a.Events, b.Events) && equality.Semantic.DeepEqual(a.ResourceClaims, b.ResourceClaims) &&
 		a.Now.Equal(b.Now)
 }
 

@@ -12,8 +12,18 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
-// refusalReason is FailedCreatePodReason of KubeVirt's pkg/controller.
-const refusalReason = "FailedCreate"
+// refusalReason is FailedCreatePodReason of KubeVirt's pkg/controller, and claimRefusalReason
+// that of the event which kube-controller-manager's pkg/controller/resourceclaim records on a pod.
+const (
+	refusalReason      = "FailedCreate"
+	claimRefusalReason = "FailedResourceClaimCreation"
+)
+
+// The messages of these events begin so; see parseRefusal.
+const (
+	podRefusal   = "Error creating pod: "
+	claimRefusal = "PodResourceClaim %s: "
+)
 
 // exceededQuota is how quota admission begins to say why it refuses a pod.
 const exceededQuota = "exceeded quota: "
@@ -35,21 +45,29 @@ func SelectRefusals(options *metav1.ListOptions) {
 	options.FieldSelector = "reason=" + refusalReason + ",involvedObject.kind=" + kubevirtv1.VirtualMachineInstanceGroupVersionKind.Kind
 }
 
-// IsRefusal reports whether event is one that [SelectRefusals] selects.
-func IsRefusal(event *corev1.Event) bool {
-	return event.Reason == refusalReason && event.InvolvedObject.Kind == kubevirtv1.VirtualMachineInstanceGroupVersionKind.Kind
+// selectClaimRefusals does the same for failed creations of the ResourceClaims of pods.
+func selectClaimRefusals(options *metav1.ListOptions) {
+	options.FieldSelector = "reason=" + claimRefusalReason + ",involvedObject.kind=Pod"
 }
 
-// refusalsOf groups the refusals by the VMI that they are about.
+// IsRefusal reports whether event is one that [SelectRefusals] selects, or is about a
+// ResourceClaim that could not be created for a pod.
+func IsRefusal(event *corev1.Event) bool {
+	of := event.InvolvedObject.Kind
+	return event.Reason == refusalReason && of == kubevirtv1.VirtualMachineInstanceGroupVersionKind.Kind ||
+		event.Reason == claimRefusalReason && of == "Pod"
+}
+
+// refusalsOf groups the refusals by the object that they are about.
 func refusalsOf(events []*corev1.Event) map[types.UID][]*corev1.Event {
-	byVMI := map[types.UID][]*corev1.Event{}
+	byObject := map[types.UID][]*corev1.Event{}
 	for _, event := range oldestFirst(events) {
 		if IsRefusal(event) {
 			uid := event.InvolvedObject.UID
-			byVMI[uid] = append(byVMI[uid], event)
+			byObject[uid] = append(byObject[uid], event)
 		}
 	}
-	return byVMI
+	return byObject
 }
 
 // correct raises surge, the estimate of what the target pod of vmim will be charged
@@ -63,19 +81,16 @@ func (m *machine) correct(surge corev1.ResourceList, vmim *kubevirtv1.VirtualMac
 	if m.changes(kubevirtv1.VirtualMachineInstanceVCPUChange) || m.changes(kubevirtv1.VirtualMachineInstanceMemoryChange) {
 		return
 	}
-	for name, asked := range m.refusedRequest(vmim, surge) {
-		if asked.Cmp(surge[name]) > 0 {
-			surge[name] = asked
-		}
-	}
+	enlarge(surge, refusedRequest(m.refusalsOf(vmim), podRefusal, surge))
 }
 
-// refusedRequest returns the most that quota was asked for when it refused the target pod of
-// vmim, of the resources of estimate: no amount is more than refusalTrust times the estimate.
-func (m *machine) refusedRequest(vmim *kubevirtv1.VirtualMachineInstanceMigration, estimate corev1.ResourceList) corev1.ResourceList {
+// refusedRequest returns the most that quota was asked for when it refused an object, by the
+// events that begin so, of the resources of estimate: no amount is more than refusalTrust times
+// the estimate.
+func refusedRequest(events []*corev1.Event, begin string, estimate corev1.ResourceList) corev1.ResourceList {
 	refused := corev1.ResourceList{}
-	for _, event := range m.refusalsOf(vmim) {
-		_, amounts := parseRefusal(event.Message)
+	for _, event := range events {
+		_, amounts := parseRefusal(event.Message, begin)
 		for name, asked := range amounts {
 			most, known := estimate[name]
 			if !known {
@@ -91,13 +106,13 @@ func (m *machine) refusedRequest(vmim *kubevirtv1.VirtualMachineInstanceMigratio
 	return refused
 }
 
-// refusedBy returns the name of the quota that refused the target pod of vmim last, as the
-// newest event says; "" if none does.
-func (m *machine) refusedBy(vmim *kubevirtv1.VirtualMachineInstanceMigration) string {
+// refusedBy returns the name of the quota that refused an object last, as the newest of the
+// events says that begin so; "" if none does.
+func refusedBy(events []*corev1.Event, begin string) string {
 	var newest time.Time
 	by := ""
-	for _, event := range m.refusalsOf(vmim) {
-		name, _ := parseRefusal(event.Message)
+	for _, event := range events {
+		name, _ := parseRefusal(event.Message, begin)
 		if last := lastSeen(event); name != "" && !last.Before(newest) {
 			newest, by = last, name
 		}
@@ -130,16 +145,18 @@ func lastSeen(event *corev1.Event) time.Time {
 	return last.Truncate(time.Second)
 }
 
-// parseRefusal returns the name of the quota that refused a virt-launcher pod, and what the
-// pod asked for, by the words of KubeVirt (createTargetPod in pkg/virt-controller/watch/migration/migration.go)
-// and of Kubernetes (CheckRequest in k8s.io/apiserver's admission/plugin/resourcequota):
+// parseRefusal returns the name of the quota that refused a virt-launcher pod or a
+// ResourceClaim, and what that asked for, by the words of KubeVirt (createTargetPod in
+// pkg/virt-controller/watch/migration/migration.go) and of Kubernetes (syncPod in
+// pkg/controller/resourceclaim, CheckRequest in k8s.io/apiserver's admission/plugin/resourcequota):
 //
 //	Error creating pod: pods "virt-launcher-a" is forbidden: exceeded quota: q,
 //	requested: limits.cpu=1015m,limits.memory=2773714688, used: ..., limited: ...
+//	PodResourceClaim net: create ResourceClaim : resourceclaims.resource.k8s.io "..." is forbidden: ...
 //
 // An amount that cannot be read is left out. There is no name if anything else is wrong.
-func parseRefusal(message string) (quotaName string, asked corev1.ResourceList) {
-	_, reason, _ := strings.Cut(message, "Error creating pod: ")
+func parseRefusal(message, begin string) (quotaName string, asked corev1.ResourceList) {
+	_, reason, _ := strings.Cut(message, begin)
 	_, reason, _ = strings.Cut(reason, exceededQuota)
 	quotaName, reason, _ = strings.Cut(reason, ", requested: ")
 	amounts, _, complete := strings.Cut(reason, ", used: ")

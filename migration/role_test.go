@@ -42,7 +42,7 @@ func roleOf(t *testing.T, file string) rbacv1.ClusterRole {
 // it never does but get of quotas (after a conflict), patch of events (repeated ones) and
 // patch of migrations (nudges), which have tests of their own.
 func TestRole(t *testing.T) {
-	s := serve(t, "basic", 2*time.Second, persist)
+	s := serve(t, "basic", 2*time.Second, persist, useDevices)
 	called := make(chan string, 10000)
 	note := func(action clienttesting.Action) {
 		resource := action.GetResource().Resource

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
@@ -22,7 +24,15 @@ type Snapshot struct {
 	LimitRanges []*corev1.LimitRange
 	PVCs        []*corev1.PersistentVolumeClaim
 
-	// Events are those that SelectRefusals selects, and may hold others. What quota
+	// ResourceClaims are those that Kubernetes makes from templates for the devices of pods.
+	// Without those of a source pod it is not known what its target needs besides, and nothing
+	// is added. DeviceClasses are those of the cluster, for the extended resources that they
+	// stand for; without them only the devices are counted.
+	ResourceClaims []*resourcev1.ResourceClaim
+	DeviceClasses  []*resourcev1.DeviceClass
+
+	// Events are those that SelectRefusals selects, those with the reason
+	// FailedResourceClaimCreation of pods, and may hold others. What quota
 	// was asked for when it refused a target pod stands nowhere else. Without them a
 	// target pod that needs more than the source, for reasons that neither the source nor
 	// the VMI shows (another overhead ratio, another KubeVirt), is refused for good.
@@ -42,6 +52,8 @@ type Snapshot struct {
 	// deleted and past its grace period is no longer charged. Zero: pods are
 	// charged until they are terminal or gone.
 	Now time.Time
+
+	upgrade resource.Quantity // see IfAllMigrated
 }
 
 // InFlight returns the migrations in flight, sorted by UID; none is nil. It never
@@ -65,8 +77,8 @@ type Snapshot struct {
 // with the owner that KubeVirt gives them: labels and names prove nothing, because tenants
 // write them.
 //
-// Surge is what quota charges for the target pod, its hot-plug attachment pod and
-// its backend-storage claim, less the growth of a guest that this migration carries
+// Surge is what quota charges for the target pod, its hot-plug attachment pod, its
+// ResourceClaims from templates and its backend-storage claim, less the growth of a guest that this migration carries
 // out. Pods that exist are the truth; before there is a target pod, it is the source
 // pod with what KubeVirt and the API server would render into it anew (see
 // LimitRange, automatic limits, memory overhead), and no less than what quota said

@@ -70,29 +70,43 @@ func (m *machine) guestResources() corev1.ResourceRequirements {
 }
 
 // addOverhead adds to c the memory overhead that KubeVirt reports for the VMI beyond
-// the one that the source pod was rendered with.
+// the one that the source pod was rendered with, and what an upgrade adds to it, up to
+// refusalTrust times what c has: the overheads come from annotations of pods, which whoever may
+// write pods can forge.
 func (m *machine) addOverhead(c *corev1.Container, source *corev1.Pod) {
-	if m.vmi.Status.Memory == nil || m.vmi.Status.Memory.MemoryOverhead == nil {
-		return
-	}
-	more := m.vmi.Status.Memory.MemoryOverhead.DeepCopy()
-	if source != nil {
-		rendered, ok := overhead(source)
-		if !ok {
-			return
-		}
-		more = less(more, rendered)
-	}
+	more := m.overheadSince(source)
+	more.Add(m.upgrade)
 	lists := []corev1.ResourceList{c.Resources.Limits, c.Resources.Requests}
 	if m.vmi.Spec.Domain.Resources.OvercommitGuestOverhead {
 		lists = lists[:1]
 	}
 	for _, list := range lists {
 		if q, ok := list[corev1.ResourceMemory]; ok {
-			q.Add(more)
+			most := q.DeepCopy()
+			most.Mul(refusalTrust)
+			if q.Add(more); q.Cmp(most) > 0 {
+				q = most
+			}
 			list[corev1.ResourceMemory] = q
 		}
 	}
+}
+
+// overheadSince returns by how much the memory overhead that KubeVirt reports for the VMI has
+// grown since the source pod was rendered; zero where either does not say it.
+func (m *machine) overheadSince(source *corev1.Pod) resource.Quantity {
+	if m.vmi.Status.Memory == nil || m.vmi.Status.Memory.MemoryOverhead == nil {
+		return resource.Quantity{}
+	}
+	reported := m.vmi.Status.Memory.MemoryOverhead.DeepCopy()
+	if source == nil {
+		return reported
+	}
+	rendered, ok := overhead(source)
+	if !ok {
+		return resource.Quantity{}
+	}
+	return less(reported, rendered)
 }
 
 // addAutoLimits gives c the limits that KubeVirt sets when a quota demands them and

@@ -2,16 +2,16 @@ package migration
 
 import (
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // The reasons of the events of a Controller; package applier has more.
@@ -19,7 +19,11 @@ const (
 	eventRaised   = "HeadroomRaised"
 	eventRestored = "HeadroomRestored"
 	eventGranted  = "HeadroomGranted"
+	eventWaiting  = "HeadroomWaiting"
 )
+
+// waitTime is for how long a migration waits for the same thing before it is told.
+const waitTime = 2 * time.Second
 
 // tell records an event on a quota when its first raise comes and when its last one has
 // ended, and on the migrations that have an offer. In between kube-controller-manager and
@@ -37,10 +41,10 @@ func (c *Controller) tell(r Report, snapshot Snapshot) {
 		switch {
 		case first:
 			c.options.Recorder.Eventf(rq, corev1.EventTypeNormal, eventRaised,
-				"The enforced limits are raised for %s: %s.", count(len(q.Decision.Granted)), text(q.Hard))
+				"The enforced limits are raised for %s: %s.", count(len(q.Decision.Granted)), amounts.Text(q.Hard, ", "))
 		case last:
 			c.options.Recorder.Eventf(rq, corev1.EventTypeNormal, eventRestored,
-				"The enforced limits are the static ones again, no live migration needs more: %s.", text(rq.Spec.Hard))
+				"The enforced limits are the static ones again, no live migration needs more: %s.", amounts.Text(rq.Spec.Hard, ", "))
 		}
 		if q.Action != applier.Raised {
 			continue
@@ -53,21 +57,67 @@ func (c *Controller) tell(r Report, snapshot Snapshot) {
 	}
 }
 
+// waits are what migrations wait for, by namespace.
+type waits struct {
+	mu          sync.Mutex
+	byNamespace map[string]map[types.UID]toldWait
+}
+
+// A toldWait is what a migration waits for, since when, and all that was told about it.
+type toldWait struct {
+	reason quota.DeferralReason
+	since  time.Time
+	told   []quota.DeferralReason
+}
+
+// tellWaiting records an event on each migration that waits for something, once for each
+// reason, so that one that changes again and again is told once. It returns when to call it
+// again; zero means after the next change.
+func (c *Controller) tellWaiting(r Report, snapshot Snapshot) (again time.Duration) {
+	c.waits.mu.Lock()
+	defer c.waits.mu.Unlock()
+	before, after := c.waits.byNamespace[r.Namespace], map[types.UID]toldWait{}
+	for _, vmim := range snapshot.Migrations {
+		if vmim == nil || vmim.IsFinal() {
+			continue
+		}
+		w, known := before[vmim.UID]
+		at := slices.IndexFunc(r.Waiting, func(w Wait) bool { return w.UID == vmim.UID })
+		switch {
+		case at < 0 && !known:
+			continue
+		case at < 0:
+			w.reason = ""
+		case w.reason != r.Waiting[at].Reason:
+			w.reason, w.since = r.Waiting[at].Reason, snapshot.Now
+		}
+		if at >= 0 && !slices.Contains(w.told, w.reason) {
+			if left := w.since.Add(waitTime).Sub(snapshot.Now); left > 0 {
+				if again == 0 || left < again {
+					again = left
+				}
+			} else {
+				w.told = append(slices.Clip(w.told), w.reason)
+				c.options.Recorder.Eventf(vmim, corev1.EventTypeNormal, eventWaiting, "%s: %s", w.reason, r.Waiting[at].Message)
+			}
+		}
+		after[vmim.UID] = w
+	}
+	if c.waits.byNamespace == nil {
+		c.waits.byNamespace = map[string]map[types.UID]toldWait{}
+	}
+	c.waits.byNamespace[r.Namespace] = after
+	if len(after) == 0 {
+		delete(c.waits.byNamespace, r.Namespace)
+	}
+	return again
+}
+
 func count(migrations int) string {
 	if migrations == 1 {
 		return "1 live migration"
 	}
 	return fmt.Sprintf("%d live migrations", migrations)
-}
-
-// text returns list for people.
-func text(list corev1.ResourceList) string {
-	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(list)) {
-		q := list[name].DeepCopy()
-		parts = append(parts, fmt.Sprintf("%s=%s", name, q.String()))
-	}
-	return strings.Join(parts, ", ")
 }
 
 // episodes are the quotas with an event HeadroomRaised and no HeadroomRestored since.

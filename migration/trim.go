@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/tools/cache"
@@ -39,6 +40,10 @@ func Trim(object any) (any, error) {
 		return trimPod(o), nil
 	case *corev1.PersistentVolumeClaim:
 		o.ManagedFields, o.Annotations = nil, trimAnnotations(o.Annotations, corev1.BetaStorageClassAnnotation)
+	case *resourcev1.ResourceClaim:
+		o.ManagedFields, o.Status = nil, resourcev1.ResourceClaimStatus{}
+	case *resourcev1.DeviceClass:
+		return &resourcev1.DeviceClass{ObjectMeta: trimMeta(o.ObjectMeta), Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: o.Spec.ExtendedResourceName}}, nil
 	case *corev1.LimitRange:
 		return trimLimitRange(o), nil
 	case *corev1.ResourceQuota:
@@ -92,12 +97,13 @@ func trimPod(pod *corev1.Pod) *corev1.Pod {
 		NodeName: spec.NodeName, ActiveDeadlineSeconds: spec.ActiveDeadlineSeconds, PriorityClassName: spec.PriorityClassName,
 		Affinity: spec.Affinity, Overhead: spec.Overhead, Resources: spec.Resources,
 		Containers: trimContainers(spec.Containers), InitContainers: trimContainers(spec.InitContainers),
+		ResourceClaims: spec.ResourceClaims,
 	}
 	// Newer versions of the API have more fields of a resize, so here it is named what is
 	// not kept.
 	trimmed.Status = pod.Status
 	status := &trimmed.Status
-	status.Conditions = resizeConditions(status.Conditions)
+	status.Conditions = trimConditions(status.Conditions)
 	status.ContainerStatuses, status.InitContainerStatuses = trimStatuses(status.ContainerStatuses), trimStatuses(status.InitContainerStatuses)
 	status.EphemeralContainerStatuses, status.ResourceClaimStatuses = nil, nil
 	status.PodIPs, status.HostIPs = nil, nil
@@ -123,10 +129,11 @@ func trimStatuses(statuses []corev1.ContainerStatus) []corev1.ContainerStatus {
 	return trimmed
 }
 
-func resizeConditions(conditions []corev1.PodCondition) []corev1.PodCondition {
+// trimConditions keeps what is said of a resize, and why a pod is not scheduled.
+func trimConditions(conditions []corev1.PodCondition) []corev1.PodCondition {
 	var kept []corev1.PodCondition
 	for _, c := range conditions {
-		if c.Type == corev1.PodResizePending || c.Type == corev1.PodResizeInProgress {
+		if c.Type == corev1.PodResizePending || c.Type == corev1.PodResizeInProgress || unschedulable(c) {
 			kept = append(kept, c)
 		}
 	}
@@ -149,16 +156,17 @@ func trimInstance(vmi *kubevirtv1.VirtualMachineInstance) *kubevirtv1.VirtualMac
 	return trimmed
 }
 
-// trimMigration keeps of a migration that is over which one it was, and how and when it
-// ended: KubeVirt keeps the last five of each VMI.
+// trimMigration keeps of a migration that is over which one it was, who made it, and how and
+// when it ended: KubeVirt keeps the last five of each VMI.
 func trimMigration(vmim *kubevirtv1.VirtualMachineInstanceMigration) *kubevirtv1.VirtualMachineInstanceMigration {
-	vmim.ManagedFields, vmim.Annotations = nil, nil
+	vmim.ManagedFields = nil
+	vmim.Annotations = trimAnnotations(vmim.Annotations, kubevirtv1.EvacuationMigrationAnnotation, kubevirtv1.WorkloadUpdateMigrationAnnotation)
 	if !vmim.IsFinal() {
 		return vmim
 	}
 	trimmed := &kubevirtv1.VirtualMachineInstanceMigration{TypeMeta: vmim.TypeMeta, ObjectMeta: metav1.ObjectMeta{
 		Namespace: vmim.Namespace, Name: vmim.Name, UID: vmim.UID, ResourceVersion: vmim.ResourceVersion,
-		CreationTimestamp: vmim.CreationTimestamp, DeletionTimestamp: vmim.DeletionTimestamp,
+		CreationTimestamp: vmim.CreationTimestamp, DeletionTimestamp: vmim.DeletionTimestamp, Annotations: vmim.Annotations,
 	}}
 	trimmed.Spec = vmim.Spec
 	trimmed.Status.Phase = vmim.Status.Phase
@@ -197,7 +205,7 @@ func prune(u *unstructured.Unstructured) *unstructured.Unstructured {
 	}
 	pruned["status"] = kept
 	if meta, ok := u.Object["metadata"].(map[string]any); ok {
-		pruned["metadata"] = pick(meta, "namespace", "name", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
+		pruned["metadata"] = pick(meta, "namespace", "name", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "annotations")
 	}
 	return &unstructured.Unstructured{Object: pruned}
 }

@@ -1,0 +1,190 @@
+package migration
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/ledger/applier"
+	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
+)
+
+// A Wait is what a migration waits for that has no target pod, or one that is not scheduled.
+type Wait struct {
+	UID types.UID // of the VirtualMachineInstanceMigration
+	// Reason is one of this package, or that of a quota.Deferral, of this package or applier.
+	Reason quota.DeferralReason
+	// Message is a sentence for whoever owns the virtual machine.
+	Message string
+}
+
+// Reasons of a [Wait] beside those of packages quota and applier.
+const (
+	// UtilityVolumes means that KubeVirt waits until they are detached.
+	UtilityVolumes quota.DeferralReason = "UtilityVolumes"
+	// Backup means that KubeVirt waits for the end of a backup.
+	Backup quota.DeferralReason = "Backup"
+	// BackOff means that the migrations of this machine that KubeVirt began itself have failed,
+	// and that it waits before the next one.
+	BackOff quota.DeferralReason = "BackOff"
+	// NoNodeFits means that the scheduler finds no node for the target pod.
+	NoNodeFits quota.DeferralReason = "NoNodeFits"
+	// QuotaExceeded means that a quota has refused the target pod, or would, and that room is
+	// about to be made.
+	QuotaExceeded quota.DeferralReason = "QuotaExceeded"
+)
+
+// Waiting returns what the migrations of s wait for, in the order of their UIDs. InFlight is
+// that of s, and quotas are what an applier has made of that, in Result.Quotas or by
+// applier.Plan. A migration that waits for nothing that is known is left out. The result
+// shares no memory with s.
+func Waiting(s Snapshot, inFlight []quota.Migration, quotas []applier.QuotaResult) []Wait {
+	var waits []Wait
+	for _, vmim := range s.Migrations {
+		if vmim == nil || vmim.IsFinal() || vmim.DeletionTimestamp != nil {
+			continue
+		}
+		reason, message := s.waits(vmim, inFlight, quotas)
+		if reason != "" {
+			waits = append(waits, Wait{UID: vmim.UID, Reason: reason, Message: message})
+		}
+	}
+	slices.SortFunc(waits, func(a, b Wait) int { return cmp.Compare(a.UID, b.UID) })
+	return waits
+}
+
+// waits returns what vmim waits for. What lasts longest goes first.
+func (s *Snapshot) waits(vmim *kubevirtv1.VirtualMachineInstanceMigration, inFlight []quota.Migration, quotas []applier.QuotaResult) (quota.DeferralReason, string) {
+	switch phase := vmim.Status.Phase; {
+	case phase == kubevirtv1.MigrationScheduling:
+		if why, isWaiting := s.unscheduled(vmim); isWaiting {
+			return NoNodeFits, strings.TrimSpace("No node fits its target pod. " + why)
+		}
+		return "", ""
+	case phase != kubevirtv1.MigrationPending && phase != kubevirtv1.MigrationPhaseUnset:
+		return "", ""
+	case gated(vmim):
+		return UtilityVolumes, "KubeVirt waits until the utility volumes of the virtual machine are detached."
+	}
+	at, known := slices.BinarySearchFunc(inFlight, vmim.UID, func(m quota.Migration, uid types.UID) int { return cmp.Compare(m.UID, uid) })
+	if !known || inFlight[at].State >= quota.Charged {
+		return "", ""
+	}
+	m := inFlight[at]
+	for _, q := range quotas {
+		if d, is := about(q.Decision.Deferred, m.UID); is {
+			return d.Reason, fmt.Sprintf("ResourceQuota %s: %s.", q.Name, applier.Sentence(d, m))
+		}
+	}
+	if end := s.backOff(vmim); s.Now.Before(end) {
+		return BackOff, fmt.Sprintf("Earlier migrations of the virtual machine have failed, and KubeVirt waits until %s.", end.UTC().Format(time.RFC3339))
+	}
+	if pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup) && m.State < quota.Blocked {
+		return Backup, "KubeVirt waits until the backup of the virtual machine has ended."
+	}
+	return inQueue(m, quotas)
+}
+
+// inQueue returns what a migration waits for that is not deferred.
+func inQueue(m quota.Migration, quotas []applier.QuotaResult) (quota.DeferralReason, string) {
+	var reason quota.DeferralReason
+	message := ""
+	for _, q := range quotas {
+		d, is := about(q.Queued, m.UID)
+		switch {
+		case is && (d.Reason == applier.InTurn || d.Reason == applier.OfferLapsed) && d.Missing != nil:
+			return d.Reason, fmt.Sprintf("ResourceQuota %s has not enough left, %s is missing: %s.", q.Name, amounts.Text(d.Missing, ", "), applier.Sentence(d, m))
+		case is && d.Reason != applier.InTurn: // what fits is not in turn, it comes
+			reason, message = d.Reason, applier.Sentence(d, m)+"."
+		case reason == "" && slices.Contains(q.Offered, m.UID):
+			reason, message = QuotaExceeded, fmt.Sprintf("ResourceQuota %s has room for its target pod now, and KubeVirt is about to create it.", q.Name)
+		case reason == "" && m.RefusedBy == q.Name && m.State == quota.Blocked:
+			reason, message = QuotaExceeded, fmt.Sprintf("ResourceQuota %s has refused its target pod, and room is about to be made.", q.Name)
+		}
+	}
+	return reason, message
+}
+
+func about(deferrals []quota.Deferral, uid types.UID) (quota.Deferral, bool) {
+	i := slices.IndexFunc(deferrals, func(d quota.Deferral) bool { return d.UID == uid })
+	if i < 0 {
+		return quota.Deferral{}, false
+	}
+	return deferrals[i], true
+}
+
+// unscheduled returns what the scheduler says of the target pod of vmim, if it finds no node.
+func (s *Snapshot) unscheduled(vmim *kubevirtv1.VirtualMachineInstanceMigration) (why string, is bool) {
+	for _, pod := range s.Pods {
+		if pod == nil || jobOf(pod) != vmim.UID || launchedFor(pod) == "" || pod.Spec.NodeName != "" {
+			continue
+		}
+		for _, c := range pod.Status.Conditions {
+			if unschedulable(c) {
+				return c.Message, true
+			}
+		}
+	}
+	return "", false
+}
+
+// unschedulable reports whether c says that the scheduler has found no node.
+func unschedulable(c corev1.PodCondition) bool {
+	return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason != corev1.PodReasonSchedulingGated
+}
+
+// firstBackOff doubles with each failure.
+const firstBackOff = 20 * time.Second
+
+// backOff returns when KubeVirt goes on with vmim after failures, zero if it does not wait:
+// handleMigrationBackoff in its pkg/virt-controller/watch/migration/migration.go.
+func (s *Snapshot) backOff(vmim *kubevirtv1.VirtualMachineInstanceMigration) time.Time {
+	if !isAutomatic(vmim) {
+		return time.Time{}
+	}
+	var before []*kubevirtv1.VirtualMachineInstanceMigration // newest first
+	for _, other := range s.Migrations {
+		if other != nil && other.UID != vmim.UID && other.Spec.VMIName == vmim.Spec.VMIName && isAutomatic(other) {
+			before = append(before, other)
+		}
+	}
+	slices.SortStableFunc(before, func(a, b *kubevirtv1.VirtualMachineInstanceMigration) int {
+		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
+	})
+	failures := 0
+	for _, other := range before {
+		if other.CreationTimestamp.After(vmim.CreationTimestamp.Time) {
+			return time.Time{} // KubeVirt asks the newest only
+		}
+		if other.Status.Phase == kubevirtv1.MigrationSucceeded {
+			break
+		}
+		if other.Status.Phase == kubevirtv1.MigrationFailed && other.DeletionTimestamp == nil {
+			failures++
+		}
+	}
+	if failures == 0 {
+		return time.Time{}
+	}
+	for _, t := range before[0].Status.PhaseTransitionTimestamps {
+		if t.Phase == kubevirtv1.MigrationFailed {
+			return t.PhaseTransitionTimestamp.Add(firstBackOff << min(failures-1, 10))
+		}
+	}
+	return time.Time{}
+}
+
+// isAutomatic reports whether KubeVirt has made vmim, to evacuate a node or to update a
+// virtual machine.
+func isAutomatic(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
+	_, evacuates := vmim.Annotations[kubevirtv1.EvacuationMigrationAnnotation]
+	_, updates := vmim.Annotations[kubevirtv1.WorkloadUpdateMigrationAnnotation]
+	return evacuates || updates
+}
