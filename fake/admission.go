@@ -4,12 +4,15 @@ import (
 	"errors"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/ledger/rancher"
 )
 
 // RancherLabel marks the quotas that Rancher manages, and that its webhook locks.
-const RancherLabel = "resourcequota.management.cattle.io/default-resource-quota"
+const RancherLabel = rancher.QuotaLabel
 
 // errLocked is what Rancher's webhook says (2.14.6, 2.15.2).
 var errLocked = errors.New("users are forbidden from changing resources managed by Rancher")
@@ -62,6 +65,8 @@ func (c *Cluster) admit(user string, o object) error {
 			applyDefaults(limits, o)
 		}
 	case *corev1.PersistentVolumeClaim:
+	case *resourcev1.ResourceClaim:
+		return c.admission.charge(user, o)
 	default:
 		return nil
 	}
@@ -69,6 +74,24 @@ func (c *Cluster) admit(user string, o object) error {
 		return err
 	}
 	return c.admission.charge(user, o)
+}
+
+// resize returns the pod as it is stored with the resources that the containers of asked have,
+// if quota lets it grow.
+func (c *Cluster) resize(asked *corev1.Pod) (object, error) {
+	pod, ok := find[*corev1.Pod](&c.store, asked.Namespace, asked.Name)
+	if !ok {
+		return nil, apierrors.NewNotFound(Pods.groupResource(), asked.Name)
+	}
+	before := loadOf(pod, c.clock.now).charge
+	pod = pod.DeepCopy()
+	for i := range pod.Spec.Containers {
+		pod.Spec.Containers[i].Resources = asked.Spec.Containers[i].Resources
+	}
+	for i := range pod.Spec.InitContainers {
+		pod.Spec.InitContainers[i].Resources = asked.Spec.InitContainers[i].Resources
+	}
+	return pod, c.admission.chargeMore(adminUser, pod, before)
 }
 
 // setDefaults does what the API server does to a new object before admission.

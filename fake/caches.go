@@ -1,11 +1,12 @@
 package fake
 
 import (
+	"context"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/client-go/tools/cache"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
@@ -25,10 +26,8 @@ type Caches struct {
 	VMIs           cache.Indexer // of *kubevirtv1.VirtualMachineInstance
 	Migrations     cache.Indexer // of *kubevirtv1.VirtualMachineInstanceMigration
 	Events         cache.Indexer // of *corev1.Event
+	ResourceClaims cache.Indexer // of *resourcev1.ResourceClaim
 }
-
-// cachedKinds are in the order in which informers hear of a change.
-var cachedKinds = []Kind{Namespaces, ResourceQuotas, LimitRanges, Pods, Claims, ConfigMaps, VMIs, Migrations, Events}
 
 // Lag makes the cache of kind as old as lag says, from now on and over crashes. It is
 // how a cache goes stale. The zero Span is the default of Config.Timing again.
@@ -57,7 +56,7 @@ func (p *Process) DropWatch(kind Kind, d time.Duration) {
 
 func (p *Process) openCaches() {
 	p.informers = map[Kind]*informer{}
-	for _, kind := range cachedKinds {
+	open := func(kind Kind) cache.Indexer {
 		i := &informer{process: p, kind: kind, indexer: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{
 			cache.NamespaceIndex: cache.MetaNamespaceIndexFunc,
 		})}
@@ -65,17 +64,10 @@ func (p *Process) openCaches() {
 			i.must(i.indexer.Add(o))
 		}
 		p.informers[kind] = i
+		return i.indexer
 	}
 	p.Caches = Caches{
-		Namespaces:     p.informers[Namespaces].indexer,
-		ResourceQuotas: p.informers[ResourceQuotas].indexer,
-		LimitRanges:    p.informers[LimitRanges].indexer,
-		Pods:           p.informers[Pods].indexer,
-		Claims:         p.informers[Claims].indexer,
-		ConfigMaps:     p.informers[ConfigMaps].indexer,
-		VMIs:           p.informers[VMIs].indexer,
-		Migrations:     p.informers[Migrations].indexer,
-		Events:         p.informers[Events].indexer,
+		open(Namespaces), open(ResourceQuotas), open(LimitRanges), open(Pods), open(Claims), open(ConfigMaps), open(VMIs), open(Migrations), open(Events), open(ResourceClaims),
 	}
 }
 
@@ -147,16 +139,10 @@ func (i *informer) relist() {
 
 // tell wakes the program because of o.
 func (i *informer) tell(o any) {
-	namespace := i.process.program.Namespace
-	if namespace == nil {
-		namespace = defaultNamespace
-	}
-	if ns := namespace(o); ns != "" {
-		i.process.Enqueue(ns)
+	if namespace := i.process.program.Namespace(o); namespace != "" {
+		i.process.Enqueue(namespace)
 	}
 }
-
-func (i *informer) stop() { i.stopped = true }
 
 // must is for errors of the key function, which names every object of the store.
 func (i *informer) must(err error) {
@@ -167,27 +153,21 @@ func (i *informer) must(err error) {
 
 // Snapshot returns what the caches hold about namespace, for migration.InFlight.
 func (c Caches) Snapshot(namespace string) migration.Snapshot {
-	return migration.Snapshot{
-		Migrations:  held[*kubevirtv1.VirtualMachineInstanceMigration](c.Migrations, namespace),
-		VMIs:        held[*kubevirtv1.VirtualMachineInstance](c.VMIs, namespace),
-		Pods:        held[*corev1.Pod](c.Pods, namespace),
-		LimitRanges: held[*corev1.LimitRange](c.LimitRanges, namespace),
-		PVCs:        held[*corev1.PersistentVolumeClaim](c.Claims, namespace),
-		Events:      held[*corev1.Event](c.Events, namespace),
-	}
+	s, _ := c.Migration().Snapshot(context.Background(), namespace) // the indexers have the index
+	return s
 }
 
-func held[T object](indexer cache.Indexer, namespace string) []T {
-	objects, err := indexer.ByIndex(cache.NamespaceIndex, namespace)
-	if err != nil {
-		return nil // the index is there
+// Migration returns the caches as package migration takes them.
+func (c Caches) Migration() migration.Caches {
+	return migration.Caches{
+		Migrations:  migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](c.Migrations),
+		VMIs:        migration.FromIndexer[kubevirtv1.VirtualMachineInstance](c.VMIs),
+		Pods:        migration.FromIndexer[corev1.Pod](c.Pods),
+		LimitRanges: migration.FromIndexer[corev1.LimitRange](c.LimitRanges),
+		PVCs:        migration.FromIndexer[corev1.PersistentVolumeClaim](c.Claims),
+		Events:      migration.FromIndexer[corev1.Event](c.Events),
+		Namespace:   migration.FromStore(c.Namespaces),
+
+		ResourceClaims: migration.FromIndexer[resourcev1.ResourceClaim](c.ResourceClaims),
 	}
-	typed := make([]T, 0, len(objects))
-	for _, o := range objects {
-		if t, ok := o.(T); ok {
-			typed = append(typed, t)
-		}
-	}
-	slices.SortFunc(typed, func(a, b T) int { return strings.Compare(a.GetName(), b.GetName()) })
-	return typed
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,7 +23,7 @@ var errNoWatch = errors.New("the simulated cluster has no watches: read the Cach
 
 // Client returns a client of that user for the test itself: its calls take no simulated
 // time, and no faults are injected into them. It serves create, get, list, update,
-// update of status, delete and patch (JSON, merge and strategic merge patch) of all
+// update of status, resize of pods, delete and patch (JSON, merge and strategic merge patch) of all
 // kinds of objects.
 func (c *Cluster) Client(user string) kubernetes.Interface {
 	return c.clientset(func(action clienttesting.Action) (runtime.Object, error) { return c.serve(user, action) })
@@ -42,10 +43,11 @@ func (c *Cluster) clientset(serve func(clienttesting.Action) (runtime.Object, er
 
 // serve carries out action for user.
 func (c *Cluster) serve(user string, action clienttesting.Action) (runtime.Object, error) {
-	if sub := action.GetSubresource(); sub != "" && sub != "status" {
+	sub := action.GetSubresource()
+	if sub != "" && sub != "status" && (sub != "resize" || action.GetResource().Resource != string(Pods)) {
 		return nil, fmt.Errorf("the simulated cluster does not have %s/%s", action.GetResource().Resource, sub)
 	}
-	r := &request{cluster: c, user: user, status: action.GetSubresource() == "status"}
+	r := &request{cluster: c, user: user, status: sub == "status", resize: sub == "resize"}
 	_, answer, err := clienttesting.ObjectReaction(r)(action)
 	if err != nil {
 		return nil, err
@@ -62,7 +64,7 @@ type request struct {
 	clienttesting.ObjectTracker // none: what is not implemented here is not asked for
 	cluster                     *Cluster
 	user                        string
-	status                      bool
+	status, resize              bool
 	stored                      object // the outcome of a write
 }
 
@@ -109,6 +111,11 @@ func (r *request) Update(_ schema.GroupVersionResource, o runtime.Object, namesp
 	updated, err := asObject(o, namespace)
 	if err != nil {
 		return err
+	}
+	if pod, ok := updated.(*corev1.Pod); ok && r.resize {
+		if updated, err = r.cluster.resize(pod); err != nil {
+			return err
+		}
 	}
 	r.stored, err = r.cluster.update(r.user, updated, r.status)
 	return err

@@ -2,10 +2,10 @@ package fake
 
 import (
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/migration"
@@ -86,6 +86,7 @@ type Cluster struct {
 	admission *quotaAdmission
 	guard     *guard
 	quotas    *quotaController
+	claims    *claimController
 	virt      *virtController
 	nodes     *nodes
 	judge     *judge
@@ -128,10 +129,11 @@ func New(config Config) *Cluster {
 	c.admission = newQuotaAdmission(c)
 	c.guard = newGuard(c)
 	c.quotas = newQuotaController(c)
+	c.claims = newClaimController(c)
 	c.virt = newVirtController(c)
 	c.nodes = newNodes(c)
 	c.store.tell = []func(change){
-		c.remember, c.judge.observe, c.admission.cache.observe, c.guard.observe, c.quotas.observe, c.virt.observe, c.nodes.observe, c.informRancher, c.informProcesses,
+		c.remember, c.judge.observe, c.admission.cache.observe, c.guard.observe, c.quotas.observe, c.claims.observe, c.virt.observe, c.nodes.observe, c.informRancher, c.informProcesses,
 	}
 	return c
 }
@@ -182,6 +184,8 @@ func (c *Cluster) Snapshot(namespace string) migration.Snapshot {
 		PVCs:        all[*corev1.PersistentVolumeClaim](&c.store, namespace),
 		Events:      all[*corev1.Event](&c.store, namespace),
 		Now:         c.clock.now,
+
+		ResourceClaims: all[*resourcev1.ResourceClaim](&c.store, namespace),
 	}
 	s.Namespace, _ = find[*corev1.Namespace](&c.store, "", namespace)
 	return s
@@ -210,14 +214,4 @@ func (c *Cluster) draw(s Span) time.Duration {
 		return s.Min
 	}
 	return s.Min + time.Duration(c.random.Int64N(int64(s.Max-s.Min)+1))
-}
-
-func namespaceOf(key string) string {
-	namespace, _, _ := strings.Cut(key, "/")
-	return namespace
-}
-
-func nameOf(key string) string {
-	_, name, _ := strings.Cut(key, "/")
-	return name
 }

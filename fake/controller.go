@@ -4,7 +4,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/ledger/configmap"
 	"github.com/vmquota/headroom/migration"
@@ -24,30 +23,35 @@ func (p *Process) Controller(options migration.Options) (Program, error) {
 	if err != nil {
 		return Program{}, err
 	}
-	return Program{Reconcile: c.Reconcile, Namespace: namespaceOfObject}, nil
+	return Program{Reconcile: c.Reconcile, Namespace: NamespaceOf}, nil
 }
 
-// Migration returns the caches as package migration takes them.
-func (c Caches) Migration() migration.Caches {
-	return migration.Caches{
-		Migrations:  migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](c.Migrations),
-		VMIs:        migration.FromIndexer[kubevirtv1.VirtualMachineInstance](c.VMIs),
-		Pods:        migration.FromIndexer[corev1.Pod](c.Pods),
-		LimitRanges: migration.FromIndexer[corev1.LimitRange](c.LimitRanges),
-		PVCs:        migration.FromIndexer[corev1.PersistentVolumeClaim](c.Claims),
-		Events:      migration.FromIndexer[corev1.Event](c.Events),
-		Namespace:   migration.FromStore(c.Namespaces),
-	}
-}
-
-// namespaceOfObject returns the namespace that an event of object concerns: that of
-// migration.NamespaceOf, or that of a record of the ConfigMap ledger.
-func namespaceOfObject(object any) string {
-	if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-		object = tombstone.Obj
-	}
-	if record, ok := object.(*corev1.ConfigMap); ok {
+// NamespaceOf is a Program.Namespace like that of a real controller: migration.NamespaceOf,
+// and of a record of the ledger in ConfigMaps its tenant namespace.
+func NamespaceOf(object any) string {
+	if record, ok := undeleted(object).(*corev1.ConfigMap); ok {
 		return record.Labels[configmap.Label]
 	}
 	return migration.NamespaceOf(object)
+}
+
+func undeleted(object any) any {
+	if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+		return tombstone.Obj
+	}
+	return object
+}
+
+// anyNamespace is the default of Program.Namespace.
+func anyNamespace(o any) string {
+	switch o := undeleted(o).(type) {
+	case *corev1.Namespace:
+		return o.Name
+	case *corev1.ConfigMap:
+		return ""
+	case object:
+		return o.GetNamespace()
+	default:
+		return ""
+	}
 }

@@ -34,9 +34,10 @@
 //     apart from spec: an update of the status keeps spec and takes annotations and labels.
 //     No watches, no server-side apply, no RBAC, and no validation. A namespace need not
 //     exist to have objects.
-//   - Quota admission of pods and PersistentVolumeClaims on creation, with Kubernetes'
+//   - Quota admission of pods, PersistentVolumeClaims and ResourceClaims on creation, with Kubernetes'
 //     own words, and the defaults of LimitRanges; not their minima and maxima, and not
 //     quota on other objects, whose usage is always zero.
+//   - The ResourceClaims that kube-controller-manager makes from templates for pods; no devices.
 //   - The quota controller (which can be down, see [Cluster.StopQuotaController]), kubelets,
 //     scheduler and garbage collector, as far as pods come and go.
 //   - KubeVirt's virt-controller and virt-handler: VMIs, migrations with all their phases,

@@ -2,8 +2,6 @@ package fake
 
 import (
 	"errors"
-	"maps"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,35 +9,19 @@ import (
 )
 
 // A Fault is what goes wrong with one call of a [Process] to the API server.
-type Fault int
+type Fault string
 
+// What can go wrong.
 const (
-	// NoFault lets the call through.
-	NoFault Fault = iota
-	// Conflict answers a write with 409, as to a stale update. Reads pass.
-	Conflict
-	// Forbidden answers with 403, as RBAC or a webhook would.
-	Forbidden
-	// Timeout answers with a time-out; nothing was written.
-	Timeout
-	// TimeoutWritten answers with a time-out, although the call was carried out.
-	TimeoutWritten
-	// ServerError answers with 500; nothing was written.
-	ServerError
-	// Crash ends the process before the call is carried out.
-	Crash
-	// CrashWritten ends the process after the call was carried out.
-	CrashWritten
+	NoFault        Fault = ""               // lets the call through
+	Conflict       Fault = "Conflict"       // answers a write with 409, as to a stale update; reads pass
+	Forbidden      Fault = "Forbidden"      // answers with 403, as RBAC or a webhook would
+	Timeout        Fault = "Timeout"        // answers with a time-out; nothing was written
+	TimeoutWritten Fault = "TimeoutWritten" // answers with a time-out, although the call was carried out
+	ServerError    Fault = "ServerError"    // answers with 500; nothing was written
+	Crash          Fault = "Crash"          // ends the process before the call is carried out
+	CrashWritten   Fault = "CrashWritten"   // ends the process after the call was carried out
 )
-
-// String returns the name of the constant.
-func (f Fault) String() string {
-	names := []string{"NoFault", "Conflict", "Forbidden", "Timeout", "TimeoutWritten", "ServerError", "Crash", "CrashWritten"}
-	if f < 0 || int(f) >= len(names) {
-		return "unknown fault"
-	}
-	return names[f]
-}
 
 // A Call is one call of a [Process] to the API server.
 type Call struct {
@@ -62,10 +44,9 @@ func (c *Cluster) Inject(decide func(Call) Fault) { c.inject = decide }
 // Chance returns a function for Inject that lets each fault happen with its probability,
 // drawn from the seed.
 func (c *Cluster) Chance(probabilities map[Fault]float64) func(Call) Fault {
-	faults := slices.Sorted(maps.Keys(probabilities))
 	return func(Call) Fault {
 		drawn := c.random.Float64()
-		for _, fault := range faults {
+		for _, fault := range []Fault{Conflict, Forbidden, Timeout, TimeoutWritten, ServerError, Crash, CrashWritten} {
 			if drawn < probabilities[fault] {
 				return fault
 			}

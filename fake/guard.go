@@ -52,8 +52,12 @@ func raisedAbove(static, enforced corev1.ResourceList) bool {
 	return false
 }
 
-// forMigration reports whether o is what KubeVirt creates for a migration.
+// forMigration reports whether o is what KubeVirt creates for a migration, or what a pod that
+// was let in needs.
 func forMigration(user string, o object) bool {
+	if user == claimControllerUser {
+		return true
+	}
 	labels := o.GetLabels()
 	return user == virtControllerUser && (labels[kubevirtv1.MigrationJobLabel] != "" || labels[kubevirtv1.MigrationNameLabel] != "")
 }

@@ -4,8 +4,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/fake/virthandler"
 )
 
 const virtHandlerUser = "virt-handler"
@@ -37,19 +38,14 @@ func (n *nodes) onVMI(step string, vmi *kubevirtv1.VirtualMachineInstance, lag S
 }
 
 func (n *nodes) boot(vmi *kubevirtv1.VirtualMachineInstance) {
-	if !vmi.IsScheduled() || vmi.DeletionTimestamp != nil {
-		return
+	if vmi.IsScheduled() && vmi.DeletionTimestamp == nil {
+		virthandler.Boot(vmi, n.stamp())
 	}
-	n.enterPhase(vmi, kubevirtv1.Running)
-	vmi.Status.SelinuxContext = "none"
-	setVMICondition(vmi, kubevirtv1.VirtualMachineInstanceCondition{
-		Type: kubevirtv1.VirtualMachineInstanceIsMigratable, Status: corev1.ConditionTrue, LastTransitionTime: n.stamp(),
-	})
 }
 
 // shutDown ends a guest: its launchers one after the other, then the VMI.
 func (n *nodes) shutDown(vmi *kubevirtv1.VirtualMachineInstance) {
-	for _, pod := range n.virt.launchers(vmi) {
+	for _, pod := range n.store.podsOf(vmi) {
 		if pod.DeletionTimestamp != nil && !ended(pod) {
 			write(n.Cluster, kubeletUser, pod, n.finish)
 			n.clock.after(n.draw(n.config.Timing.Call), func() { n.shutDown(vmi) })
@@ -58,45 +54,33 @@ func (n *nodes) shutDown(vmi *kubevirtv1.VirtualMachineInstance) {
 	}
 	write(n.Cluster, virtHandlerUser, vmi, func(vmi *kubevirtv1.VirtualMachineInstance) {
 		if !vmi.IsFinal() {
-			n.enterPhase(vmi, kubevirtv1.Succeeded)
+			virthandler.Enter(vmi, kubevirtv1.Succeeded, n.stamp())
 		}
 	})
 }
 
 // move takes a migration that was handed over one step further.
 func (n *nodes) move(vmi *kubevirtv1.VirtualMachineInstance) {
-	state := vmi.Status.MigrationState
+	uid := vmi.Status.MigrationState.MigrationUID
 	m := n.migrationOf(vmi)
 	if m == nil {
 		return
 	}
-	uid := state.MigrationUID
-	step := func(name string, lag Span, change func(vmi *kubevirtv1.VirtualMachineInstance, state *kubevirtv1.VirtualMachineInstanceMigrationState)) {
-		n.onVMI(name+" "+string(uid), vmi, lag, func(vmi *kubevirtv1.VirtualMachineInstance) {
-			if s := vmi.Status.MigrationState; s != nil && s.MigrationUID == uid && !s.Completed && vmi.DeletionTimestamp == nil {
-				change(vmi, s)
-			}
-		})
-	}
 	outcome := n.virt.outcome(m)
-	switch {
-	case state.AbortRequested:
-		step("abort", n.config.Timing.Node, n.abort)
-	case state.TargetNodeAddress == "":
-		step("prepare", n.config.Timing.Node, func(_ *kubevirtv1.VirtualMachineInstance, state *kubevirtv1.VirtualMachineInstanceMigrationState) {
-			state.TargetNodeAddress = "10.0.0.1"
-			state.TargetDirectMigrationNodePorts = map[string]int{"40001": 0}
-		})
-	case m.Status.Phase == kubevirtv1.MigrationTargetReady && state.StartTimestamp == nil:
-		step("start", n.config.Timing.Node, func(_ *kubevirtv1.VirtualMachineInstance, state *kubevirtv1.VirtualMachineInstanceMigrationState) {
-			state.StartTimestamp = pointer(n.stamp())
-			state.Mode = kubevirtv1.MigrationPreCopy
-		})
-	case m.Status.Phase == kubevirtv1.MigrationRunning && outcome.Fail:
-		step("fail", n.config.Timing.Copy, n.failMove)
-	case m.Status.Phase == kubevirtv1.MigrationRunning && !outcome.Hang:
-		step("finish", n.config.Timing.Copy, n.finishMove)
+	step, due := virthandler.Next(vmi, m, outcome.Fail, outcome.Hang)
+	if !due {
+		return
 	}
+	lag, copies := n.config.Timing.Node, step.Name == virthandler.Fail.Name || step.Name == virthandler.Finish.Name
+	if copies {
+		lag = n.config.Timing.Copy
+	}
+	n.onVMI(step.Name+" "+string(uid), vmi, lag, func(vmi *kubevirtv1.VirtualMachineInstance) {
+		state := vmi.Status.MigrationState
+		if state != nil && state.MigrationUID == uid && !state.Completed && vmi.DeletionTimestamp == nil && !(copies && state.AbortRequested) {
+			step.Change(vmi, n.stamp())
+		}
+	})
 }
 
 func (n *nodes) migrationOf(vmi *kubevirtv1.VirtualMachineInstance) *kubevirtv1.VirtualMachineInstanceMigration {
@@ -108,58 +92,23 @@ func (n *nodes) migrationOf(vmi *kubevirtv1.VirtualMachineInstance) *kubevirtv1.
 	return nil
 }
 
-func (n *nodes) abort(_ *kubevirtv1.VirtualMachineInstance, state *kubevirtv1.VirtualMachineInstanceMigrationState) {
-	state.AbortStatus = kubevirtv1.MigrationAbortSucceeded
-	state.Failed, state.Completed = true, true
-	state.FailureReason = "Live migration has been aborted"
-	state.EndTimestamp = pointer(n.stamp())
-}
-
-func (n *nodes) failMove(_ *kubevirtv1.VirtualMachineInstance, state *kubevirtv1.VirtualMachineInstanceMigrationState) {
-	if state.AbortRequested {
-		return
-	}
-	state.Failed, state.Completed = true, true
-	state.FailureReason = "the test wanted it to fail"
-	state.EndTimestamp = pointer(n.stamp())
-}
-
-// finishMove makes the target the place of the guest, and what was hot-plugged true.
-func (n *nodes) finishMove(vmi *kubevirtv1.VirtualMachineInstance, state *kubevirtv1.VirtualMachineInstanceMigrationState) {
-	if state.AbortRequested {
-		return
-	}
-	state.Completed, state.TargetNodeDomainDetected = true, true
-	state.EndTimestamp, state.TargetNodeDomainReadyTimestamp = pointer(n.stamp()), pointer(n.stamp())
-	vmi.Status.NodeName = state.TargetNode
-	metav1.SetMetaDataLabel(&vmi.ObjectMeta, kubevirtv1.NodeNameLabel, state.TargetNode)
-	vmi.Status.EvacuationNodeName = ""
-	dropVMICondition(vmi, kubevirtv1.VirtualMachineInstanceVCPUChange)
-	dropVMICondition(vmi, kubevirtv1.VirtualMachineInstanceMemoryChange)
-	if vmi.Status.CurrentCPUTopology != nil {
-		vmi.Status.CurrentCPUTopology.Sockets = vmi.Spec.Domain.CPU.Sockets
-	}
-}
-
-// endLoser ends the pod that a migration has left behind: the source after success, the
-// target after failure.
+// endLoser ends the pod that a migration has left behind.
 func (n *nodes) endLoser(vmi *kubevirtv1.VirtualMachineInstance) {
-	state := vmi.Status.MigrationState
-	loser, lag := state.TargetPod, n.config.Timing.Node
+	state, lag := vmi.Status.MigrationState, n.config.Timing.Node
 	if !state.Failed {
-		loser, lag = state.SourcePod, n.config.Timing.Linger
+		lag = n.config.Timing.Linger
 		if linger := n.virt.outcomes[state.MigrationUID].Linger; linger > 0 {
 			lag = Span{Min: linger, Max: linger}
 		}
 	}
-	if pod, ok := find[*corev1.Pod](&n.store, vmi.Namespace, loser); ok {
+	if pod, ok := find[*corev1.Pod](&n.store, vmi.Namespace, virthandler.Loser(vmi)); ok {
 		n.end(pod, lag)
 	}
 }
 
 // endAll ends the launchers of a VMI that has ended.
 func (n *nodes) endAll(vmi *kubevirtv1.VirtualMachineInstance) {
-	for _, pod := range n.virt.launchers(vmi) {
+	for _, pod := range n.store.podsOf(vmi) {
 		n.end(pod, n.config.Timing.Node)
 	}
 }

@@ -67,48 +67,32 @@ func worthTelling(c change) bool {
 	if c.before == nil || c.after == nil {
 		return c.kind != Events || c.before == nil
 	}
-	switch after := c.after.(type) {
-	case *corev1.Pod:
-		before, ok := c.before.(*corev1.Pod)
-		return !ok || ended(after) != ended(before) || (after.DeletionTimestamp == nil) != (before.DeletionTimestamp == nil)
-	case *kubevirtv1.VirtualMachineInstanceMigration:
-		before, ok := c.before.(*kubevirtv1.VirtualMachineInstanceMigration)
-		return !ok || detail(after) != detail(before)
-	case *corev1.Event:
-		return false // it happens again
-	case *kubevirtv1.VirtualMachineInstance:
-		return (c.before.GetDeletionTimestamp() == nil) != (after.DeletionTimestamp == nil)
+	switch c.kind {
+	case Pods, Migrations, VMIs:
+		return detail(c.before) != detail(c.after)
 	default:
-		return true
+		return c.kind != Events
 	}
 }
 
 // detail is what matters of o, after a colon.
 func detail(o object) string {
+	text := ""
 	switch o := o.(type) {
 	case *corev1.ResourceQuota:
-		return fmt.Sprintf(": hard %s, enforced %s, used %s", list(o.Spec.Hard), list(o.Status.Hard), list(o.Status.Used))
+		text = fmt.Sprintf(": hard %s, enforced %s, used %s", list(o.Spec.Hard), list(o.Status.Hard), list(o.Status.Used))
 	case *corev1.Pod:
-		text := ": " + string(o.Status.Phase)
-		if o.DeletionTimestamp != nil {
-			text += ", being deleted"
-		}
-		return text
+		text = ": " + string(o.Status.Phase)
 	case *kubevirtv1.VirtualMachineInstanceMigration:
-		text := ": " + string(o.Status.Phase)
+		text = ": " + string(o.Status.Phase)
 		if refused(o) {
 			text += ", refused by quota"
 		}
-		if o.DeletionTimestamp != nil {
-			text += ", being deleted"
-		}
-		if text == ": " {
-			return ""
-		}
-		return text
 	case *corev1.Event:
-		return ": " + o.Reason
-	default:
-		return ""
+		text = ": " + o.Reason
 	}
+	if o.GetDeletionTimestamp() != nil {
+		text += ", being deleted"
+	}
+	return strings.TrimSuffix(text, ": ")
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // An Invariant is what has to hold whatever happens.
@@ -170,10 +172,4 @@ func (a *account) suits(rq *corev1.ResourceQuota, most corev1.ResourceList) bool
 }
 
 // list writes a list of amounts for people, sorted.
-func list(amounts corev1.ResourceList) string {
-	parts := make([]string, 0, len(amounts))
-	for _, name := range names(amounts) {
-		parts = append(parts, string(name)+"="+spell(amounts[name]))
-	}
-	return "{" + strings.Join(parts, " ") + "}"
-}
+func list(of corev1.ResourceList) string { return "{" + amounts.Text(of, " ") + "}" }

@@ -573,6 +573,7 @@ func TestHistoryTellsWhatMatters(t *testing.T) {
 		"virt-controller updates virtualmachineinstancemigrations n/m: Pending",
 		"virt-controller creates pods n/TARGET: Pending",
 		"virt-controller updates virtualmachineinstancemigrations n/m: Scheduling",
+		"kubelet updates pods n/TARGET: Running",
 		"virt-controller updates virtualmachineinstancemigrations n/m: Scheduled",
 		"virt-controller updates virtualmachineinstancemigrations n/m: PreparingTarget",
 		"virt-controller updates virtualmachineinstancemigrations n/m: TargetReady",

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vmquota/headroom/migration"
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // A judge watches a cluster from outside, with no lag, and tells which invariants the
@@ -113,8 +114,9 @@ func (j *judge) account(rq *corev1.ResourceQuota) *account {
 	}
 	a := &account{
 		namespace: rq.Namespace, name: rq.Name, uid: rq.UID,
-		annotations: maps.Clone(rq.Annotations), taken: corev1.ResourceList{},
+		annotations: map[string]string{}, taken: corev1.ResourceList{},
 	}
+	maps.Copy(a.annotations, rq.Annotations)
 	j.accounts = append(j.accounts, a)
 	return a
 }
@@ -152,13 +154,13 @@ func (j *judge) auditWrite(user string, before, after *corev1.ResourceQuota) {
 	if quota.Equal(before.Status.Hard, after.Status.Hard) {
 		return
 	}
-	for _, name := range names(after.Spec.Hard) {
+	for _, name := range amounts.Names(after.Spec.Hard) {
 		limit, ok := after.Status.Hard[name]
 		if static := after.Spec.Hard[name]; !ok || limit.Cmp(static) < 0 {
 			j.breaks(BelowStatic, "%s lowers %s of quota %s to %s, static is %s", user, name, key(after), spell(limit), spell(static))
 		}
 	}
-	for _, name := range names(after.Status.Hard) {
+	for _, name := range amounts.Names(after.Status.Hard) {
 		if !has(after.Spec.Hard, name) {
 			j.breaks(BelowStatic, "%s limits %s of quota %s, which static does not", user, name, key(after))
 		}
@@ -174,27 +176,22 @@ func (j *judge) auditCall(user string, call Call) {
 
 // learnAnnotations takes over what somebody changed who is no process under test.
 func (a *account) learnAnnotations(before, after *corev1.ResourceQuota) {
-	for name, value := range after.Annotations {
-		if before.Annotations[name] != value {
-			if a.annotations == nil {
-				a.annotations = map[string]string{}
-			}
-			a.annotations[name] = value
-		}
-	}
 	for name := range before.Annotations {
 		if _, ok := after.Annotations[name]; !ok {
 			delete(a.annotations, name)
+		}
+	}
+	for name, value := range after.Annotations {
+		if before.Annotations[name] != value {
+			a.annotations[name] = value
 		}
 	}
 }
 
 // timePasses is told before the clock moves.
 func (j *judge) timePasses(to time.Time) {
-	if len(j.unseen) > 0 {
-		for _, namespace := range slices.Sorted(maps.Keys(j.unseen)) {
-			j.look(namespace)
-		}
+	for _, namespace := range slices.Sorted(maps.Keys(j.unseen)) {
+		j.look(namespace)
 	}
 	for _, a := range j.accounts {
 		for _, name := range slices.Sorted(maps.Keys(a.exposed)) {
@@ -232,12 +229,24 @@ func (j *judge) look(namespace string) {
 		a.learnIdeal(j.clock.now, j.clock.now.Add(-j.config.Slack), j.limits(a, rq, seen, d.Regular))
 		a.expose(rq, seen, d.Regular)
 		for i := range seen {
-			if !slices.Contains(d.Granted, seen[i].UID) {
+			if !slices.Contains(d.Granted, seen[i].UID) || isShort(seen[i], d, rq.Status.Used) {
 				delete(granted, seen[i].UID)
 			}
 		}
 	}
 	j.findStarving(namespace, s, granted)
+}
+
+// isShort reports whether the rule has no room for what m does not hold yet: with a strict policy
+// usage above static takes it, also if m is granted because it is charged for a part.
+func isShort(m quota.Migration, d quota.Decision, used corev1.ResourceList) bool {
+	for name, limit := range d.Hard {
+		need := amounts.Minus(m.Surge[name], m.Held[name])
+		if wanted := amounts.Plus(used[name], need); m.Held != nil && need.Sign() > 0 && wanted.Cmp(limit) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // limits returns how much may be enforced at most, and sets a.closed, which is how much
@@ -249,46 +258,30 @@ func (j *judge) limits(a *account, rq *corev1.ResourceQuota, migrations []quota.
 	most := corev1.ResourceList{}
 	a.least, a.closed = corev1.ResourceList{}, corev1.ResourceList{}
 	for name, static := range rq.Spec.Hard {
-		least, base, above := static.DeepCopy(), static.DeepCopy(), regular[name].DeepCopy()
-		above.Sub(static)
-		a.taken[name] = lesser(a.taken[name], atLeastZero(above))
-		above.Sub(a.taken[name])
-		if !policy.Strict && above.Sign() > 0 {
-			base.Add(above)
+		above := amounts.Minus(regular[name], static)
+		a.taken[name] = amounts.Min(a.taken[name], above)
+		least, base, forgiven := static.DeepCopy(), static.DeepCopy(), resource.Quantity{}
+		if !policy.Strict {
+			base = amounts.Plus(base, amounts.Minus(above, a.taken[name]))
 		}
-		open, closed, forgiven := base.DeepCopy(), base, resource.Quantity{}
+		open, closed := base, base
 		for i := range migrations {
-			surge := atLeastZero(migrations[i].Surge[name])
+			surge := amounts.Minus(migrations[i].Surge[name], resource.Quantity{})
 			if migrations[i].State >= quota.Charged {
-				least.Add(surge)
-				closed.Add(surge)
+				least, closed = amounts.Plus(least, surge), amounts.Plus(closed, surge)
 			} else if surge.Cmp(forgiven) > 0 {
-				forgiven = surge.DeepCopy()
+				forgiven = surge
 			}
 			if slices.Contains(granted, migrations[i].UID) {
-				open.Add(surge)
+				open = amounts.Plus(open, surge)
 			}
 		}
 		if !policy.Strict {
-			open.Add(lesser(forgiven, a.taken[name]))
+			open = amounts.Plus(open, amounts.Min(forgiven, a.taken[name]))
 		}
 		most[name], a.closed[name], a.least[name] = open, closed, least
 	}
 	return most
-}
-
-func atLeastZero(q resource.Quantity) resource.Quantity {
-	if q.Sign() < 0 {
-		return resource.Quantity{Format: q.Format}
-	}
-	return q.DeepCopy()
-}
-
-func lesser(a, b resource.Quantity) resource.Quantity {
-	if a.Cmp(b) < 0 {
-		return a.DeepCopy()
-	}
-	return b.DeepCopy()
 }
 
 func (a *account) learnIdeal(now, since time.Time, hard corev1.ResourceList) {
@@ -353,13 +346,11 @@ func (j *judge) fits(claim quota.Migration, m *kubevirtv1.VirtualMachineInstance
 			surge = seen.Surge
 		}
 		for name, limit := range a.closed {
-			limit, need := limit.DeepCopy(), rq.Status.Used[name].DeepCopy()
-			limit.Add(surge[name])
+			limit = amounts.Plus(limit, surge[name])
 			if !j.config.Policy.Strict {
-				limit.Add(lesser(surge[name], a.taken[name]))
+				limit.Add(amounts.Min(surge[name], a.taken[name]))
 			}
-			need.Add(load.charge[name])
-			if need.Cmp(limit) > 0 {
+			if need := amounts.Plus(rq.Status.Used[name], load.charge[name]); need.Cmp(limit) > 0 {
 				return false
 			}
 		}
@@ -378,27 +369,20 @@ func (j *judge) admitted(user string, o object) {
 		if !ok || a.namespace != o.GetNamespace() || !load.traits.SelectedBy(rq) {
 			continue
 		}
-		for _, name := range names(load.charge) {
+		for _, name := range amounts.Names(load.charge) {
 			used, limited := rq.Status.Used[name]
 			if !limited || !has(rq.Spec.Hard, name) {
 				continue
 			}
-			a.take(name, used, load.charge[name])
+			// What is beyond the limit without offers was room for a migration.
+			beyond := amounts.Minus(used, a.closed[name])
+			a.taken[name] = amounts.Plus(a.taken[name], amounts.Min(beyond, load.charge[name]))
 			if !a.allowed(name, used, j.clock.now.Add(-j.config.Slack)) {
 				j.breaks(Gained, "%s got %s %s in: %s of quota %s is used up to %s, of late no more than %s was right",
 					user, kindOf(o), o.GetName(), name, key(rq), spell(used), spell(a.ideal[len(a.ideal)-1].hard[name]))
 			}
 		}
 	}
-}
-
-// take notes how much of a regular object's charge was room for a migration.
-func (a *account) take(name corev1.ResourceName, used, charge resource.Quantity) {
-	beyond := used.DeepCopy()
-	beyond.Sub(a.closed[name])
-	beyond = lesser(atLeastZero(beyond), charge)
-	beyond.Add(a.taken[name])
-	a.taken[name] = beyond
 }
 
 // allowed reports whether used was within what was right at any time since.
@@ -420,5 +404,3 @@ func (j *judge) breaks(which Invariant, format string, args ...any) {
 		Invariant: which, At: j.elapsed(), Detail: fmt.Sprintf(format, args...), Seed: j.config.Seed, History: j.history.last(),
 	})
 }
-
-func names(list corev1.ResourceList) []corev1.ResourceName { return slices.Sorted(maps.Keys(list)) }

@@ -109,26 +109,17 @@ func hasCondition(m *kubevirtv1.VirtualMachineInstanceMigration, t kubevirtv1.Vi
 	return slices.ContainsFunc(m.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool { return c.Type == t })
 }
 
-func (k *virtController) condition(t kubevirtv1.VirtualMachineInstanceMigrationConditionType) kubevirtv1.VirtualMachineInstanceMigrationCondition {
-	return kubevirtv1.VirtualMachineInstanceMigrationCondition{Type: t, Status: corev1.ConditionTrue, LastProbeTime: k.stamp()}
-}
-
-// launchers returns the pods that vmi runs in or ran in, its attachment pods not
-// included, oldest first.
-func (k *virtController) launchers(vmi *kubevirtv1.VirtualMachineInstance) []*corev1.Pod {
-	return k.store.podsOf(vmi)
-}
-
-// attachments returns the hot-plug attachment pods of a virt-launcher pod.
-func (k *virtController) attachments(launcher *corev1.Pod) []*corev1.Pod {
-	return k.store.podsOf(launcher)
+func (k *virtController) addCondition(m *kubevirtv1.VirtualMachineInstanceMigration, t kubevirtv1.VirtualMachineInstanceMigrationConditionType) {
+	if !hasCondition(m, t) {
+		m.Status.Conditions = append(m.Status.Conditions, kubevirtv1.VirtualMachineInstanceMigrationCondition{Type: t, Status: corev1.ConditionTrue, LastProbeTime: k.stamp()})
+	}
 }
 
 // current returns the pod that vmi runs in: the youngest on its node; nil if there is
 // none.
 func (k *virtController) current(vmi *kubevirtv1.VirtualMachineInstance) *corev1.Pod {
 	var current *corev1.Pod
-	for _, pod := range k.launchers(vmi) {
+	for _, pod := range k.store.podsOf(vmi) {
 		if vmi.Status.NodeName == "" || vmi.Status.NodeName == pod.Spec.NodeName {
 			current = pod
 		}
@@ -139,7 +130,7 @@ func (k *virtController) current(vmi *kubevirtv1.VirtualMachineInstance) *corev1
 // active returns how many pods of vmi have not ended.
 func (k *virtController) active(vmi *kubevirtv1.VirtualMachineInstance) int {
 	n := 0
-	for _, pod := range k.launchers(vmi) {
+	for _, pod := range k.store.podsOf(vmi) {
 		if !ended(pod) {
 			n++
 		}
@@ -149,7 +140,7 @@ func (k *virtController) active(vmi *kubevirtv1.VirtualMachineInstance) int {
 
 // target returns the target pod of m, nil if there is none.
 func (k *virtController) target(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) *corev1.Pod {
-	for _, pod := range k.launchers(vmi) {
+	for _, pod := range k.store.podsOf(vmi) {
 		if pod.Labels[kubevirtv1.MigrationJobLabel] == string(m.UID) {
 			return pod
 		}
@@ -163,16 +154,10 @@ func ready(pod *corev1.Pod) bool {
 }
 
 // hotplugs reports whether vmi has volumes that an attachment pod brings.
-func hotplugs(vmi *kubevirtv1.VirtualMachineInstance) bool { return len(hotplugVolumes(vmi)) > 0 }
-
-func hotplugVolumes(vmi *kubevirtv1.VirtualMachineInstance) []kubevirtv1.Volume {
-	var volumes []kubevirtv1.Volume
-	for _, v := range vmi.Spec.Volumes {
-		if v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.Hotpluggable || v.DataVolume != nil && v.DataVolume.Hotpluggable {
-			volumes = append(volumes, v)
-		}
-	}
-	return volumes
+func hotplugs(vmi *kubevirtv1.VirtualMachineInstance) bool {
+	return slices.ContainsFunc(vmi.Spec.Volumes, func(v kubevirtv1.Volume) bool {
+		return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.Hotpluggable || v.DataVolume != nil && v.DataVolume.Hotpluggable
+	})
 }
 
 // createPod creates a pod for a VMI or for the migration of that key, which waits until

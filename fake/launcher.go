@@ -65,6 +65,12 @@ func (k *virtController) launcher(vmi *kubevirtv1.VirtualMachineInstance) *corev
 		annotations[kubevirtv1.DeprecatedNonRootVMIAnnotation] = "true"
 	}
 	always := corev1.ContainerRestartPolicyAlways
+	var claims []corev1.PodResourceClaim
+	for _, entry := range vmi.Spec.ResourceClaims {
+		claims = append(claims, corev1.PodResourceClaim{
+			Name: entry.Name, ResourceClaimName: entry.ResourceClaimName, ResourceClaimTemplateName: entry.ResourceClaimTemplateName,
+		})
+	}
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:    vmi.Namespace,
@@ -81,6 +87,7 @@ func (k *virtController) launcher(vmi *kubevirtv1.VirtualMachineInstance) *corev
 		},
 		Spec: corev1.PodSpec{
 			RestartPolicy:                 corev1.RestartPolicyNever,
+			ResourceClaims:                claims,
 			TerminationGracePeriodSeconds: pointer(int64(35)),
 			Containers:                    []corev1.Container{{Name: "compute", Resources: k.computeResources(vmi)}},
 			InitContainers: []corev1.Container{{

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
@@ -75,7 +76,7 @@ func (n *nodes) observePod(pod *corev1.Pod) {
 		})
 	case pod.DeletionTimestamp != nil:
 		step("kill", n.finish)
-	case ended(pod):
+	case ended(pod), waitsForClaims(pod):
 	case pod.Spec.NodeName == "":
 		n.once("bind "+string(pod.UID), n.config.Timing.Node, func() { n.schedule(pod) })
 	case pod.Status.Phase == corev1.PodPending:
@@ -169,6 +170,11 @@ func (n *nodes) collectDependents(gone object) {
 			}
 		}
 		for _, claim := range all[*corev1.PersistentVolumeClaim](&n.store, gone.GetNamespace()) {
+			if metav1.IsControlledBy(claim, gone) {
+				n.store.remove(garbageCollectorUser, claim)
+			}
+		}
+		for _, claim := range all[*resourcev1.ResourceClaim](&n.store, gone.GetNamespace()) {
 			if metav1.IsControlledBy(claim, gone) {
 				n.store.remove(garbageCollectorUser, claim)
 			}

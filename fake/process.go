@@ -12,7 +12,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
@@ -24,8 +23,8 @@ type Program struct {
 	// client-go's back-off. Calls never overlap. The logger in ctx drops what it is given.
 	Reconcile func(ctx context.Context, namespace string) (again time.Duration, err error)
 	// Namespace says which namespace an event concerns, "" for none. It is given what
-	// informers hand to their handlers, tombstones included. Nil: that of quotas, limit
-	// ranges, pods, claims, VMIs, VMIMs and events, and a Namespace itself.
+	// informers hand to their handlers, tombstones included; see [NamespaceOf]. Nil: that of
+	// any object but a ConfigMap.
 	Namespace func(object any) string
 }
 
@@ -83,7 +82,7 @@ func (p *Process) Crash(down time.Duration) {
 	p.life++
 	p.queue.stop()
 	for _, i := range p.informers {
-		i.stop()
+		i.stopped = true
 	}
 	life := p.life
 	p.cluster.clock.after(down, func() {
@@ -99,10 +98,13 @@ func (p *Process) boot() {
 	p.clientset = p.cluster.clientset(p.server())
 	p.Client = p.clientset
 	p.openCaches()
-	p.program = Program{}
+	p.program = Program{Namespace: anyNamespace}
 	p.queue.busy = true // nothing is reconciled before setup has returned
 	if crashed := p.survive(func() { p.program = p.setup(p) }); crashed {
 		return
+	}
+	if p.program.Namespace == nil {
+		p.program.Namespace = anyNamespace
 	}
 	p.queue.rest()
 	for _, namespace := range all[*corev1.Namespace](&p.cluster.store, "") {
@@ -115,8 +117,7 @@ type crash struct{}
 
 func (p *Process) run(namespace string) (again time.Duration, err error) {
 	ctx := klog.NewContext(context.Background(), klog.Logger{})
-	crashed := p.survive(func() { again, err = p.program.Reconcile(ctx, namespace) })
-	if crashed {
+	if crashed := p.survive(func() { again, err = p.program.Reconcile(ctx, namespace) }); crashed {
 		return 0, nil
 	}
 	return again, err
@@ -224,21 +225,4 @@ func callOf(p *Process, action clienttesting.Action) Call {
 		}
 	}
 	return call
-}
-
-// defaultNamespace is what Program.Namespace is if it is nil.
-func defaultNamespace(o any) string {
-	if tombstone, ok := o.(cache.DeletedFinalStateUnknown); ok {
-		o = tombstone.Obj
-	}
-	switch o := o.(type) {
-	case *corev1.Namespace:
-		return o.Name
-	case *corev1.ConfigMap:
-		return ""
-	case object:
-		return o.GetNamespace()
-	default:
-		return ""
-	}
 }

@@ -9,10 +9,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 const apiServer = "kube-apiserver"
@@ -55,12 +57,15 @@ const retryPause = 2 * time.Millisecond
 
 // charge raises the usage of all quotas that charge o, or says why it may not be
 // created. After three retries a conflict is the answer.
-func (a *quotaAdmission) charge(user string, o object) error {
+func (a *quotaAdmission) charge(user string, o object) error { return a.chargeMore(user, o, nil) }
+
+// chargeMore is charge of an object that was charged for before already.
+func (a *quotaAdmission) chargeMore(user string, o object, before corev1.ResourceList) error {
 	a.judge.look(o.GetNamespace())
 	at := a.clock.now
 	quotas := a.quotas(o.GetNamespace(), at)
 	for retries := 3; ; retries-- {
-		charged, err := a.check(quotas, o)
+		charged, err := a.check(quotas, o, before)
 		if err != nil {
 			return err
 		}
@@ -88,10 +93,13 @@ func (a *quotaAdmission) charge(user string, o object) error {
 	}
 }
 
-// check returns the quotas that charge o with their new usage, or an error if any of
-// them does not let it in.
-func (a *quotaAdmission) check(quotas []*corev1.ResourceQuota, o object) ([]*corev1.ResourceQuota, error) {
+// check returns the quotas that charge o, for what is more than before, with their new usage,
+// or an error if any of them does not let it in.
+func (a *quotaAdmission) check(quotas []*corev1.ResourceQuota, o object, before corev1.ResourceList) ([]*corev1.ResourceQuota, error) {
 	load := loadOf(o, a.clock.now)
+	for name, q := range before {
+		load.charge[name] = amounts.Minus(load.charge[name], q)
+	}
 	forbidden := func(format string, args ...any) error {
 		return apierrors.NewForbidden(kindOf(o).groupResource(), o.GetName(), fmt.Errorf(format, args...))
 	}
@@ -119,8 +127,7 @@ func (a *quotaAdmission) check(quotas []*corev1.ResourceQuota, o object) ([]*cor
 				continue
 			}
 			requested[name] = q
-			used := updated.Status.Used[name].DeepCopy()
-			used.Add(q)
+			used := amounts.Plus(updated.Status.Used[name], q)
 			updated.Status.Used[name] = used
 			if used.Cmp(limit) > 0 {
 				exceeded = append(exceeded, name)
@@ -128,7 +135,7 @@ func (a *quotaAdmission) check(quotas []*corev1.ResourceQuota, o object) ([]*cor
 		}
 		if len(exceeded) > 0 {
 			return nil, forbidden("exceeded quota: %s, requested: %s, used: %s, limited: %s",
-				rq.Name, amounts(requested, exceeded), amounts(rq.Status.Used, exceeded), amounts(rq.Status.Hard, exceeded))
+				rq.Name, only(exceeded, requested), only(exceeded, rq.Status.Used), only(exceeded, rq.Status.Hard))
 		}
 		if len(requested) > 0 {
 			charged = append(charged, updated)
@@ -139,7 +146,7 @@ func (a *quotaAdmission) check(quotas []*corev1.ResourceQuota, o object) ([]*cor
 
 // A load is what quota charges for an object.
 type load struct {
-	pod    *corev1.Pod // nil: it is a claim
+	pod    *corev1.Pod // nil: it is a claim of some kind
 	charge corev1.ResourceList
 	traits quota.Traits
 }
@@ -150,6 +157,8 @@ func loadOf(o object, now time.Time) load {
 		return load{pod: o, charge: quota.FootprintAt(o, now), traits: quota.TraitsOf(o)}
 	case *corev1.PersistentVolumeClaim:
 		return load{charge: quota.ClaimFootprint(o), traits: quota.TraitsOfClaim(o)}
+	case *resourcev1.ResourceClaim:
+		return load{charge: quota.ResourceClaimFootprint(o, nil), traits: quota.Traits{ResourceClaim: true}}
 	default:
 		return load{}
 	}
@@ -159,8 +168,11 @@ func loadOf(o object, now time.Time) load {
 func (l load) limitedBy(hard corev1.ResourceList) []corev1.ResourceName {
 	var names []corev1.ResourceName
 	counts := isClaimResource
-	if l.pod != nil {
+	switch {
+	case l.pod != nil:
 		counts = isPodResource
+	case l.traits.ResourceClaim:
+		counts = isDeviceResource
 	}
 	for name := range hard {
 		if counts(name) {
@@ -245,16 +257,21 @@ func isClaimResource(name corev1.ResourceName) bool {
 	}
 }
 
-// amounts writes the named ones of list as the plugin does.
-func amounts(list corev1.ResourceList, names []corev1.ResourceName) string {
-	slices.Sort(names)
-	var parts []string
+// isDeviceResource reports whether quota counts name over ResourceClaims. No class of devices
+// stands for an extended resource here.
+func isDeviceResource(name corev1.ResourceName) bool {
+	return name == "count/resourceclaims.resource.k8s.io" || strings.HasSuffix(string(name), corev1.ResourceClaimsPerClass)
+}
+
+// only writes the named ones of list as the plugin does.
+func only(names []corev1.ResourceName, list corev1.ResourceList) string {
+	named := corev1.ResourceList{}
 	for _, name := range names {
 		if q, ok := list[name]; ok {
-			parts = append(parts, string(name)+"="+spell(q))
+			named[name] = q
 		}
 	}
-	return strings.Join(parts, ",")
+	return amounts.Text(named, ",")
 }
 
 func spell(q resource.Quantity) string { return q.String() }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/vmquota/headroom/quota"
@@ -15,7 +16,7 @@ const quotaControllerUser = "resourcequota-controller"
 const quotaResync = 5 * time.Minute
 
 // A quotaController recounts a quota when its spec.hard has changed, when an object that
-// it counts has ended, and every five minutes (pkg/controller/resourcequota of
+// it counts has ended or was resized, and every five minutes (pkg/controller/resourcequota of
 // Kubernetes, v1.36). One update of the status then makes status.hard spec.hard, whoever
 // wrote it, and status.used what is there. A new object does not wake it: admission has
 // charged that already. Nor does an update of the status.
@@ -50,12 +51,16 @@ func (q *quotaController) observe(c change) {
 	case Pods:
 		before, existed := c.before.(*corev1.Pod)
 		after, exists := c.after.(*corev1.Pod)
-		if existed && (!exists || ended(after) && !ended(before)) {
+		if existed && (!exists || ended(after) && !ended(before) || !quota.Equal(quota.Footprint(before), quota.Footprint(after))) {
 			q.replenish(before, isPodResource)
 		}
 	case Claims:
 		if c.after == nil {
 			q.replenish(c.before, isClaimResource)
+		}
+	case ResourceClaims:
+		if c.after == nil {
+			q.replenish(c.before, isDeviceResource)
 		}
 	default:
 	}
@@ -111,7 +116,7 @@ func (c *Cluster) StartQuotaController() {
 
 // sync makes the status of one quota true.
 func (q *quotaController) sync(name string) (time.Duration, error) {
-	rq, ok := find[*corev1.ResourceQuota](&q.store, namespaceOf(name), nameOf(name))
+	rq, ok := findKey[*corev1.ResourceQuota](&q.store, name)
 	if !ok || q.down {
 		return 0, nil
 	}
@@ -125,7 +130,7 @@ func (q *quotaController) sync(name string) (time.Duration, error) {
 	return 0, nil
 }
 
-// usage counts what rq limits. Of other objects than pods and claims there are none.
+// usage counts what rq limits. Of other objects than pods and claims of both kinds there are none.
 func (q *quotaController) usage(rq *corev1.ResourceQuota) corev1.ResourceList {
 	used := corev1.ResourceList{}
 	for name := range rq.Spec.Hard {
@@ -147,6 +152,9 @@ func (q *quotaController) usage(rq *corev1.ResourceQuota) corev1.ResourceList {
 		count(pod)
 	}
 	for _, claim := range all[*corev1.PersistentVolumeClaim](&q.store, rq.Namespace) {
+		count(claim)
+	}
+	for _, claim := range all[*resourcev1.ResourceClaim](&q.store, rq.Namespace) {
 		count(claim)
 	}
 	return used

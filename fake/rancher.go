@@ -2,45 +2,25 @@ package fake
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/vmquota/headroom/ledger/rancher"
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // RancherUser is who Rancher writes quotas as; see Config.Lock.
 const RancherUser = "system:serviceaccount:cattle-system:rancher-webhook-sudo"
 
-// What Rancher writes to a Namespace.
-const (
-	limitAnnotation  = "field.cattle.io/resourceQuota"
-	statusAnnotation = "cattle.io/status"
-)
-
-// limitFields are Rancher's names of limits. All others are in its map "extended".
-var limitFields = map[string]corev1.ResourceName{
-	"limitsCpu":              corev1.ResourceLimitsCPU,
-	"limitsMemory":           corev1.ResourceLimitsMemory,
-	"requestsCpu":            corev1.ResourceRequestsCPU,
-	"requestsMemory":         corev1.ResourceRequestsMemory,
-	"requestsStorage":        corev1.ResourceRequestsStorage,
-	"persistentVolumeClaims": corev1.ResourcePersistentVolumeClaims,
-	"configMaps":             corev1.ResourceConfigMaps,
-	"replicationControllers": corev1.ResourceReplicationControllers,
-	"servicesNodePorts":      corev1.ResourceServicesNodePorts,
-	"servicesLoadBalancers":  corev1.ResourceServicesLoadBalancers,
-	"pods":                   corev1.ResourcePods,
-	"services":               corev1.ResourceServices,
-	"secrets":                corev1.ResourceSecrets,
-}
+// statusAnnotation is where Rancher writes conditions to a Namespace.
+const statusAnnotation = "cattle.io/status"
 
 // A RancherConfig says what Rancher does; the zero value is one that is very near, without
 // project limits.
@@ -131,13 +111,9 @@ func (r *Rancher) SetLimit(namespace string, hard corev1.ResourceList) error {
 	if err != nil {
 		return err
 	}
-	delete(ns.Annotations, limitAnnotation)
+	delete(ns.Annotations, rancher.LimitsAnnotation)
 	if hard != nil {
-		annotation, err := json.Marshal(map[string]any{"limit": limitOf(hard)})
-		if err != nil {
-			return err
-		}
-		metav1.SetMetaDataAnnotation(&ns.ObjectMeta, limitAnnotation, string(annotation))
+		metav1.SetMetaDataAnnotation(&ns.ObjectMeta, rancher.LimitsAnnotation, rancher.Annotation(hard))
 	}
 	_, err = client.Update(ctx, ns, metav1.UpdateOptions{})
 	return err
@@ -193,18 +169,18 @@ func (r *Rancher) begin(namespace string) {
 		r.end(namespace, nil)
 		return
 	}
-	wanted, err := readLimit(ns)
+	wanted, err := rancher.Limits(ns)
 	if err != nil {
 		r.end(namespace, err)
 		return
 	}
 	quotas := r.quotas(namespace)
 	switch {
-	case len(quotas) == 0 && wanted == nil:
+	case len(quotas) == 0 && len(wanted) == 0:
 		r.end(namespace, nil)
 	case len(quotas) == 0:
 		r.afterStatus(ns, func([]corev1.ResourceName) error { return r.createQuota(namespace, wanted) })
-	case wanted == nil:
+	case len(wanted) == 0:
 		r.end(namespace, r.cluster.remove(RancherUser, ResourceQuotas, namespace, quotas[0].Name, metav1.DeleteOptions{}))
 	case quota.Equal(quotas[0].Spec.Hard, wanted):
 		r.end(namespace, nil)
@@ -263,17 +239,15 @@ func (r *Rancher) createQuota(namespace string, wanted corev1.ResourceList) erro
 func (r *Rancher) excess() []corev1.ResourceName {
 	sum := corev1.ResourceList{}
 	for _, ns := range all[*corev1.Namespace](&r.cluster.store, "") {
-		limit, err := readLimit(ns)
+		limit, err := rancher.Limits(ns)
 		if err != nil {
 			continue
 		}
 		for name, q := range limit {
-			total := sum[name].DeepCopy()
-			total.Add(q)
-			sum[name] = total
+			sum[name] = amounts.Plus(sum[name], q)
 		}
 	}
-	return slices.DeleteFunc(names(r.config.Project), func(name corev1.ResourceName) bool {
+	return slices.DeleteFunc(amounts.Names(r.config.Project), func(name corev1.ResourceName) bool {
 		total := sum[name]
 		return total.Cmp(r.config.Project[name]) <= 0
 	})
@@ -289,61 +263,4 @@ func (r *Rancher) writeStatus(ns *corev1.Namespace, valid bool) {
 	write(r.cluster, RancherUser, ns, func(ns *corev1.Namespace) {
 		metav1.SetMetaDataAnnotation(&ns.ObjectMeta, statusAnnotation, text)
 	})
-}
-
-// limitOf is Rancher's form of hard.
-func limitOf(hard corev1.ResourceList) map[string]any {
-	limit, extended := map[string]any{}, map[string]string{}
-	for name, q := range hard {
-		field := string(name)
-		for f, n := range limitFields {
-			if n == name {
-				field = f
-			}
-		}
-		if limitFields[field] == name {
-			limit[field] = spell(q)
-		} else {
-			extended[string(name)] = spell(q)
-		}
-	}
-	if len(extended) > 0 {
-		limit["extended"] = extended
-	}
-	return limit
-}
-
-// readLimit returns the limits that the annotation of ns asks for; nil: none.
-func readLimit(ns *corev1.Namespace) (corev1.ResourceList, error) {
-	text := ns.Annotations[limitAnnotation]
-	if strings.TrimSpace(text) == "" {
-		return nil, nil
-	}
-	var annotation struct{ Limit map[string]any }
-	if err := json.Unmarshal([]byte(text), &annotation); err != nil {
-		return nil, fmt.Errorf("namespace %s: %s: %w", ns.Name, limitAnnotation, err)
-	}
-	asked := map[corev1.ResourceName]any{}
-	if extended, ok := annotation.Limit["extended"].(map[string]any); ok {
-		for name, amount := range extended {
-			asked[corev1.ResourceName(name)] = amount
-		}
-	}
-	for field, name := range limitFields {
-		if amount, ok := annotation.Limit[field]; ok {
-			asked[name] = amount
-		}
-	}
-	hard := corev1.ResourceList{}
-	for _, name := range slices.Sorted(maps.Keys(asked)) {
-		q, err := resource.ParseQuantity(fmt.Sprint(asked[name]))
-		if err != nil {
-			return nil, fmt.Errorf("namespace %s: %s: %s: %w", ns.Name, limitAnnotation, name, err)
-		}
-		hard[name] = q
-	}
-	if len(hard) == 0 {
-		return nil, nil
-	}
-	return hard, nil
 }

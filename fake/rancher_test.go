@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/ledger/rancher"
 )
 
 // managed returns a cluster with a Rancher that has given namespace n its limits, and
@@ -186,43 +186,13 @@ func TestRancherKeepsTheProjectsLimits(t *testing.T) {
 	c.Advance(time.Second)
 	require.Equal(t, "{limits.cpu=4 limits.memory=1Gi}", spec(c, name), "what does not fit stays in the annotation")
 	ns, _ := find[*corev1.Namespace](&c.store, "", "n")
-	require.Contains(t, ns.Annotations[limitAnnotation], `"limitsCpu":"11"`)
+	require.Contains(t, ns.Annotations[rancher.LimitsAnnotation], `"limitsCpu":"11"`)
 	require.Contains(t, ns.Annotations[statusAnnotation], `"Status":"False"`)
 
 	require.NoError(t, c.CreateNamespace("m", nil))
 	require.NoError(t, r.SetLimit("m", quantities("limits.cpu", "1", "limits.memory", "1Gi")))
 	c.Advance(time.Second)
 	require.Equal(t, "{limits.cpu=0 limits.memory=1Gi}", list(all[*corev1.ResourceQuota](&c.store, "m")[0].Spec.Hard), "in a new quota it is zero")
-}
-
-func TestRancherReadsAllFields(t *testing.T) {
-	hard := corev1.ResourceList{}
-	for _, name := range limitFields {
-		hard[name] = milli(1000)
-	}
-	hard["requests.nvidia.com/gpu"] = milli(2000)
-	hard["count/pods"] = milli(3000)
-	c, _, name := managed(t, RancherConfig{}, hard)
-	require.True(t, quota.Equal(hard, c.Quota("n", name).Spec.Hard))
-}
-
-func TestRancherReadsMalformedLimits(t *testing.T) {
-	for text, want := range map[string]string{
-		`{"limit":{"limitsCpu":"4","extended":{"limits.cpu":"5","pods":"1"}}}`: "{limits.cpu=4 pods=1}",
-		`null`:                           "{}",
-		`{"limit":{}}`:                   "{}",
-		`{"limit":{"limitsCpu":"four"}}`: "error",
-		`{"limit"`:                       "error",
-	} {
-		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{limitAnnotation: text}}}
-		hard, err := readLimit(ns)
-		if want == "error" {
-			require.Error(t, err, text)
-			continue
-		}
-		require.NoError(t, err)
-		require.Equal(t, want, list(hard), text)
-	}
 }
 
 func TestTenant(t *testing.T) {

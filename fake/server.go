@@ -3,6 +3,8 @@ package fake
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
 // suffixes are the letters of generated names.
@@ -84,64 +85,38 @@ func identical(before, after object) bool {
 	return equality.Semantic.DeepEqual(before, after)
 }
 
+// apart are the kinds whose status is written on its own.
+var apart = []Kind{Namespaces, Pods, ResourceQuotas, Claims, Migrations}
+
 // withStatusOf returns what an update of the status of current to that of o stores. As
 // in the strategies of the API server (k8s.io/kubernetes/pkg/registry/core), kinds of
 // its own take over metadata too, so annotations may be written with the status, and
 // keep spec. Custom resources take over nothing but the status, and kinds without a
 // status nothing at all.
 func withStatusOf(current, o object) object {
-	updated := clone(o)
-	switch updated := updated.(type) {
-	case *corev1.Namespace:
-		if current, ok := current.(*corev1.Namespace); ok {
-			updated.Spec = *current.Spec.DeepCopy()
-		}
-	case *corev1.ResourceQuota:
-		if current, ok := current.(*corev1.ResourceQuota); ok {
-			updated.Spec = *current.Spec.DeepCopy()
-		}
-	case *corev1.PersistentVolumeClaim:
-		if current, ok := current.(*corev1.PersistentVolumeClaim); ok {
-			updated.Spec = *current.Spec.DeepCopy()
-		}
-	case *corev1.Pod:
-		if current, ok := current.(*corev1.Pod); ok {
-			updated.Spec = *current.Spec.DeepCopy()
-			updated.OwnerReferences = current.DeepCopy().OwnerReferences
-		}
-	default:
+	kind := kindOf(o)
+	if kind == Migrations || !slices.Contains(apart, kind) {
 		kept := clone(current)
 		copyStatus(kept, o)
 		return kept
 	}
+	updated := clone(o)
+	copyField(updated, current, "Spec")
+	if kind == Pods {
+		updated.SetOwnerReferences(current.GetOwnerReferences())
+	}
 	return updated
 }
 
-// copyStatus gives to the status of from, if they are of a kind whose status is
-// written on its own.
+// copyStatus gives to the status of from, if they are of a kind whose status is apart.
 func copyStatus(to, from object) {
-	switch to := to.(type) {
-	case *corev1.Namespace:
-		if from, ok := from.(*corev1.Namespace); ok {
-			to.Status = *from.Status.DeepCopy()
-		}
-	case *corev1.Pod:
-		if from, ok := from.(*corev1.Pod); ok {
-			to.Status = *from.Status.DeepCopy()
-		}
-	case *corev1.ResourceQuota:
-		if from, ok := from.(*corev1.ResourceQuota); ok {
-			to.Status = *from.Status.DeepCopy()
-		}
-	case *corev1.PersistentVolumeClaim:
-		if from, ok := from.(*corev1.PersistentVolumeClaim); ok {
-			to.Status = *from.Status.DeepCopy()
-		}
-	case *kubevirtv1.VirtualMachineInstanceMigration:
-		if from, ok := from.(*kubevirtv1.VirtualMachineInstanceMigration); ok {
-			to.Status = *from.Status.DeepCopy()
-		}
+	if slices.Contains(apart, kindOf(to)) {
+		copyField(to, from, "Status")
 	}
+}
+
+func copyField(to, from object, name string) {
+	reflect.ValueOf(to).Elem().FieldByName(name).Set(reflect.ValueOf(clone(from)).Elem().FieldByName(name))
 }
 
 // write is an update by a part of the simulation that never goes wrong: it is made on

@@ -3,10 +3,13 @@ package fake
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -30,6 +33,7 @@ const (
 	VMIs           Kind = "virtualmachineinstances"
 	Migrations     Kind = "virtualmachineinstancemigrations"
 	Events         Kind = "events"
+	ResourceClaims Kind = "resourceclaims"
 )
 
 // An object is what the API server stores. Those in the store are never changed; a
@@ -39,40 +43,41 @@ type object interface {
 	runtime.Object
 }
 
+var kinds = map[reflect.Type]Kind{
+	reflect.TypeFor[*corev1.Namespace]():                           Namespaces,
+	reflect.TypeFor[*corev1.ResourceQuota]():                       ResourceQuotas,
+	reflect.TypeFor[*corev1.LimitRange]():                          LimitRanges,
+	reflect.TypeFor[*corev1.Pod]():                                 Pods,
+	reflect.TypeFor[*corev1.PersistentVolumeClaim]():               Claims,
+	reflect.TypeFor[*corev1.ConfigMap]():                           ConfigMaps,
+	reflect.TypeFor[*corev1.Event]():                               Events,
+	reflect.TypeFor[*resourcev1.ResourceClaim]():                   ResourceClaims,
+	reflect.TypeFor[*resourcev1.ResourceClaimTemplate]():           "resourceclaimtemplates",
+	reflect.TypeFor[*kubevirtv1.VirtualMachineInstance]():          VMIs,
+	reflect.TypeFor[*kubevirtv1.VirtualMachineInstanceMigration](): Migrations,
+}
+
 // kindOf returns the kind of o, which may be a nil pointer.
 func kindOf(o object) Kind {
-	switch o.(type) {
-	case *corev1.Namespace:
-		return Namespaces
-	case *corev1.ResourceQuota:
-		return ResourceQuotas
-	case *corev1.LimitRange:
-		return LimitRanges
-	case *corev1.Pod:
-		return Pods
-	case *corev1.PersistentVolumeClaim:
-		return Claims
-	case *corev1.ConfigMap:
-		return ConfigMaps
-	case *corev1.Event:
-		return Events
-	case *kubevirtv1.VirtualMachineInstance:
-		return VMIs
-	case *kubevirtv1.VirtualMachineInstanceMigration:
-		return Migrations
+	if kind, ok := kinds[reflect.TypeOf(o)]; ok {
+		return kind
 	}
-	kinds, _, err := scheme.Scheme.ObjectKinds(o)
-	if err != nil || len(kinds) == 0 {
+	known, _, err := scheme.Scheme.ObjectKinds(o)
+	if err != nil || len(known) == 0 {
 		return Kind(fmt.Sprintf("%T", o))
 	}
-	plural, _ := meta.UnsafeGuessKindToResource(kinds[0])
+	plural, _ := meta.UnsafeGuessKindToResource(known[0])
 	return Kind(plural.Resource)
 }
 
 func (k Kind) groupResource() schema.GroupResource {
 	gr := schema.GroupResource{Resource: string(k)}
-	if k == VMIs || k == Migrations {
+	switch k {
+	case VMIs, Migrations:
 		gr.Group = kubevirtv1.GroupVersion.Group
+	case ResourceClaims:
+		gr.Group = resourcev1.GroupName
+	default: // core
 	}
 	return gr
 }
@@ -97,83 +102,68 @@ func (c change) object() object {
 // A store holds the objects, and tells of their changes.
 type store struct {
 	version uint64
-	objects map[Kind]map[string]*shelf // by namespace
-	pods    map[types.UID][]string     // names by controller, oldest first
-	tested  bool                       // a call of a process under test is carried out
+	objects map[Kind]map[string][]object // by namespace, sorted by name
+	pods    map[types.UID][]string       // names by controller, oldest first
+	tested  bool                         // a call of a process under test is carried out
 	tell    []func(change)
 }
 
-// A shelf holds the objects of one kind in one namespace.
-type shelf struct {
-	byName map[string]object
-	names  []string // sorted
-}
-
 func newStore() store {
-	return store{objects: map[Kind]map[string]*shelf{}, pods: map[types.UID][]string{}}
+	return store{objects: map[Kind]map[string][]object{}, pods: map[types.UID][]string{}}
 }
 
-// shelf returns that of a kind in a namespace, an empty one if there is none yet.
-func (s *store) shelf(kind Kind, namespace string) *shelf {
-	if s.objects[kind] == nil {
-		s.objects[kind] = map[string]*shelf{}
-	}
-	if s.objects[kind][namespace] == nil {
-		s.objects[kind][namespace] = &shelf{byName: map[string]object{}}
-	}
-	return s.objects[kind][namespace]
+func (s *store) search(kind Kind, namespace, name string) (int, bool) {
+	return slices.BinarySearchFunc(s.objects[kind][namespace], name, func(o object, name string) int { return strings.Compare(o.GetName(), name) })
 }
 
 func (s *store) get(kind Kind, namespace, name string) object {
-	return s.shelf(kind, namespace).byName[name]
+	if i, ok := s.search(kind, namespace, name); ok {
+		return s.objects[kind][namespace][i]
+	}
+	return nil
 }
 
 // list returns the objects of namespace sorted by name; of all namespaces, sorted, if
 // it is empty.
 func (s *store) list(kind Kind, namespace string) []object {
-	namespaces := []string{namespace}
-	if namespace == "" {
-		namespaces = slices.Sorted(maps.Keys(s.objects[kind]))
+	if namespace != "" {
+		return slices.Clone(s.objects[kind][namespace])
 	}
 	var all []object
-	for _, ns := range namespaces {
-		shelf := s.shelf(kind, ns)
-		for _, name := range shelf.names {
-			all = append(all, shelf.byName[name])
-		}
+	for _, ns := range slices.Sorted(maps.Keys(s.objects[kind])) {
+		all = append(all, s.objects[kind][ns]...)
 	}
 	return all
 }
 
 // put stores o, which belongs to the store from now on, under the next version.
 func (s *store) put(user string, o object) {
-	kind := kindOf(o)
-	before := s.get(kind, o.GetNamespace(), o.GetName())
+	kind, namespace := kindOf(o), o.GetNamespace()
+	if s.objects[kind] == nil {
+		s.objects[kind] = map[string][]object{}
+	}
 	s.stamp(o)
-	shelf := s.shelf(kind, o.GetNamespace())
-	shelf.byName[o.GetName()] = o
-	if i, known := slices.BinarySearch(shelf.names, o.GetName()); !known {
-		shelf.names = slices.Insert(shelf.names, i, o.GetName())
+	change := change{user: user, tested: s.tested, kind: kind, after: o}
+	if i, known := s.search(kind, namespace, o.GetName()); known {
+		change.before = s.objects[kind][namespace][i]
+		s.objects[kind][namespace][i] = o
+	} else {
+		s.objects[kind][namespace] = slices.Insert(s.objects[kind][namespace], i, o)
+		if owner := podOwner(o); owner != "" {
+			s.pods[owner] = append(s.pods[owner], o.GetName())
+		}
 	}
-	if owner := podOwner(o); owner != "" && before == nil {
-		s.pods[owner] = append(s.pods[owner], o.GetName())
-	}
-	s.spread(change{user: user, tested: s.tested, kind: kind, before: before, after: o})
+	s.spread(change)
 }
 
 // remove deletes what o is a version of.
 func (s *store) remove(user string, o object) {
-	kind := kindOf(o)
-	shelf := s.shelf(kind, o.GetNamespace())
-	delete(shelf.byName, o.GetName())
-	if i, known := slices.BinarySearch(shelf.names, o.GetName()); known {
-		shelf.names = slices.Delete(shelf.names, i, i+1)
+	kind, namespace := kindOf(o), o.GetNamespace()
+	if i, known := s.search(kind, namespace, o.GetName()); known {
+		s.objects[kind][namespace] = slices.Delete(s.objects[kind][namespace], i, i+1)
 	}
 	if owner := podOwner(o); owner != "" {
 		s.pods[owner] = slices.DeleteFunc(s.pods[owner], func(name string) bool { return name == o.GetName() })
-		if len(s.pods[owner]) == 0 {
-			delete(s.pods, owner)
-		}
 	}
 	last := clone(o)
 	s.stamp(last)
@@ -243,3 +233,9 @@ func all[T object](s *store, namespace string) []T {
 
 // key is how work queues name an object.
 func key(o metav1.Object) string { return o.GetNamespace() + "/" + o.GetName() }
+
+// findKey is find by key.
+func findKey[T object](s *store, key string) (T, bool) {
+	namespace, name, _ := strings.Cut(key, "/")
+	return find[T](s, namespace, name)
+}

@@ -3,6 +3,7 @@ package fake
 import (
 	"context"
 	"errors"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -69,32 +70,12 @@ func (t *Tenant) Steal() error {
 
 // DeletePod deletes one of the pods that no VMI has.
 func (t *Tenant) DeletePod() error {
-	var own []*corev1.Pod
-	for _, pod := range all[*corev1.Pod](&t.cluster.store, t.namespace) {
-		if metav1.GetControllerOf(pod) == nil && pod.DeletionTimestamp == nil {
-			own = append(own, pod)
-		}
-	}
-	pod, ok := pick(t.cluster, own)
-	if !ok {
-		return errNothing
-	}
-	return t.cluster.remove(t.user, Pods, pod.Namespace, pod.Name, metav1.DeleteOptions{})
+	return deleteOne(t, func(pod *corev1.Pod) bool { return metav1.GetControllerOf(pod) == nil && pod.DeletionTimestamp == nil })
 }
 
 // KillPod deletes one of the virt-launcher pods, as if its node had been taken away.
 func (t *Tenant) KillPod() error {
-	var launchers []*corev1.Pod
-	for _, pod := range all[*corev1.Pod](&t.cluster.store, t.namespace) {
-		if pod.Labels[kubevirtv1.CreatedByLabel] != "" && !ended(pod) {
-			launchers = append(launchers, pod)
-		}
-	}
-	pod, ok := pick(t.cluster, launchers)
-	if !ok {
-		return errNothing
-	}
-	return t.cluster.remove(t.user, Pods, pod.Namespace, pod.Name, metav1.DeleteOptions{})
+	return deleteOne(t, func(pod *corev1.Pod) bool { return pod.Labels[kubevirtv1.CreatedByLabel] != "" && !ended(pod) })
 }
 
 // EditQuota changes spec.hard of a quota, the static limits.
@@ -116,22 +97,14 @@ func (t *Tenant) DeleteQuota(name string) error {
 
 // DeleteVMI deletes one of the VMIs, whatever it is doing.
 func (t *Tenant) DeleteVMI() error {
-	vmi, ok := pick(t.cluster, all[*kubevirtv1.VirtualMachineInstance](&t.cluster.store, t.namespace))
-	if !ok {
-		return errNothing
-	}
-	return t.cluster.remove(t.user, VMIs, vmi.Namespace, vmi.Name, metav1.DeleteOptions{})
+	return deleteOne(t, func(*kubevirtv1.VirtualMachineInstance) bool { return true })
 }
 
 // Migrate migrates one of the running VMIs.
 func (t *Tenant) Migrate(outcome Outcome) error {
-	var running []*kubevirtv1.VirtualMachineInstance
-	for _, vmi := range all[*kubevirtv1.VirtualMachineInstance](&t.cluster.store, t.namespace) {
-		if vmi.IsRunning() && vmi.DeletionTimestamp == nil {
-			running = append(running, vmi)
-		}
-	}
-	vmi, ok := pick(t.cluster, running)
+	vmi, ok := pick(t, func(vmi *kubevirtv1.VirtualMachineInstance) bool {
+		return vmi.IsRunning() && vmi.DeletionTimestamp == nil
+	})
 	if !ok {
 		return errNothing
 	}
@@ -140,24 +113,24 @@ func (t *Tenant) Migrate(outcome Outcome) error {
 
 // Abort aborts one of the migrations that have not ended.
 func (t *Tenant) Abort() error {
-	var unfinished []*kubevirtv1.VirtualMachineInstanceMigration
-	for _, m := range all[*kubevirtv1.VirtualMachineInstanceMigration](&t.cluster.store, t.namespace) {
-		if !m.IsFinal() && m.DeletionTimestamp == nil {
-			unfinished = append(unfinished, m)
-		}
+	return deleteOne(t, func(m *kubevirtv1.VirtualMachineInstanceMigration) bool {
+		return !m.IsFinal() && m.DeletionTimestamp == nil
+	})
+}
+
+// pick returns one of those of the namespace, drawn from the seed; false if there is none.
+func pick[T object](t *Tenant, of func(T) bool) (one T, ok bool) {
+	from := slices.DeleteFunc(all[T](&t.cluster.store, t.namespace), func(o T) bool { return !of(o) })
+	if len(from) == 0 {
+		return one, false
 	}
-	m, ok := pick(t.cluster, unfinished)
+	return from[t.cluster.random.IntN(len(from))], true
+}
+
+func deleteOne[T object](t *Tenant, of func(T) bool) error {
+	o, ok := pick(t, of)
 	if !ok {
 		return errNothing
 	}
-	return t.cluster.remove(t.user, Migrations, m.Namespace, m.Name, metav1.DeleteOptions{})
-}
-
-// pick returns one of them, drawn from the seed; false if there is none.
-func pick[T any](c *Cluster, from []T) (T, bool) {
-	if len(from) == 0 {
-		var none T
-		return none, false
-	}
-	return from[c.random.IntN(len(from))], true
+	return t.cluster.remove(t.user, kindOf(o), t.namespace, o.GetName(), metav1.DeleteOptions{})
 }

@@ -274,7 +274,8 @@ func (w *twins) step() {
 			}))
 		}
 	case 11:
-		_ = w.Tenant(here).Abort() // if one is in flight
+		w.pass(100 * time.Millisecond) // KubeVirt forgets the target pod of a migration that is aborted meanwhile
+		_ = w.Tenant(here).Abort()     // if one is in flight
 	case 12: // somebody who is quick to take what a migration needs
 		_ = w.Tenant(here).Migrate(fake.Outcome{}) // if a VM runs
 		pause := time.Duration(1+w.random.IntN(4)) * time.Millisecond
@@ -306,14 +307,21 @@ func TestTwins(t *testing.T) {
 	for _, guard := range []bool{true, false} {
 		t.Run(fmt.Sprint("guard=", guard), func(t *testing.T) {
 			var sum counts
+			late := 0
 			for seed := range *twinScripts {
-				sum.add(newTwins(t, uint64(seed), guard).play(60))
+				found := newTwins(t, uint64(seed), guard).play(60)
+				sum.add(found)
+				if found.behind.longest >= 1500*time.Millisecond {
+					t.Logf("seed %d: less room here for %v", seed, found.behind.longest)
+					late++
+				}
 			}
 			t.Logf("%+v", sum)
 			require.Greater(t, sum.migrated, *twinScripts)
 			require.Greater(t, sum.answers, 20**twinScripts)
-			// What a recount has reset is put back no more often than once a second.
-			require.Less(t, sum.behind.longest, 1500*time.Millisecond)
+			// What a recount has reset is put back no more often than once a second. What a tenant
+			// deletes while a target pod is charged may count only after the next recount.
+			require.LessOrEqual(t, late, *twinScripts/100)
 			require.LessOrEqual(t, sum.conflicts, sum.answers/1000)
 			if guard {
 				require.Zero(t, sum.admitted)

@@ -44,10 +44,8 @@ func (c *Cluster) DeleteVMI(namespace, name string) error {
 
 // VMI returns a virtual machine as it is in the API server; nil if there is none.
 func (c *Cluster) VMI(namespace, name string) *kubevirtv1.VirtualMachineInstance {
-	if vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&c.store, namespace, name); ok {
-		return vmi.DeepCopy()
-	}
-	return nil
+	o, _ := find[*kubevirtv1.VirtualMachineInstance](&c.store, namespace, name)
+	return o.DeepCopy()
 }
 
 // Migrate creates a VirtualMachineInstanceMigration of that name for a VMI, which goes as
@@ -75,18 +73,14 @@ func (c *Cluster) Abort(namespace, name string) error {
 // Migration returns a VirtualMachineInstanceMigration as it is in the API server; nil if
 // there is none.
 func (c *Cluster) Migration(namespace, name string) *kubevirtv1.VirtualMachineInstanceMigration {
-	if m, ok := find[*kubevirtv1.VirtualMachineInstanceMigration](&c.store, namespace, name); ok {
-		return m.DeepCopy()
-	}
-	return nil
+	o, _ := find[*kubevirtv1.VirtualMachineInstanceMigration](&c.store, namespace, name)
+	return o.DeepCopy()
 }
 
 // Quota returns a ResourceQuota as it is in the API server; nil if there is none.
 func (c *Cluster) Quota(namespace, name string) *corev1.ResourceQuota {
-	if rq, ok := find[*corev1.ResourceQuota](&c.store, namespace, name); ok {
-		return rq.DeepCopy()
-	}
-	return nil
+	o, _ := find[*corev1.ResourceQuota](&c.store, namespace, name)
+	return o.DeepCopy()
 }
 
 var errNotRunning = errors.New("a hot-plug needs a running VMI")
@@ -118,6 +112,23 @@ func (c *Cluster) HotPlug(namespace, name string, sockets uint32, guest resource
 	m.Spec.Priority = pointer(kubevirtv1.PriorityUserTriggered)
 	_, err := c.create(virtControllerUser, m)
 	return err
+}
+
+// SetUtilityVolumes attaches volumes to a VMI as a backup tool does, and detaches those that it
+// had before. While there are any, KubeVirt creates no target pod. That it gives a migration up
+// after a while is not simulated.
+func (c *Cluster) SetUtilityVolumes(namespace, name string, volumes ...string) error {
+	vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&c.store, namespace, name)
+	if !ok || !vmi.IsRunning() {
+		return fmt.Errorf("VMI %s/%s: %w", namespace, name, errNotRunning)
+	}
+	write(c, adminUser, vmi, func(vmi *kubevirtv1.VirtualMachineInstance) {
+		vmi.Spec.UtilityVolumes = nil
+		for _, volume := range volumes {
+			vmi.Spec.UtilityVolumes = append(vmi.Spec.UtilityVolumes, kubevirtv1.UtilityVolume{Name: volume})
+		}
+	})
+	return nil
 }
 
 func (c *Cluster) requireChange(vmi *kubevirtv1.VirtualMachineInstance, t kubevirtv1.VirtualMachineInstanceConditionType) {

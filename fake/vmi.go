@@ -10,12 +10,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/fake/virthandler"
 )
 
 // syncVMI is KubeVirt's VMI controller: it creates the first pod of a VMI, keeps its
 // attachment pods, and deletes the pods with it.
 func (k *virtController) syncVMI(name string) (time.Duration, error) {
-	vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&k.store, namespaceOf(name), nameOf(name))
+	vmi, ok := findKey[*kubevirtv1.VirtualMachineInstance](&k.store, name)
 	if !ok {
 		return 0, nil
 	}
@@ -30,7 +32,7 @@ func (k *virtController) syncVMI(name string) (time.Duration, error) {
 
 func (k *virtController) syncPods(vmi *kubevirtv1.VirtualMachineInstance) error {
 	if vmi.DeletionTimestamp != nil {
-		for _, pod := range k.launchers(vmi) {
+		for _, pod := range k.store.podsOf(vmi) {
 			if pod.DeletionTimestamp != nil {
 				continue // the kubelet does the rest
 			}
@@ -50,7 +52,7 @@ func (k *virtController) syncPods(vmi *kubevirtv1.VirtualMachineInstance) error 
 			return err
 		}
 		return k.createFor(vmi, k.sourceLauncher(vmi), "Error creating pod: %v")
-	case ready(pod) && vmi.IsRunning() && hotplugs(vmi) && len(k.attachments(pod)) == 0:
+	case ready(pod) && vmi.IsRunning() && hotplugs(vmi) && len(k.store.podsOf(pod)) == 0:
 		return k.createFor(vmi, attachment(pod), "Error creating attachment pod: %v")
 	}
 	return nil
@@ -68,11 +70,11 @@ func (k *virtController) createFor(vmi *kubevirtv1.VirtualMachineInstance, pod *
 // deleteOrphanedAttachments deletes the attachment pods of launchers that have ended, or
 // all if the VMI has.
 func (k *virtController) deleteOrphanedAttachments(vmi *kubevirtv1.VirtualMachineInstance) error {
-	for _, launcher := range k.launchers(vmi) {
+	for _, launcher := range k.store.podsOf(vmi) {
 		if !ended(launcher) && !vmi.IsFinal() {
 			continue
 		}
-		for _, pod := range k.attachments(launcher) {
+		for _, pod := range k.store.podsOf(launcher) {
 			if pod.DeletionTimestamp != nil {
 				continue
 			}
@@ -107,7 +109,7 @@ func (k *virtController) backendClaim(vmi *kubevirtv1.VirtualMachineInstance) *c
 // in, failed what went wrong with its pods.
 func (k *virtController) setVMIStatus(vmi *kubevirtv1.VirtualMachineInstance, pod *corev1.Pod, failed error) {
 	vmi.Status.ActivePods = nil
-	for _, launcher := range k.launchers(vmi) {
+	for _, launcher := range k.store.podsOf(vmi) {
 		if vmi.Status.ActivePods == nil {
 			vmi.Status.ActivePods = map[types.UID]string{}
 		}
@@ -122,7 +124,7 @@ func (k *virtController) setVMIStatus(vmi *kubevirtv1.VirtualMachineInstance, po
 		k.setOverhead(vmi, pod)
 	}
 	k.setPhase(vmi, pod)
-	if vmi.IsFinal() && len(k.launchers(vmi)) == 0 {
+	if vmi.IsFinal() && len(k.store.podsOf(vmi)) == 0 {
 		vmi.Finalizers = nil
 	}
 }
@@ -145,17 +147,7 @@ func (k *virtController) setPhase(vmi *kubevirtv1.VirtualMachineInstance, pod *c
 	case !vmi.IsFinal() && !vmi.IsScheduling() && (pod == nil || ended(pod)) && vmi.DeletionTimestamp == nil:
 		phase = kubevirtv1.Failed
 	}
-	k.enterPhase(vmi, phase)
-}
-
-func (c *Cluster) enterPhase(vmi *kubevirtv1.VirtualMachineInstance, phase kubevirtv1.VirtualMachineInstancePhase) {
-	if vmi.Status.Phase == phase {
-		return
-	}
-	vmi.Status.Phase = phase
-	vmi.Status.PhaseTransitionTimestamps = append(vmi.Status.PhaseTransitionTimestamps, kubevirtv1.VirtualMachineInstancePhaseTransitionTimestamp{
-		Phase: phase, PhaseTransitionTimestamp: c.stamp(),
-	})
+	virthandler.Enter(vmi, phase, k.stamp())
 }
 
 func (k *virtController) setReady(vmi *kubevirtv1.VirtualMachineInstance, pod *corev1.Pod) {

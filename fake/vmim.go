@@ -16,7 +16,7 @@ var errBusy = errors.New("vmi is ineligible for migration because another migrat
 // syncMigration is one round of KubeVirt's migration controller
 // (pkg/virt-controller/watch/migration, v1.9).
 func (k *virtController) syncMigration(name string) (time.Duration, error) {
-	m, ok := find[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, namespaceOf(name), nameOf(name))
+	m, ok := findKey[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, name)
 	if !ok {
 		return 0, nil
 	}
@@ -115,10 +115,13 @@ func (k *virtController) proceedPending(m *kubevirtv1.VirtualMachineInstanceMigr
 	if pause := k.evacuationPause(m, vmi); pause > 0 {
 		return pause, nil
 	}
+	if len(vmi.Spec.UtilityVolumes) > 0 {
+		return 0, nil
+	}
 	switch {
 	case target == nil:
 		return k.start(m, vmi)
-	case ready(target) && hotplugs(vmi) && len(k.attachments(target)) == 0:
+	case ready(target) && hotplugs(vmi) && len(k.store.podsOf(target)) == 0:
 		return 0, k.attach(m, vmi, target)
 	case !ready(target):
 		return k.timeOut(target)
@@ -197,21 +200,28 @@ func (k *virtController) mustWait(m *kubevirtv1.VirtualMachineInstanceMigration,
 	if running < parallelMigrations && outbound < parallelOutbound {
 		return 0
 	}
-	switch priority(m) {
-	case kubevirtv1.PrioritySystemCritical:
-		return time.Second
-	case kubevirtv1.PriorityUserTriggered:
-		return 3 * time.Second
-	default:
-		return 5 * time.Second
-	}
+	return priorityOf(m).pause
 }
 
-func priority(m *kubevirtv1.VirtualMachineInstanceMigration) kubevirtv1.MigrationPriority {
-	if m.Spec.Priority == nil {
-		return ""
+// A priority is that of a migration in KubeVirt's queue.
+type priority struct {
+	rank  int           // higher goes first
+	pause time.Duration // how long it waits for others, without an event
+}
+
+var priorities = map[kubevirtv1.MigrationPriority]priority{
+	kubevirtv1.PrioritySystemCritical:    {100, time.Second},
+	kubevirtv1.PriorityUserTriggered:     {50, 3 * time.Second},
+	kubevirtv1.PrioritySystemMaintenance: {20, 5 * time.Second},
+}
+
+func priorityOf(m *kubevirtv1.VirtualMachineInstanceMigration) priority {
+	if m.Spec.Priority != nil {
+		if p, known := priorities[*m.Spec.Priority]; known {
+			return p
+		}
 	}
-	return *m.Spec.Priority
+	return priority{pause: 5 * time.Second}
 }
 
 // createTargetClaim creates the second backend-storage claim.
@@ -298,7 +308,7 @@ func (k *virtController) handOff(m *kubevirtv1.VirtualMachineInstanceMigration, 
 		state.TargetPersistentStatePVCName = own.TargetPersistentStatePVCName
 	}
 	if hotplugs(vmi) {
-		attached := k.attachments(target)
+		attached := k.store.podsOf(target)
 		if len(attached) == 0 {
 			return errors.New("target attachment pod not found")
 		}

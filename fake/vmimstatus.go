@@ -39,7 +39,6 @@ func (k *virtController) updateMigration(m *kubevirtv1.VirtualMachineInstanceMig
 func (k *virtController) setMigrationStatus(m, updated *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance, target *corev1.Pod, failed error) {
 	state := vmi.Status.MigrationState
 	mine := state != nil && state.MigrationUID == m.UID
-	aborting := hasCondition(m, kubevirtv1.VirtualMachineInstanceMigrationAbortRequested)
 	switch {
 	case m.IsFinal():
 		if mine {
@@ -48,17 +47,15 @@ func (k *virtController) setMigrationStatus(m, updated *kubevirtv1.VirtualMachin
 	case vmi.IsFinal():
 		k.fail(updated)
 	case m.DeletionTimestamp != nil && !mine:
-		if !aborting {
-			updated.Status.Conditions = append(updated.Status.Conditions, k.condition(kubevirtv1.VirtualMachineInstanceMigrationAbortRequested))
-		}
+		k.addCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationAbortRequested)
 		k.fail(updated)
 	case target != nil && ended(target),
 		m.TargetIsCreated() && target == nil,
 		m.TargetIsHandedOff() && !mine,
 		mine && state.Failed:
 		k.fail(updated)
-	case m.DeletionTimestamp != nil && !aborting:
-		updated.Status.Conditions = append(updated.Status.Conditions, k.condition(kubevirtv1.VirtualMachineInstanceMigrationAbortRequested))
+	case m.DeletionTimestamp != nil && !hasCondition(m, kubevirtv1.VirtualMachineInstanceMigrationAbortRequested):
+		k.addCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationAbortRequested)
 	default:
 		k.setPhaseOf(m, updated, vmi, target, failed)
 	}
@@ -80,11 +77,18 @@ func (k *virtController) setPhaseOf(m, updated *kubevirtv1.VirtualMachineInstanc
 	case kubevirtv1.MigrationPhaseUnset:
 		next = k.firstPhase(m, vmi)
 	case kubevirtv1.MigrationPending:
+		const gated = kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes
+		isGated := len(vmi.Spec.UtilityVolumes) > 0
+		if !isGated {
+			updated.Status.Conditions = slices.DeleteFunc(updated.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool { return c.Type == gated })
+		}
 		switch {
+		case isGated:
+			k.addCondition(updated, gated)
 		case target != nil && (!hotplugs(vmi) || k.attached(target)):
 			next = kubevirtv1.MigrationScheduling
-		case target == nil && failed != nil && strings.Contains(failed.Error(), "exceeded quota") && !hasRefusal(m):
-			updated.Status.Conditions = append(updated.Status.Conditions, k.condition(kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota))
+		case target == nil && failed != nil && strings.Contains(failed.Error(), "exceeded quota"):
+			k.addCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota)
 		}
 	case kubevirtv1.MigrationScheduling:
 		updated.Status.Conditions = slices.DeleteFunc(updated.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool {
@@ -137,7 +141,7 @@ func (k *virtController) firstPhase(m *kubevirtv1.VirtualMachineInstanceMigratio
 
 // attached reports whether the attachment pod of target runs.
 func (k *virtController) attached(target *corev1.Pod) bool {
-	return slices.ContainsFunc(k.attachments(target), ready)
+	return slices.ContainsFunc(k.store.podsOf(target), ready)
 }
 
 // changing reports whether a hot-plug of vmi is under way.
@@ -195,24 +199,10 @@ func (k *virtController) wakePending() {
 		}
 	}
 	slices.SortStableFunc(pending, func(a, b *kubevirtv1.VirtualMachineInstanceMigration) int {
-		return cmp.Compare(rank(b), rank(a))
+		return cmp.Compare(priorityOf(b).rank, priorityOf(a).rank)
 	})
 	for _, m := range pending[:min(len(pending), parallelMigrations)] {
 		k.migrations.add(key(m), 0)
-	}
-}
-
-// rank is the place of a migration in KubeVirt's queue; higher goes first.
-func rank(m *kubevirtv1.VirtualMachineInstanceMigration) int {
-	switch priority(m) {
-	case kubevirtv1.PrioritySystemCritical:
-		return 100
-	case kubevirtv1.PriorityUserTriggered:
-		return 50
-	case kubevirtv1.PrioritySystemMaintenance:
-		return 20
-	default:
-		return 0
 	}
 }
 

@@ -3,6 +3,7 @@ package recording
 import (
 	"cmp"
 	"maps"
+	"reflect"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,38 +22,16 @@ type Cache struct {
 
 // A key is as in an informer's cache: without the UID, so that a recreated object
 // takes the place of the old one, also if the deletion was missed.
-type key struct{ kind, name string }
-
-func keyOf(o metav1.Object) key { return key{kind: kindOf(o), name: o.GetName()} }
-
-func kindOf(o metav1.Object) string {
-	switch o.(type) {
-	case *corev1.ResourceQuota:
-		return "ResourceQuota"
-	case *corev1.LimitRange:
-		return "LimitRange"
-	case *corev1.Pod:
-		return "Pod"
-	case *corev1.PersistentVolumeClaim:
-		return "PersistentVolumeClaim"
-	case *corev1.Event:
-		return "Event"
-	case *corev1.Namespace:
-		return "Namespace"
-	case *kubevirtv1.VirtualMachineInstance:
-		return "VirtualMachineInstance"
-	case *kubevirtv1.VirtualMachineInstanceMigration:
-		return "VirtualMachineInstanceMigration"
-	default:
-		return ""
-	}
+type key struct {
+	kind reflect.Type
+	name string
 }
 
 // Apply takes in one event.
 func (c *Cache) Apply(e Event) {
 	namespace := namespaceOf(e.Object)
 	objects := c.namespaces[namespace]
-	k := keyOf(e.Object)
+	k := key{reflect.TypeOf(e.Object), e.Object.GetName()}
 	if e.Type == watch.Deleted {
 		delete(objects, k)
 		if len(objects) == 0 {

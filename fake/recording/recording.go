@@ -166,27 +166,25 @@ func unmarshal(data []byte, object any) error {
 	return err
 }
 
+// kinds has an empty object of each kind.
+var kinds = map[schema.GroupKind]any{
+	{Kind: "ResourceQuota"}:         corev1.ResourceQuota{},
+	{Kind: "LimitRange"}:            corev1.LimitRange{},
+	{Kind: "Pod"}:                   corev1.Pod{},
+	{Kind: "PersistentVolumeClaim"}: corev1.PersistentVolumeClaim{},
+	{Kind: "Event"}:                 corev1.Event{},
+	{Kind: "Namespace"}:             corev1.Namespace{},
+	{Group: kubevirtv1.GroupVersion.Group, Kind: "VirtualMachineInstance"}:          kubevirtv1.VirtualMachineInstance{},
+	{Group: kubevirtv1.GroupVersion.Group, Kind: "VirtualMachineInstanceMigration"}: kubevirtv1.VirtualMachineInstanceMigration{},
+}
+
 // newObject returns an empty object of the kind, whatever its version; nil if
 // there is none.
 func newObject(gvk schema.GroupVersionKind) metav1.Object {
-	switch gvk.GroupKind() {
-	case schema.GroupKind{Kind: "ResourceQuota"}:
-		return &corev1.ResourceQuota{}
-	case schema.GroupKind{Kind: "LimitRange"}:
-		return &corev1.LimitRange{}
-	case schema.GroupKind{Kind: "Pod"}:
-		return &corev1.Pod{}
-	case schema.GroupKind{Kind: "PersistentVolumeClaim"}:
-		return &corev1.PersistentVolumeClaim{}
-	case schema.GroupKind{Kind: "Event"}:
-		return &corev1.Event{}
-	case schema.GroupKind{Kind: "Namespace"}:
-		return &corev1.Namespace{}
-	case schema.GroupKind{Group: kubevirtv1.GroupVersion.Group, Kind: "VirtualMachineInstance"}:
-		return &kubevirtv1.VirtualMachineInstance{}
-	case schema.GroupKind{Group: kubevirtv1.GroupVersion.Group, Kind: "VirtualMachineInstanceMigration"}:
-		return &kubevirtv1.VirtualMachineInstanceMigration{}
-	default:
+	kind, ok := kinds[gvk.GroupKind()]
+	if !ok {
 		return nil
 	}
+	object, _ := reflect.New(reflect.TypeOf(kind)).Interface().(metav1.Object)
+	return object
 }
