@@ -8,7 +8,7 @@ require (
 	k8s.io/api v0.34.3
 	k8s.io/apimachinery v0.34.3
 	k8s.io/client-go v0.34.3
-	k8s.io/component-helpers v0.34.3
+	k8s.io/component-helpers v0.34.2
 	k8s.io/klog/v2 v2.130.1
 	kubevirt.io/api v1.8.0
 	pgregory.net/rapid v1.2.0
