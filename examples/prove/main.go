@@ -15,6 +15,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
+
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // Exit codes.
@@ -81,7 +83,7 @@ func (o options) prove(m mutant, stdout io.Writer) int {
 		steps += r.acts + r.Steps()
 		acts += r.acts
 		if len(wrong) > 0 {
-			fmt.Fprintf(stdout, "BROKEN by seed %d, in run %d after %d steps:\n\n%s\n\nIts actions were:\n  %s\n\nAgain: go run ./examples/prove -seed %d -runs 1 -actions %d%s\n",
+			fmt.Fprintf(stdout, "BROKEN by seed %d, in run %d after %d steps:\n\n%s\n\nIts actions were:\n  %s\n\nAgain: go -C examples/prove run . -seed %d -runs 1 -actions %d%s\n",
 				seed, run+1, steps, strings.Join(wrong, "\n\n"), strings.Join(r.log, "\n  "), seed, o.actions, o.flag())
 			return exitBroken
 		}
@@ -126,11 +128,4 @@ func names() []string {
 }
 
 // list writes limits for people.
-func list(limits corev1.ResourceList) string {
-	var parts []string
-	for name, q := range limits {
-		parts = append(parts, string(name)+"="+q.String())
-	}
-	slices.Sort(parts)
-	return strings.Join(parts, " ")
-}
+func list(limits corev1.ResourceList) string { return amounts.Text(limits, " ") }

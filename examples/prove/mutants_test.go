@@ -9,7 +9,7 @@ import (
 // Every mechanism that is taken out is missed by some schedule. The seeds are those of the
 // first schedule that does; where the simulation changes, others have to be looked for:
 //
-//	go run ./examples/prove -without held -runs 500
+//	go -C examples/prove run . -without held -runs 500
 func TestMutants(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes most of a minute")

@@ -78,7 +78,7 @@ func (e embedding) program(p *fake.Process) fake.Program {
 		}
 	}
 	return fake.Program{
-		Namespace: namespaceOf,
+		Namespace: fake.NamespaceOf,
 		Reconcile: func(ctx context.Context, namespace string) (time.Duration, error) {
 			if namespace == system || e.leads != nil && !e.leads() {
 				return 0, nil
@@ -107,21 +107,6 @@ func (s seamed) CoreV1() typedcorev1.CoreV1Interface {
 // ResourceQuotas implements typedcorev1.ResourceQuotasGetter.
 func (s seamedCore) ResourceQuotas(namespace string) typedcorev1.ResourceQuotaInterface {
 	return s.quotas.ResourceQuotas(namespace)
-}
-
-// namespaceOf returns the namespace that an event concerns.
-func namespaceOf(object any) string {
-	if record, ok := undeleted(object).(*corev1.ConfigMap); ok {
-		return record.Labels[configmap.Label]
-	}
-	return migration.NamespaceOf(object)
-}
-
-func undeleted(object any) any {
-	if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-		return tombstone.Obj
-	}
-	return object
 }
 
 // An informer is the cache of a process in the shape that the ledger takes. Changes come

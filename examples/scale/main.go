@@ -3,7 +3,7 @@
 // Scale prints what the controller costs in a large cluster of which a handful of machines
 // migrate: memory, CPU time, requests, and the delay of an offer. It needs no cluster.
 //
-//	go run ./examples/scale -namespaces 10000 -machines 5 -migrating 1000
+//	go -C examples/scale run . -namespaces 10000 -machines 5 -migrating 1000
 //
 // The controller has its own informers. The API server is a child process that plays, in as
 // many namespaces as migrate, what a real API server and the real virt-controller did in a
@@ -52,7 +52,7 @@ func main() {
 	flag.IntVar(&s.kept, "kept", 5, "how many migrations that are over KubeVirt keeps of each machine")
 	migrating := flag.Int("migrating", 1000, "in how many namespaces a machine migrates")
 	parallel := flag.Int("parallel", 5, "how many migrate at the same time")
-	file := flag.String("recording", "migration/testdata/recordings/basic.jsonl", "which migration is played")
+	file := flag.String("recording", "../../migration/testdata/recordings/basic.jsonl", "which migration is played")
 	serve := flag.Bool("serve", false, "be the API server")
 	flag.Parse()
 	p, err := readPattern(*file)

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // A server is an API server, kube-controller-manager and KubeVirt of a cluster, as far as the
@@ -180,7 +181,7 @@ func (s *server) admit(i int) {
 		m := machine{i, number}
 		st, rq := s.moved[m], s.quota(i)
 		used := add(rq.Status.Used, s.used)
-		if st == nil || !st.waits || exceeds(used, rq.Status.Hard) {
+		if st == nil || !st.waits || amounts.Exceeds(used, rq.Status.Hard) {
 			continue
 		}
 		st.waits = false
@@ -215,15 +216,6 @@ func add(a, b corev1.ResourceList) corev1.ResourceList {
 		sum[name] = of
 	}
 	return sum
-}
-
-func exceeds(a, b corev1.ResourceList) bool {
-	for name, q := range a {
-		if q.Cmp(b[name]) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // ServeHTTP implements http.Handler. The paths are those of the API, and
@@ -539,7 +531,7 @@ func (s *server) update(w http.ResponseWriter, r *http.Request, i int) {
 		_ = write(w, r, &metav1.Status{Status: metav1.StatusFailure, Reason: metav1.StatusReasonConflict, Code: http.StatusConflict})
 		return
 	}
-	if exceeds(written.Status.Hard, rq.Status.Hard) {
+	if amounts.Exceeds(written.Status.Hard, rq.Status.Hard) {
 		for number := range s.in(i) {
 			if st := s.moved[machine{i, number}]; st != nil && !st.created.IsZero() {
 				s.stats.Delays = append(s.stats.Delays, time.Since(st.created))
