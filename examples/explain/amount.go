@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -11,66 +13,19 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// A unit is what a resource is counted in.
-type unit int
-
-const (
-	objects unit = iota // pods, devices, claims
-	cores
-	bytesUnit
-)
-
-// unitOf goes by the name that a ResourceQuota has for the resource.
-func unitOf(name corev1.ResourceName) unit {
-	s := string(name)
-	s = strings.TrimPrefix(strings.TrimPrefix(s, "limits."), "requests.")
+// inBytes reports whether name, as quotas call it, is counted in bytes.
+func inBytes(name corev1.ResourceName) bool {
+	s := strings.TrimPrefix(strings.TrimPrefix(string(name), "limits."), "requests.")
 	if i := strings.LastIndex(s, "/"); i >= 0 {
 		s = strings.TrimPrefix(s[i+1:], "requests.") // <class>.storageclass.storage.k8s.io/requests.storage
 	}
-	switch {
-	case s == "cpu":
-		return cores
-	case s == "memory", s == "storage", s == "ephemeral-storage", strings.HasPrefix(s, "hugepages-"):
-		return bytesUnit
-	default:
-		return objects
-	}
+	return s == "memory" || s == "storage" || s == "ephemeral-storage" || strings.HasPrefix(s, "hugepages-")
 }
 
-// plain writes q as a decimal number, without any rounding.
-func plain(q resource.Quantity) string {
+// exact writes q as a decimal number.
+func exact(q resource.Quantity) string {
 	q = q.DeepCopy() // AsDec changes its receiver
-	s := q.AsDec().String()
-	if strings.Contains(s, ".") {
-		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
-	}
-	return s
-}
-
-// binaryUnits are 1024 times each other.
-var binaryUnits = []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"}
-
-// short writes q as people read it, with at most two decimals for bytes, and tells
-// whether it is rounded.
-func (u unit) short(q resource.Quantity) (text string, rounded bool) {
-	if u != bytesUnit {
-		return plain(q), false
-	}
-	value := q.AsApproximateFloat64()
-	exact := plain(q)
-	scale := 0
-	for math.Abs(value) >= 1024 && scale < len(binaryUnits)-1 {
-		value /= 1024
-		scale++
-	}
-	if scale == 0 {
-		if exact == "1" {
-			return "1 byte", false
-		}
-		return exact + " bytes", false
-	}
-	digits := trimZeros(strconv.FormatFloat(value, 'f', 2, 64))
-	return digits + " " + binaryUnits[scale], digits != strconv.FormatFloat(value, 'f', -1, 64)
+	return trimZeros(q.AsDec().String())
 }
 
 func trimZeros(s string) string {
@@ -80,54 +35,87 @@ func trimZeros(s string) string {
 	return strings.TrimRight(strings.TrimRight(s, "0"), ".")
 }
 
-// cell is short without the word bytes at zero, for tables.
-func (u unit) cell(q resource.Quantity) string {
-	if q.IsZero() {
-		return "0"
+// binaryUnits are 1024 times each other.
+var binaryUnits = []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+
+// short writes q as people read it: bytes with two decimals, all else exactly. It reports
+// whether q is rounded.
+func short(name corev1.ResourceName, q resource.Quantity) (text string, rounded bool) {
+	value, scale := q.AsApproximateFloat64(), 0
+	if !inBytes(name) || value == 0 {
+		return exact(q), false
 	}
-	text, _ := u.short(q)
-	return text
+	for math.Abs(value) >= 1024 && scale < len(binaryUnits)-1 {
+		value /= 1024
+		scale++
+	}
+	if scale == 0 {
+		return exact(q) + " bytes", false
+	}
+	digits := trimZeros(strconv.FormatFloat(value, 'f', 2, 64))
+	return digits + " " + binaryUnits[scale], digits != strconv.FormatFloat(value, 'f', -1, 64)
 }
 
-// withUnit is short with its unit, for sentences.
-func (u unit) withUnit(q resource.Quantity) string {
-	text, _ := u.short(q)
-	if u == cores {
-		if text == "1" {
-			return "1 core"
+// amounts writes list as people read it; where that is rounded, also exactly.
+func amounts(list corev1.ResourceList) string {
+	var parts []string
+	for _, name := range sortedNames(list) {
+		text, rounded := short(name, list[name])
+		if rounded {
+			text += " (" + exact(list[name]) + " bytes)"
 		}
-		return text + " cores"
+		parts = append(parts, string(name)+" "+text)
 	}
-	return text
+	return strings.Join(parts, ", ")
 }
 
 // change writes "from a to b", exactly where rounding would hide the difference.
-func (u unit) change(a, b resource.Quantity) string {
-	from, to := u.withUnit(a), u.withUnit(b)
+func change(name corev1.ResourceName, a, b resource.Quantity) string {
+	from, _ := short(name, a)
+	to, _ := short(name, b)
 	if from == to {
-		return fmt.Sprintf("from %s to %s bytes", plain(a), plain(b))
-	}
-	if number, name, ok := strings.Cut(from, " "); ok && strings.HasSuffix(to, " "+name) {
-		from = number
+		from, to = exact(a), exact(b)+" bytes"
 	}
 	return "from " + from + " to " + to
 }
 
 // enumerate joins parts with commas and a last "and".
-func enumerate(parts []string) string {
-	if len(parts) < 2 {
-		return strings.Join(parts, "")
+func enumerate[S ~string](parts []S) string {
+	var text string
+	for i, part := range parts {
+		switch {
+		case i == 0:
+		case i == len(parts)-1:
+			text += " and "
+		default:
+			text += ", "
+		}
+		text += string(part)
 	}
-	last := len(parts) - 1
-	return strings.Join(parts[:last], ", ") + " and " + parts[last]
+	return text
 }
 
-// sortedNames are those of list, in the order in which they are shown.
-func sortedNames(list corev1.ResourceList) []corev1.ResourceName {
-	names := make([]corev1.ResourceName, 0, len(list))
-	for name := range list {
-		names = append(names, name)
+// sortedNames are the keys of a list, in the order in which they are shown.
+func sortedNames[K cmp.Ordered, V any](list map[K]V) []K { return slices.Sorted(maps.Keys(list)) }
+
+// align writes rows as columns, the first to the left and the others to the right.
+func align(rows [][]string) string {
+	var widths []int
+	for _, row := range rows {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], len(cell))
+		}
 	}
-	slices.Sort(names)
-	return names
+	var text strings.Builder
+	for _, row := range rows {
+		line := fmt.Sprintf("  %-*s", widths[0], row[0])
+		for i, cell := range row[1:] {
+			line += fmt.Sprintf("  %*s", widths[i+1], cell)
+		}
+		fmt.Fprintln(&text, strings.TrimRight(line, " "))
+	}
+	return text.String()
 }

@@ -23,142 +23,133 @@ spec: {vmiName: vm1}
 status: {phase: Pending}
 `
 
-// TestBadFiles has one file with each fault.
-func TestBadFiles(t *testing.T) {
-	firstLines := strings.Join(strings.SplitAfter(read(t, recordings+"basic.jsonl"), "\n")[:4], "")
-	for name, test := range map[string]struct{ file, content, want string }{
-		"no YAML":            {"q.yaml", "kind: ResourceQuota\nspec: {hard: [\n", "q.yaml:2: not YAML: did not find expected node content"},
-		"no YAML, later":     {"q.yaml", goodQuota + "---\na: b\nc: d: e\n", "q.yaml:8: not YAML: mapping values are not allowed in this context"},
-		"key twice":          {"q.yaml", strings.Replace(goodQuota, "spec:", "spec: {}\nspec:", 1), `q.yaml:5: not YAML: key "spec" already set in map`},
-		"no JSON":            {"q.json", "{\"kind\": \"List\",\n\"items\": [}", "q.json:2: invalid character '}' looking for beginning of value"},
-		"JSON cut off":       {"q.json", "{\"kind\": \"List\",\n\n\"items\": [", "q.json:3: unexpected EOF"},
-		"empty":              {"q.yaml", " \n", "q.yaml: it is empty"},
-		"comments only":      {"q.yaml", "# nothing\n---\n# here\n", "q.yaml: no object in it"},
-		"text":               {"q.yaml", "hello\n", "q.yaml: not a Kubernetes object"},
-		"no kind":            {"q.yaml", "metadata: {name: q}\n", "q.yaml: not a Kubernetes object: it has no kind"},
-		"odd metadata":       {"q.yaml", "kind: Pod\nmetadata: 7\n", "q.yaml: not a Kubernetes object: its metadata is a number"},
-		"unknown kind":       {"q.yaml", goodQuota + "---\nkind: Widget\napiVersion: example.com/v1\n", `q.yaml: document 2 (line 6): unknown kind "Widget" of apiVersion "example.com/v1"`},
-		"misspelt kind":      {"q.yaml", strings.Replace(goodQuota, "ResourceQuota", "ResourceQuotas", 1), `q.yaml: unknown kind "ResourceQuotas" of apiVersion "v1"`},
-		"other group":        {"q.yaml", strings.Replace(goodQuota, "v1", "example.com/v1", 1), `q.yaml: unknown kind "ResourceQuota" of apiVersion "example.com/v1"`},
-		"unknown in a list":  {"q.json", `{"kind": "List", "apiVersion": "v1", "items": [{"kind": "Widget", "apiVersion": "example.com/v1"}]}`, `q.json: items[0]: unknown kind "Widget" of apiVersion "example.com/v1"`},
-		"no list":            {"q.json", `{"kind": "PodList", "apiVersion": "v1", "items": 3}`, `q.json: PodList: items is not a list`},
-		"no name":            {"q.yaml", strings.Replace(goodQuota, "name: q, ", "", 1), "q.yaml: a ResourceQuota without a name"},
-		"malformed quantity": {"q.yaml", strings.Replace(goodQuota, "8Gi", "8Gx", 1), `q.yaml: ResourceQuota tenant/q: spec.hard[limits.memory]: "8Gx" is not a quantity, as 500m and 2Gi are`},
-		"malformed used":     {"q.yaml", strings.Replace(goodQuota, `"0"`, "none", 1), `q.yaml: ResourceQuota tenant/q: status.used[limits.memory]: "none" is not a quantity, as 500m and 2Gi are`},
-		"negative quantity":  {"q.yaml", strings.Replace(goodQuota, "8Gi", "-8Gi", 1), `q.yaml: ResourceQuota tenant/q: spec.hard[limits.memory]: "-8Gi" is negative`},
-		"endless quantity":   {"q.yaml", strings.Replace(goodQuota, "8Gi", "1e9999999", 1), `q.yaml: ResourceQuota tenant/q: spec.hard[limits.memory]: "1e9999999" is out of range`},
-		"list for an object": {"q.yaml", strings.Replace(goodQuota, "{limits.memory: 8Gi}", "[limits.memory]", 1), `q.yaml: ResourceQuota tenant/q: spec.hard: a list where an object belongs`},
-		"malformed in a pod": {"p.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, resources: {limits: {cpu: x}}}]}\n", `p.yaml: Pod p: spec.containers[0].resources.limits[cpu]: "x" is not a quantity, as 500m and 2Gi are`},
-		"wrong scalar":       {"p.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {priority: high}\n", `p.yaml: Pod p: spec.priority: string where a whole number belongs`},
-		"no VMI":             {"m.yaml", goodQuota + "---\n" + pendingMigration, `m.yaml: document 2 (line 6): VirtualMachineInstanceMigration tenant/m1: its VirtualMachineInstance "vm1" is not in the input`},
-		"twice, different":   {"q.yaml", goodQuota + "---\n" + strings.Replace(goodQuota, "8Gi", "9Gi", 1), `q.yaml: document 2 (line 6): ResourceQuota tenant/q is also in q.yaml: document 1 (line 1), and they differ`},
-		"nothing to explain": {"p.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n", "p.yaml: no ResourceQuota and no VirtualMachineInstanceMigration in it"},
-		"line cut off":       {"r.jsonl", firstLines[:len(firstLines)-9], "r.jsonl:4: unexpected end of JSON input"},
-		"no time":            {"r.jsonl", firstLines + `{"type":"ADDED","object":{}}`, "r.jsonl:5: not an event of a recording: it has no time t"},
-		"negative time":      {"r.jsonl", firstLines + `{"t":-1,"type":"ADDED","object":{}}`, "r.jsonl:5: time t: -1 is not a number of seconds since the first event"},
-		"no object":          {"r.jsonl", firstLines + `{"t":1,"type":"ADDED"}`, "r.jsonl:5: not an event of a recording: it has no object"},
-		"no type":            {"r.jsonl", firstLines + `{"t":1,"type":"BOOKMARK","object":{}}`, `r.jsonl:5: unknown event type "BOOKMARK"`},
-		"unknown recorded":   {"r.jsonl", firstLines + `{"t":1,"type":"ADDED","object":{"kind":"Node","apiVersion":"v1"}}`, `r.jsonl:5: unknown kind "Node" of apiVersion "v1"`},
-		"bad recorded":       {"r.jsonl", strings.Replace(firstLines, `"limits.memory":"20Gi"`, `"limits.memory":"20Gx"`, 1), `r.jsonl:1: ResourceQuota basic-p8zd5/q: spec.hard[limits.memory]: "20Gx" is not a quantity, as 500m and 2Gi are`},
+const goodPod = `apiVersion: v1
+kind: Pod
+metadata: {name: p, labels: {kubevirt.io: virt-launcher}}
+spec: {containers: [{name: c, resources: {limits: {cpu: 1}}}]}
+`
+
+// Each fault is an error that names the object and the field, and nothing else is printed.
+func TestBadObjects(t *testing.T) {
+	for name, test := range map[string]struct{ content, want string }{
+		"misspelt field":     {strings.Replace(goodQuota, "spec: {hard:", "spec: {hardd:", 1), `ResourceQuota tenant/q: unknown field "spec.hardd"`},
+		"stored by a server": {strings.Replace(strings.Replace(goodQuota, "spec: {hard:", "spec: {hardd:", 1), "name: q", `name: q, resourceVersion: "7"`, 1), `ResourceQuota tenant/q: unknown field "spec.hardd"`},
+		"misspelt in a VMIM": {strings.Replace(pendingMigration, "vmiName", "vmName", 1), `VirtualMachineInstanceMigration tenant/m1: unknown field "spec.vmName"`},
+		"misspelt in a pod":  {strings.Replace(goodPod, "limits", "limit", 1), `Pod default/p: unknown field "spec.containers[0].resources.limit"`},
+		"malformed quantity": {strings.Replace(goodQuota, "8Gi", "8Gx", 1), `ResourceQuota tenant/q: spec.hard[limits.memory]: "8Gx" is not a quantity, as 500m and 2Gi are`},
+		"malformed used":     {strings.Replace(goodQuota, `"0"`, "none", 1), `ResourceQuota tenant/q: status.used[limits.memory]: "none" is not a quantity, as 500m and 2Gi are`},
+		"negative quantity":  {strings.Replace(goodQuota, "8Gi", "-8Gi", 1), `ResourceQuota tenant/q: spec.hard[limits.memory]: "-8Gi" is negative`},
+		"list for an object": {strings.Replace(goodQuota, "{limits.memory: 8Gi}", "[limits.memory]", 1), `ResourceQuota tenant/q: spec.hard: a list where an object belongs`},
+		"malformed in a pod": {strings.Replace(goodPod, "cpu: 1", "cpu: x", 1), `Pod default/p: spec.containers[0].resources.limits[cpu]: "x" is not a quantity, as 500m and 2Gi are`},
+		"wrong scalar":       {strings.Replace(goodPod, "spec: {", "spec: {priority: high, ", 1), `Pod default/p: spec.priority: string where a whole number belongs`},
+		"no name":            {strings.Replace(goodQuota, "name: q, ", "", 1), "ResourceQuota tenant: it has no name"},
+		"twice, different":   {goodQuota + "---\n" + strings.Replace(goodQuota, "8Gi", "9Gi", 1), `ResourceQuota tenant/q: it was read twice, and differs`},
+		"nothing to explain": {goodPod, "-: no ResourceQuota and no VirtualMachineInstanceMigration in it"},
+		"of another group":   {strings.Replace(goodQuota, "v1", "example.com/v1", 1), "-: no ResourceQuota and no VirtualMachineInstanceMigration in it"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Chdir(t.TempDir())
-			require.NoError(t, os.WriteFile(test.file, []byte(test.content), 0o600))
-			refused(t, exitInput, "explain: "+test.want+"\n", "", "-f", test.file)
-		})
+		t.Run(name, func(t *testing.T) { refused(t, test.want, test.content, "explain", "-f", "-") })
 	}
 }
 
-// TestBadRequests asks for what the input does not have.
+// What is no Kubernetes object is an error if it was named, in the words of cli-runtime.
+func TestBadFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"cut.json": `{"kind": "List",`, "text.yaml": "hello\n", "nokind.yaml": "metadata: {name: q}\n", "broken.yaml": "a: b: c\n",
+		"empty.yaml": "", "line.jsonl": `{"t":1,"type":"ADDED"}`, "unknown.jsonl": `{"t":1,"type":"ADDED","object":{"kind":"Node","apiVersion":"v1"}}`,
+		"empty.jsonl": "", "missing.yaml": "",
+	} {
+		file := filepath.Join(dir, name)
+		if name != "missing.yaml" {
+			require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
+		}
+		got := runWith(t, "", "-f", file)
+		require.Equal(t, exitError, got.code, name)
+		require.Empty(t, got.stdout, name)
+		require.Contains(t, got.stderr, name)
+		require.Less(t, strings.Count(got.stderr, "\n"), 4, got.stderr)
+	}
+}
+
 func TestBadRequests(t *testing.T) {
 	basic := recordings + "basic.jsonl"
-	dir := t.TempDir()
-	empty, noFiles := filepath.Join(dir, "empty"), filepath.Join(dir, "nofiles")
-	require.NoError(t, os.MkdirAll(empty, 0o700))
-	require.NoError(t, os.MkdirAll(filepath.Join(noFiles, "sub.yaml"), 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(noFiles, ".hidden.yaml"), []byte("x"), 0o600))
-	copied := filepath.Join(dir, "copy.jsonl")
-	require.NoError(t, os.WriteFile(copied, []byte(read(t, basic)), 0o600))
-	orphan := filepath.Join(dir, "orphan.jsonl")
-	require.NoError(t, os.WriteFile(orphan, []byte(withoutVMIs(read(t, basic))), 0o600))
-
-	for name, test := range map[string]struct {
-		stdin string
-		args  []string
-		want  string
-	}{
-		"no file":             {"", []string{"-f", filepath.Join(dir, "no.yaml")}, filepath.Join(dir, "no.yaml") + ": no such file or directory"},
-		"empty folder":        {"", []string{"-f", empty}, empty + ": no .yaml, .yml, .json, .jsonl file in it"},
-		"folders only":        {"", []string{"-f", noFiles}, noFiles + ": no .yaml, .yml, .json, .jsonl file in it"},
-		"empty stdin":         {"", []string{"-f", "-"}, "standard input: it is empty"},
-		"after the end":       {"", []string{"-f", basic, "--at", "8s"}, basic + ": --at 8s is after it ends, at 7.482s"},
-		"before it begins":    {`{"t":2,"type":"ADDED","object":` + strings.TrimSpace(asJSON(t, []byte(goodQuota))) + "}", []string{"-f", "-", "--at", "1"}, "standard input: --at 1s is before it begins, at 2s"},
-		"at of no recording":  {"", []string{"-f", "testdata/list.yaml", "--at", "1s"}, "--at is a moment of a recording, and testdata/list.yaml is none"},
-		"svg of no recording": {"", []string{"-f", "testdata/list.yaml", "-o", "svg"}, "testdata/list.yaml: -o svg draws one recording (.jsonl) at a time"},
-		"svg of several":      {"", []string{"-f", recordings, "-o", "svg"}, recordings + "abort.jsonl: -o svg draws one recording (.jsonl) at a time"},
-		"svg of nothing":      {"", []string{"-f", basic, "-o", "svg", "--resource", "pods"}, basic + ": no quota limits what --resource names"},
-		"svg elsewhere":       {"", []string{"-f", basic, "-o", "svg", "-n", "x"}, basic + ": no ResourceQuota of namespace x in it"},
-		"mixed":               {"", []string{"-f", "testdata/list.yaml", "-f", basic}, basic + " is a recording and cannot be mixed with other files"},
-		"namespace twice":     {"", []string{"-f", copied, "-f", basic}, basic + ": it shows namespace basic-p8zd5, as " + copied + " does"},
-		"other namespace":     {"", []string{"-f", "testdata/list.yaml", "-n", "x"}, "testdata/list.yaml: nothing of namespace x in it, but of tenant"},
-		"VMI never recorded":  {"", []string{"-f", orphan}, orphan + `: at 1.317s: VirtualMachineInstanceMigration basic-p8zd5/m1: its VirtualMachineInstance "vm1" is not in the recording`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			refused(t, exitInput, "explain: "+test.want+"\n", test.stdin, test.args...)
-		})
-	}
-}
-
-func TestBadUsage(t *testing.T) {
 	for args, want := range map[string]string{
-		"--nope":                             "flag provided but not defined: -nope",
-		"-f x more":                          `unexpected argument "more"`,
-		"-f x -o png":                        `unknown output format "png": it is table, json, yaml or svg`,
-		"-n a -A":                            "-n names one namespace and -A asks for all",
-		"-f x --context c":                   "-f reads files, --kubeconfig and --context a cluster: use one of them",
-		"-o svg":                             "-o svg draws a recording: name one with -f",
-		"-f x -o svg --at 1":                 "-o svg draws the whole recording: leave out --at",
-		"--at 1":                             "--at is a moment of a recording: name one with -f",
-		"-f x --resource pods":               "--resource chooses what -o svg draws",
-		"-f x --at soon":                     `invalid value "soon" for flag -at: not a time such as 3.5s`,
-		"-f x --at -1s":                      `invalid value "-1s" for flag -at: before the recording begins`,
-		"-f x --at NaN":                      `invalid value "NaN" for flag -at: not a time such as 3.5s`,
-		"-f x --budget 8Gi":                  `invalid value "8Gi" for flag -budget: "8Gi" is not of the form limits.memory=8Gi`,
-		"-f x --budget limits.cpu=x":         `invalid value "limits.cpu=x" for flag -budget: limits.cpu: "x" is not a quantity, as 500m and 2Gi are`,
-		"-f x --budget pods=1,limits.cpu=-1": `invalid value "pods=1,limits.cpu=-1" for flag -budget: limits.cpu: "-1" is negative`,
+		"--nope":                        "unknown flag: --nope",
+		"more":                          `unknown command "more" for "kubectl headroom"`,
+		"-f x --context c":              "if any flags in the group [filename context] are set none of the others can be; [context filename] were all set",
+		"-f testdata/list.yaml --at 1s": "--at is a moment of a recording, and testdata/list.yaml is none",
+		"--at 1s":                       "--at is a moment of a recording: name one with -f",
+		"-o svg":                        "-o svg draws a whole recording: name one with -f, and leave out --at",
+		"-f testdata/list.yaml -o svg":  "testdata/list.yaml: -o svg draws a recording (.jsonl)",
+		"-f testdata/list.yaml -n typo": "testdata/list.yaml: no ResourceQuota and no VirtualMachineInstanceMigration in it of namespace typo",
+		"-f testdata/list.yaml --budget pods=1,limits.cpu=-1": `--budget: limits.cpu: "-1" is not an amount, as 500m and 2Gi are`,
+		"-f testdata/list.yaml --budget foo=1":                `--budget: no ResourceQuota limits "foo", but limits.cpu and limits.memory`,
+		"-f " + basic + " --at 8s":                            basic + ": --at 8s is not in it: it begins at 0s and ends at 7.482s",
+		"-f " + basic + " -n typo":                            basic + ": nothing of namespace typo in it, but of basic-p8zd5",
+		"-f " + basic + " -f x.yaml":                          basic + " is a recording: name it alone",
+		"-f " + basic + " -o svg --resource pods":             basic + ": no ResourceQuota in it that limits what --resource names",
+		"forecast -f x --parallel 0":                          "--parallel: 0 is less than 1",
 	} {
-		refused(t, exitUsage, "explain: "+want+"\nexplain -h shows how it is used\n", "", strings.Fields(args)...)
+		refused(t, want, "", strings.Fields(args)...)
+	}
+	for _, args := range []string{"-f x --budget 8Gi", "-f x --at soon", "forecast -f x --overhead many", "-f testdata/list.yaml -o png"} {
+		require.Equal(t, exitError, runWith(t, "", strings.Fields(args)...).code, args)
 	}
 }
 
-// refused runs the program and wants the error and nothing else.
-func refused(t *testing.T, code int, want, stdin string, args ...string) {
-	t.Helper()
-	require.Equal(t, result{code: code, stderr: want}, explainWith(t, stdin, args...))
-}
-
-// TestFinishedMigrationWithoutVMI is no error: migrations outlive their machines.
-func TestFinishedMigrationWithoutVMI(t *testing.T) {
-	got := explainWith(t, goodQuota+"---\n"+strings.Replace(pendingMigration, "Pending", "Succeeded", 1), "-f", "-")
+// A folder such as a must-gather has much in it that has nothing to do with quota.
+func TestFolder(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) {
+		file := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+		require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
+	}
+	write("version.json", `{"major": 1}`)
+	write("notes.yaml", "a: b: c\n")
+	write("pod.log", "hello\n")
+	write("core/nodes/node1.yaml", "apiVersion: v1\nkind: Node\nmetadata: {name: node1}\n")
+	write("core/services.yaml", "apiVersion: v1\nkind: ServiceList\nitems: null\n")
+	for i, item := range objectsOf(t, contents(t, "testdata/list.yaml")) {
+		write("namespaces/tenant/"+string(rune('a'+i))+".json", mustJSON(t, item))
+	}
+	got := runWith(t, "", "explain", "-R", "-f", dir)
 	require.Equal(t, exitOK, got.code, got.stderr)
-	require.Contains(t, got.stdout, "Over, and charged no more: m1 (Succeeded).")
+	require.Equal(t, body(contents(t, "testdata/list.golden")), body(got.stdout))
+	require.Equal(t, "passed over 3 that have nothing to do with the quota of migrations: 1 Node, 2 no Kubernetes object\n", got.stderr)
+	require.Equal(t, exitError, runWith(t, "", "explain", "-f", dir).code, "without -R only its own files")
+
+	write("namespaces/tenant/z.yaml", strings.Replace(goodQuota, "spec: {hard:", "spec: {hardd:", 1))
+	refused(t, `ResourceQuota tenant/q: unknown field "spec.hardd"`, "", "explain", "-R", "-f", dir)
 }
 
-func read(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	require.NoError(t, err)
-	return string(data)
-}
-
-func withoutVMIs(recording string) string {
-	var kept []string
-	for _, line := range strings.SplitAfter(recording, "\n") {
-		if !strings.Contains(line, `"kind":"VirtualMachineInstance",`) {
-			kept = append(kept, line)
-		}
+// A folder may have an object twice, read at different times.
+func TestLaterStateCounts(t *testing.T) {
+	at := func(version, limit string) string {
+		return strings.NewReplacer("name: q", `name: q, resourceVersion: "`+version+`"`, "8Gi", limit).Replace(goodQuota)
 	}
-	return strings.Join(kept, "")
+	for _, input := range []string{at("9", "7Gi") + "---\n" + at("10", "8Gi"), at("10", "8Gi") + "---\n" + at("9", "7Gi")} {
+		require.Contains(t, runWith(t, input, "-f", "-").stdout, "8 GiB")
+	}
+}
+
+// A newer server may know fields that this program does not.
+func TestNewerFields(t *testing.T) {
+	pod := strings.NewReplacer("name: p,", `name: p, namespace: tenant, resourceVersion: "7",`, "spec: {", "spec: {fromTheFuture: 1, ").Replace(goodPod)
+	got := runWith(t, goodQuota+"---\n"+pod, "-f", "-")
+	require.Equal(t, exitOK, got.code)
+	require.Equal(t, "1 objects have fields that this version does not know, such as Pod tenant/p: unknown field \"spec.fromTheFuture\"\n", got.stderr)
+}
+
+func TestWhatIsMissing(t *testing.T) {
+	got := runWith(t, goodQuota+"---\n"+pendingMigration, "-f", "-")
+	require.Contains(t, got.stdout, "Migration m1 of VM vm1: over\n  VirtualMachineInstance vm1 does not exist, so there is nothing to move.\n")
+	require.Contains(t, got.stdout, "There are no Pods of virtual machines of namespace tenant")
+	got = runWith(t, goodQuota+"---\n"+strings.Replace(pendingMigration, "Pending", "Succeeded", 1), "-f", "-")
+	require.Contains(t, got.stdout, "Over, and charged no more: m1 (Succeeded).")
+	bare := strings.Replace(goodQuota, ", namespace: tenant", "", 1)
+	require.Contains(t, runWith(t, bare, "-f", "-").stdout, "NAMESPACE default\n")
+	require.Contains(t, runWith(t, bare, "-f", "-", "-n", "mine").stdout, "NAMESPACE mine\n")
 }
 
 // FuzzInput: whatever comes in, there is output or an error, never both.
@@ -168,10 +159,9 @@ func FuzzInput(f *testing.F) {
 	f.Add(`{"t":2,"type":"ADDED","object":{"kind":"ResourceQuota","apiVersion":"v1","spec":{"hard":{"pods":"1"}}}}`)
 	f.Add("--- a\n---\n...\n%YAML 1.2\n---\n- 1\n")
 	f.Fuzz(func(t *testing.T, stdin string) {
-		for _, output := range []string{"table", "json", "svg"} {
-			got := explainWith(t, stdin, "-f", "-", "-o", output)
-			require.Equal(t, got.code == exitOK, got.stdout != "", got.stderr)
-			require.Contains(t, []int{exitOK, exitInput}, got.code)
+		for _, args := range []string{"explain -f -", "explain -f - -o json", "explain -f - -o svg", "forecast -f -"} {
+			got := runWith(t, stdin, strings.Fields(args)...)
+			require.Equal(t, got.code != exitError, got.stdout != "", got.stderr)
 		}
 	})
 }

@@ -15,73 +15,92 @@ import (
 
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// An apiServer answers list requests as kube-apiserver does, a few objects a page.
+// An apiServer answers discovery, get and list requests as kube-apiserver does, a few objects a
+// page.
 type apiServer struct {
-	objects  []map[string]any
-	pageSize int
-	noKube   bool           // no KubeVirt
-	status   map[string]int // by resource: what is answered instead
-	expire   bool           // the second page of every list is Gone, once
+	objects   []map[string]any
+	pageSize  int
+	noKube    bool            // no KubeVirt
+	forbidden map[string]bool // by resource
 
 	mu       sync.Mutex
 	requests []string
 }
 
-var resourceOf = map[string]string{
-	"ResourceQuota":                   "resourcequotas",
-	"LimitRange":                      "limitranges",
-	"Pod":                             "pods",
-	"Event":                           "events",
-	"PersistentVolumeClaim":           "persistentvolumeclaims",
-	"VirtualMachineInstance":          "virtualmachineinstances",
-	"VirtualMachineInstanceMigration": "virtualmachineinstancemigrations",
+// kindOf are the resources by API group.
+var kindOf = map[string]map[string]string{
+	"/api/v1": {
+		"resourcequotas": "ResourceQuota", "limitranges": "LimitRange", "pods": "Pod", "events": "Event",
+		"persistentvolumeclaims": "PersistentVolumeClaim", "namespaces": "Namespace",
+	},
+	"/apis/kubevirt.io/v1": {
+		"virtualmachineinstances": "VirtualMachineInstance", "virtualmachineinstancemigrations": "VirtualMachineInstanceMigration",
+	},
+	"/apis/coordination.k8s.io/v1": {"leases": "Lease"},
 }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests = append(s.requests, r.URL.RequestURI())
+	w.Header().Set("Content-Type", "application/json")
+	if answer := s.discovery(r.URL.Path); answer != nil {
+		_ = json.NewEncoder(w).Encode(answer)
+		return
+	}
 	path := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
-	resource := path[len(path)-1]
-	namespace := ""
-	if len(path) > 2 && path[len(path)-3] == "namespaces" {
-		namespace = path[len(path)-2]
+	rest := path[2:]
+	if path[0] == "apis" {
+		rest = path[3:]
+	}
+	namespace, name := "", ""
+	if rest[0] == "namespaces" && len(rest) > 2 {
+		namespace, rest = rest[1], rest[2:]
+	}
+	if len(rest) > 1 {
+		name = rest[1]
+	}
+	resource := rest[0]
+	kind := ""
+	for _, kinds := range kindOf {
+		kind += kinds[resource]
+	}
+	if s.forbidden[resource] {
+		fail(w, http.StatusForbidden, metav1.StatusReasonForbidden, resource+" is forbidden")
+		return
 	}
 	query := r.URL.Query()
-	switch {
-	case s.noKube && path[0] == "apis":
-		answer(w, http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")
-		return
-	case s.status[resource] != 0:
-		answer(w, s.status[resource], metav1.StatusReasonForbidden, resource+" is forbidden")
-		return
-	case s.expire && query.Get("continue") != "":
-		answer(w, http.StatusGone, metav1.StatusReasonExpired, "The provided continue parameter is too old")
-		return
-	}
-	selector, err := labels.Parse(query.Get("labelSelector"))
-	if err != nil {
-		answer(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
-		return
-	}
+	selector, _ := labels.Parse(query.Get("labelSelector"))
+	fieldSelector, _ := fields.ParseSelector(query.Get("fieldSelector"))
 	var items []map[string]any
 	for _, o := range s.objects {
 		meta := o["metadata"].(map[string]any)
-		set := labels.Set{}
-		if l, ok := meta["labels"].(map[string]any); ok {
-			for k, v := range l {
-				set[k] = v.(string)
-			}
+		set, about := labels.Set{}, fields.Set{}
+		l, _ := meta["labels"].(map[string]any)
+		for k, v := range l {
+			set[k] = v.(string)
 		}
-		kind := o["kind"].(string)
-		if resourceOf[kind] == resource && (namespace == "" || meta["namespace"] == namespace) && selector.Matches(set) {
+		if involved, ok := o["involvedObject"].(map[string]any); ok {
+			about["reason"], about["involvedObject.kind"] = o["reason"].(string), involved["kind"].(string)
+		}
+		if o["kind"] == kind && (namespace == "" || meta["namespace"] == namespace) && (name == "" || meta["name"] == name) &&
+			selector.Matches(set) && fieldSelector.Matches(about) {
 			items = append(items, o)
 		}
 	}
-	list := map[string]any{"kind": "List", "apiVersion": "v1", "metadata": map[string]any{"resourceVersion": "7"}}
+	if name != "" {
+		if len(items) == 0 {
+			fail(w, http.StatusNotFound, metav1.StatusReasonNotFound, fmt.Sprintf("%s %q not found", resource, name))
+			return
+		}
+		_ = json.NewEncoder(w).Encode(items[0])
+		return
+	}
+	list := map[string]any{"kind": kind + "List", "apiVersion": "v1", "metadata": map[string]any{"resourceVersion": "7"}}
 	from, _ := strconv.Atoi(query.Get("continue"))
 	to := len(items)
 	if query.Get("limit") != "" && from+s.pageSize < to {
@@ -89,12 +108,33 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		list["metadata"] = map[string]any{"resourceVersion": "7", "continue": strconv.Itoa(to)}
 	}
 	list["items"] = slices.Concat([]map[string]any{}, items[from:to])
-	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(list)
 }
 
-func answer(w http.ResponseWriter, code int, reason metav1.StatusReason, message string) {
-	w.Header().Set("Content-Type", "application/json")
+// discovery returns what the API server says of its resources at path, nil if that is another one.
+func (s *apiServer) discovery(path string) any {
+	group := func(name string) metav1.APIGroup {
+		version := metav1.GroupVersionForDiscovery{GroupVersion: name + "/v1", Version: "v1"}
+		return metav1.APIGroup{Name: name, Versions: []metav1.GroupVersionForDiscovery{version}, PreferredVersion: version}
+	}
+	switch {
+	case path == "/api":
+		return metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions"}, Versions: []string{"v1"}}
+	case path == "/apis" && s.noKube:
+		return metav1.APIGroupList{Groups: []metav1.APIGroup{group("coordination.k8s.io")}}
+	case path == "/apis":
+		return metav1.APIGroupList{Groups: []metav1.APIGroup{group("kubevirt.io"), group("coordination.k8s.io")}}
+	case kindOf[path] != nil:
+		list := metav1.APIResourceList{GroupVersion: strings.TrimPrefix(strings.TrimPrefix(path, "/apis/"), "/api/")}
+		for name, kind := range kindOf[path] {
+			list.APIResources = append(list.APIResources, metav1.APIResource{Name: name, Kind: kind, Namespaced: name != "namespaces", Verbs: metav1.Verbs{"get", "list"}})
+		}
+		return list
+	}
+	return nil
+}
+
+func fail(w http.ResponseWriter, code int, reason metav1.StatusReason, message string) {
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
@@ -102,18 +142,14 @@ func answer(w http.ResponseWriter, code int, reason metav1.StatusReason, message
 	})
 }
 
-// start serves s and returns the path of a kubeconfig for it. Its current context
-// is of the namespace team-a.
-func (s *apiServer) start(t *testing.T) string {
+// run runs the program against s. The current context of its kubeconfig is of the namespace
+// team-a.
+func (s *apiServer) run(t *testing.T, args ...string) result {
 	t.Helper()
 	server := httptest.NewServer(s)
-	t.Cleanup(server.Close)
-	return kubeconfig(t, server.URL)
-}
-
-func kubeconfig(t *testing.T, url string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "kubeconfig")
+	defer server.Close()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "kubeconfig")
 	require.NoError(t, os.WriteFile(path, []byte(fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters: [{name: c, cluster: {server: %q}}]
@@ -122,109 +158,116 @@ contexts:
 - {name: here, context: {cluster: c, user: u, namespace: team-a}}
 - {name: there, context: {cluster: c, user: u, namespace: tenant}}
 current-context: here
-`, url)), 0o600))
-	return path
+`, server.URL)), 0o600))
+	return runWith(t, "", append(args, "--kubeconfig", path, "--cache-dir", dir)...)
 }
 
-// twoNamespaces are the objects of the test data: team-a and tenant.
-func twoNamespaces(t *testing.T) []map[string]any {
+// newServer has the objects of the test data: the namespaces team-a and tenant.
+func newServer(t *testing.T) *apiServer {
 	t.Helper()
-	var objects []map[string]any
+	s := &apiServer{pageSize: 500, forbidden: map[string]bool{}}
 	for _, file := range []string{"list.yaml", "drain/quotas.yaml", "drain/pods.yaml", "drain/vmis.yaml", "drain/vmims.json"} {
-		objects = append(objects, objectsOf(t, []byte(read(t, "testdata/"+file)))...)
+		s.objects = append(s.objects, objectsOf(t, contents(t, "testdata/"+file))...)
 	}
-	return objects
+	for _, name := range []string{"team-a", "tenant", "idle"} {
+		s.objects = append(s.objects, map[string]any{"kind": "Namespace", "apiVersion": "v1", "metadata": map[string]any{"name": name}})
+	}
+	return s
 }
 
-// body is the output without its first line, which names the source.
-func body(output string) string {
-	_, rest, _ := strings.Cut(output, "\n")
-	return rest
+const noLease = "\nThere is no Lease headroom/headroom: unless headroom is part of another controller, nobody enforces\nthe limits.\n"
+
+// fromFiles is the answer from the files of the same state, as the cluster's.
+func fromFiles(t *testing.T, file string) string {
+	t.Helper()
+	return strings.Replace(body(runWith(t, "", "explain", "-f", "testdata/"+file).stdout), "\nSTATIC ", noLease+"\nSTATIC ", 1)
 }
 
 func TestClusterSaysWhatFilesSay(t *testing.T) {
-	fromFiles := body(explainWith(t, "", "-f", "testdata/drain").stdout)
 	for _, pageSize := range []int{1, 2, 1000} {
-		server := &apiServer{objects: twoNamespaces(t), pageSize: pageSize}
-		got := explainWith(t, "", "--kubeconfig", server.start(t))
+		server := newServer(t)
+		server.pageSize = pageSize
+		got := server.run(t, "explain")
 		require.Equal(t, exitOK, got.code, got.stderr)
-		require.Equal(t, "Cluster here\n"+fromFiles, got.stdout, "pages of %d", pageSize)
+		require.Equal(t, "Cluster here\n"+fromFiles(t, "drain"), got.stdout, "pages of %d", pageSize)
 		require.Empty(t, got.stderr)
-	}
-}
-
-// TestPagesAreFollowed looks at the requests themselves.
-func TestPagesAreFollowed(t *testing.T) {
-	server := &apiServer{objects: twoNamespaces(t), pageSize: 2}
-	require.Equal(t, exitOK, explainWith(t, "", "--kubeconfig", server.start(t), "-A").code)
-	var pods []string
-	for _, uri := range server.requests {
-		require.Contains(t, uri, "limit=500", uri)
-		if strings.HasPrefix(uri, "/api/v1/pods?") {
-			require.Contains(t, uri, "labelSelector=kubevirt.io+in+%28virt-launcher%2Chotplug-disk%29")
-			pods = append(pods, uri)
+		for _, uri := range server.requests {
+			if strings.Contains(uri, "/pods?") {
+				require.Contains(t, uri, "limit=500")
+				require.Contains(t, uri, "labelSelector=")
+			}
 		}
 	}
-	require.Len(t, pods, 4, "7 pods, 2 a page")
-	require.Contains(t, pods[3], "continue=6")
-}
-
-func TestExpiredPagesAreReadAgain(t *testing.T) {
-	server := &apiServer{objects: twoNamespaces(t), pageSize: 2, expire: true}
-	got := explainWith(t, "", "--kubeconfig", server.start(t))
-	require.Equal(t, body(explainWith(t, "", "-f", "testdata/drain").stdout), body(got.stdout), got.stderr)
 }
 
 func TestClusterNamespaces(t *testing.T) {
-	config := (&apiServer{objects: twoNamespaces(t), pageSize: 500}).start(t)
-	list := body(explainWith(t, "", "-f", "testdata/list.yaml").stdout)
-	require.Equal(t, "Cluster here\n"+list, explainWith(t, "", "--kubeconfig", config, "-n", "tenant").stdout)
-	require.Equal(t, "Cluster there\n"+list, explainWith(t, "", "--kubeconfig", config, "--context", "there").stdout)
-	all := explainWith(t, "", "--kubeconfig", config, "--all-namespaces").stdout
+	server := newServer(t)
+	require.Equal(t, "Cluster here\n"+fromFiles(t, "list.yaml"), server.run(t, "explain", "-n", "tenant").stdout)
+	require.Equal(t, "Cluster there\n"+fromFiles(t, "list.yaml"), server.run(t, "explain", "--context", "there").stdout)
+	all := server.run(t, "-A").stdout
 	require.Less(t, strings.Index(all, "NAMESPACE team-a"), strings.Index(all, "NAMESPACE tenant"))
-	require.Equal(t, "Cluster here\n\nNAMESPACE nobody\n\nNo ResourceQuota: nothing limits its migrations.\n\nNo migration is in flight.\n",
-		explainWith(t, "", "--kubeconfig", config, "-n", "nobody").stdout)
-	t.Setenv("KUBECONFIG", config)
-	require.Contains(t, explainWith(t, "").stdout, "NAMESPACE team-a")
+	require.NotContains(t, all, "idle")
+	require.Contains(t, server.run(t, "-n", "idle").stdout, "No ResourceQuota: nothing limits its migrations.\n\nNo migration is in flight.\n")
+	require.Equal(t, result{code: exitError, stderr: "error: namespaces \"typo\" not found\n"}, server.run(t, "-n", "typo"))
+	got := server.run(t, "forecast", "-A")
+	require.Equal(t, exitRefused, got.code, got.stderr)
+	require.Contains(t, got.stdout, "NAMESPACE tenant: quota would refuse 1 of 1 VMs")
+	require.NotContains(t, strings.Join(server.requests[len(server.requests)-5:], " "), "leases")
 }
 
 func TestClusterWithoutKubeVirt(t *testing.T) {
-	server := &apiServer{objects: twoNamespaces(t), pageSize: 500, noKube: true}
-	got := explainWith(t, "", "--kubeconfig", server.start(t), "-n", "tenant")
+	server := newServer(t)
+	server.noKube = true
+	got := server.run(t, "explain", "-n", "tenant")
 	require.Equal(t, exitOK, got.code, got.stderr)
-	golden(t, "no-kubevirt", got.stdout)
+	golden(t, "testdata/no-kubevirt.golden", got.stdout)
+}
+
+func TestClusterEventsAndLeader(t *testing.T) {
+	server := newServer(t)
+	for _, document := range strings.Split(contents(t, "testdata/events.yaml"), "---\n") {
+		var object map[string]any
+		require.NoError(t, json.Unmarshal([]byte(asJSON(t, document)), &object))
+		server.objects = append(server.objects, object)
+	}
+	got := server.run(t, "explain", "-n", "tenant")
+	require.Contains(t, got.stdout, "Event HeadroomRefused on ResourceQuota q, last at 2026-11-23 14:05:00 UTC: the API server refuses it\n")
+	require.Contains(t, got.stdout, "headroom-7d9f has not renewed Lease headroom/headroom")
+	require.Contains(t, server.run(t, "explain", "-n", "tenant", "--lease", "headroom/headroom-2").stdout, "There is no Lease headroom/headroom-2")
+	server.forbidden = map[string]bool{"events": true, "leases": true, "namespaces": true}
+	got = server.run(t, "explain", "-n", "tenant")
+	require.Equal(t, exitOK, got.code, got.stderr)
+	require.Contains(t, got.stdout, "Events cannot be listed: a target pod that needs more")
+	require.Contains(t, got.stdout, "Lease headroom/headroom cannot be read")
+}
+
+// A target pod that needs more than its source is seen by the event of its refusal.
+func TestRefusalsAreRead(t *testing.T) {
+	server := newServer(t)
+	var event map[string]any
+	for _, o := range server.objects {
+		if o["kind"] == "VirtualMachineInstance" && o["metadata"].(map[string]any)["name"] == "vm1" {
+			event = map[string]any{
+				"kind": "Event", "apiVersion": "v1", "metadata": map[string]any{"name": "e", "namespace": "tenant"}, "reason": "FailedCreate",
+				"involvedObject": map[string]any{"kind": "VirtualMachineInstance", "name": "vm1", "uid": o["metadata"].(map[string]any)["uid"]},
+				"lastTimestamp":  "2099-01-01T00:00:00Z",
+				"message":        `Error creating pod: pods "virt-launcher-vm1-x" is forbidden: exceeded quota: q, requested: limits.memory=3000000000, used: limits.memory=2773714688, limited: limits.memory=2773714688`,
+			}
+		}
+	}
+	server.objects = append(server.objects, event)
+	require.Contains(t, server.run(t, "explain", "-n", "tenant").stdout, "3000000000 bytes")
+	require.Contains(t, runWith(t, contents(t, "testdata/list.yaml")+"---\n"+mustJSON(t, event), "explain", "-f", "-").stdout, "3000000000 bytes")
 }
 
 func TestClusterErrors(t *testing.T) {
-	config := (&apiServer{status: map[string]int{"pods": http.StatusForbidden}}).start(t)
-	refused(t, exitInput, "explain: cannot list pods in namespace team-a: pods is forbidden\n", "", "--kubeconfig", config)
-	refused(t, exitInput, "explain: cannot list pods: pods is forbidden\n", "", "--kubeconfig", config, "-A")
-	refused(t, exitInput, "explain: no cluster: context \"nowhere\" does not exist\n", "", "--kubeconfig", config, "--context", "nowhere")
-
-	config = (&apiServer{status: map[string]int{"virtualmachineinstancemigrations": http.StatusForbidden}}).start(t)
-	refused(t, exitInput, "explain: cannot list virtualmachineinstancemigrations in namespace team-a: virtualmachineinstancemigrations is forbidden\n",
-		"", "--kubeconfig", config)
-
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
-	got := explainWith(t, "", "--kubeconfig", kubeconfig(t, gone.URL))
-	require.Equal(t, exitInput, got.code)
+	server := newServer(t)
+	server.forbidden["pods"] = true
+	require.Equal(t, result{code: exitError, stderr: "error: cannot list pods of namespace team-a: pods is forbidden\n"}, server.run(t))
+	require.Equal(t, result{code: exitError, stderr: "error: cannot list pods: pods is forbidden\n"}, server.run(t, "-A"))
+	got := server.run(t, "--context", "nowhere")
+	require.Equal(t, exitError, got.code)
+	require.Contains(t, got.stderr, "context was not found for specified context: nowhere")
 	require.Empty(t, got.stdout)
-	require.Contains(t, got.stderr, "explain: cannot list virtualmachineinstancemigrations in namespace team-a: ")
-	require.Contains(t, got.stderr, "connection refused")
-}
-
-func TestNoKubeconfig(t *testing.T) {
-	t.Setenv("HOME", t.TempDir())
-	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
-	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	refused(t, exitInput, "explain: no cluster: there is no kubeconfig in $KUBECONFIG or ~/.kube/config; "+
-		"name one with --kubeconfig, or files with -f\n", "")
-
-	broken := filepath.Join(t.TempDir(), "broken")
-	require.NoError(t, os.WriteFile(broken, []byte("clusters: 7\n"), 0o600))
-	got := explainWith(t, "", "--kubeconfig", broken)
-	require.Equal(t, exitInput, got.code)
-	require.Contains(t, got.stderr, "explain: no cluster: ")
-	require.Empty(t, got.stdout)
+	require.Contains(t, server.run(t, "--lease", "x").stderr, "error: ")
 }

@@ -14,32 +14,32 @@ import (
 // A ruling is what an applier would do about one quota, with what went into it.
 type ruling struct {
 	quota      *corev1.ResourceQuota
-	static     corev1.ResourceList
 	migrations []quota.Migration // as the quota sees them
 	decision   quota.Decision
 	effective  corev1.ResourceList // what status.hard must be
 	why        string
 }
 
-// decide asks the applier's planner about every quota of t.
-func decide(t tenant, policy quota.Policy) (inFlight []quota.Migration, rulings []ruling) {
+// decide asks the applier's planner about every quota of t, and what its migrations wait for.
+func decide(t tenant, policy quota.Policy) (inFlight []quota.Migration, rulings []ruling, waits []migration.Wait) {
 	inFlight = migration.InFlight(t.snapshot)
 	config := applier.Config{Policy: func(string) quota.Policy { return policy }}
 	planned := map[string]applier.QuotaResult{}
-	for _, result := range applier.Plan(config, t.quotas, inFlight) {
+	results := applier.Plan(config, t.quotas, inFlight)
+	for _, result := range results {
 		planned[result.Name] = result
 	}
 	for _, rq := range t.quotas {
-		r := ruling{quota: rq, static: rq.Spec.Hard, migrations: quota.Under(rq, inFlight)}
+		r := ruling{quota: rq, migrations: quota.Under(rq, inFlight)}
 		if result, ok := planned[rq.Name]; ok {
 			r.decision, r.effective, r.why = result.Decision, result.Effective, result.Why
 		} else { // no migration charges anything that it limits
-			r.decision = policy.Decide(r.static, nil, rq.Status.Used)
-			r.effective, r.why = r.static, "no migration needs room in it"
+			r.decision = policy.Decide(r.quota.Spec.Hard, nil, rq.Status.Used)
+			r.effective, r.why = r.quota.Spec.Hard, "no migration needs room in it"
 		}
 		rulings = append(rulings, r)
 	}
-	return inFlight, rulings
+	return inFlight, rulings, migration.Waiting(t.snapshot, inFlight, results)
 }
 
 // claim returns what the migration uid charges twice under this quota, cut down to
@@ -51,7 +51,7 @@ func (r ruling) claim(uid types.UID) corev1.ResourceList {
 	}
 	claim := corev1.ResourceList{}
 	for name, q := range m.Surge {
-		if _, limited := r.static[name]; limited && q.Sign() > 0 {
+		if _, limited := r.quota.Spec.Hard[name]; limited && q.Sign() > 0 {
 			claim[name] = q
 		}
 	}

@@ -1,202 +1,284 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/rest"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
 	"github.com/vmquota/headroom/fake/recording"
+	"github.com/vmquota/headroom/migration"
 )
 
-// An input is what -f names: recordings, or objects, never both.
-type input struct {
-	recordings []namedRecording
-	objects    objectSet
-	names      []string
-}
-
-type namedRecording struct {
-	name   string
-	events []recording.Event // at least one
-}
-
-// begin is when the first event came.
-func (r namedRecording) begin() time.Duration { return slices.MinFunc(r.events, byTime).At }
-
-// end is when the last event came.
-func (r namedRecording) end() time.Duration { return slices.MaxFunc(r.events, byTime).At }
-
-func byTime(a, b recording.Event) int { return cmp.Compare(a.At, b.At) }
-
-// extensions are those of the files that are read in a directory.
-var extensions = []string{".yaml", ".yml", ".json", ".jsonl"}
-
-// readInput reads all of paths. Objects without a namespace are put into
-// namespace, or into default.
-func readInput(paths []string, stdin io.Reader, namespace string, p *progress) (*input, error) {
-	if namespace == "" {
-		namespace = "default"
-	}
-	in := &input{objects: newObjectSet(namespace)}
-	for _, path := range paths {
-		if path == "-" {
-			if err := in.read("standard input", stdin, p); err != nil {
-				return nil, err
-			}
-			continue
+// read reads what the options name: files, a recording, or the cluster.
+func (o *options) read(ctx context.Context) (*world, error) {
+	if len(o.files.Filenames) == 0 {
+		if o.at >= 0 {
+			return nil, errors.New("--at is a moment of a recording: name one with -f")
 		}
-		files, err := expand(path)
+		return o.readCluster(ctx)
+	}
+	r, err := o.recording()
+	switch {
+	case err != nil:
+		return nil, err
+	case r != nil:
+		return r.replay(o)
+	case o.at >= 0:
+		return nil, fmt.Errorf("--at is a moment of a recording, and %s is none", o.files.Filenames[0])
+	}
+	return o.readFiles()
+}
+
+// recording returns the recording that -f names, nil if it names objects. What comes on
+// standard input is one if its first line is.
+func (o *options) recording() (*film, error) {
+	name := o.files.Filenames[0]
+	if name == "-" {
+		in := bufio.NewReader(o.In)
+		o.In = in
+		if start, _ := in.Peek(5); string(start) != `{"t":` {
+			return nil, nil
+		}
+	} else if filepath.Ext(name) != ".jsonl" {
+		return nil, nil
+	}
+	if len(o.files.Filenames) > 1 {
+		return nil, fmt.Errorf("%s is a recording: name it alone", name)
+	}
+	in := o.In
+	if name != "-" {
+		f, err := os.Open(name)
 		if err != nil {
 			return nil, err
 		}
-		for _, file := range files {
-			if err := in.open(file, p); err != nil {
-				return nil, err
-			}
+		defer f.Close()
+		in = f
+	}
+	events, err := recording.Read(in)
+	if err == nil && len(events) == 0 {
+		err = errors.New("it is empty")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &film{name: name, events: events}, nil
+}
+
+// readFiles reads the objects that -f names.
+func (o *options) readFiles() (*world, error) {
+	w := newWorld(filesSource, o.files.Filenames...)
+	w.namespace = *o.config.Namespace
+	if w.namespace != "" {
+		w.fallback = w.namespace
+	}
+	for _, name := range o.files.Filenames {
+		info, statErr := os.Stat(name)
+		if statErr == nil && info.Size() > 10<<20 {
+			o.progress("reading %s: %d MiB", name, info.Size()>>20)
+		}
+		builder := resource.NewBuilder(o.config).Unstructured().Local().ContinueOnError().Flatten()
+		if name == "-" {
+			builder.Stream(o.In, "standard input")
+			w.now = time.Now() // as for the cluster: it has just been read
+		} else {
+			builder.FilenameParam(false, &resource.FilenameOptions{Filenames: []string{name}, Recursive: o.files.Recursive})
+		}
+		err := w.visit(builder)
+		if isFolder := statErr == nil && info.IsDir(); err != nil && isFolder {
+			err = w.excuse(err)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
-	if len(in.recordings) > 0 && in.objects.files > 0 {
-		return nil, fmt.Errorf("%s is a recording and cannot be mixed with other files", in.recordings[0].name)
-	}
-	return in, nil
-}
-
-// expand returns path, or what is to be read in it if it is a directory.
-func expand(path string) ([]string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, readError(path, err)
-	}
-	if !info.IsDir() {
-		return []string{path}, nil
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, readError(path, err)
-	}
-	var files []string
-	for _, entry := range entries {
-		hidden := strings.HasPrefix(entry.Name(), ".")
-		if !entry.IsDir() && !hidden && slices.Contains(extensions, filepath.Ext(entry.Name())) {
-			files = append(files, filepath.Join(path, entry.Name()))
+	empty := true
+	for _, t := range w.tenants() {
+		empty = empty && len(t.quotas)+len(t.snapshot.Migrations) == 0
+		unfinished := slices.ContainsFunc(t.snapshot.Migrations, func(m *kubevirtv1.VirtualMachineInstanceMigration) bool { return !m.IsFinal() })
+		if unfinished && len(t.snapshot.Pods) == 0 {
+			w.notes = append(w.notes, "There are no Pods of virtual machines of namespace "+t.name+" in the input: what migrations charge twice is estimated from the VMs.")
 		}
 	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("%s: no %s file in it", path, strings.Join(extensions, ", "))
+	if empty {
+		return nil, fmt.Errorf("%s: no ResourceQuota and no VirtualMachineInstanceMigration in it%s",
+			strings.Join(o.files.Filenames, ", "), inNamespace(w.namespace))
 	}
-	return files, nil
+	return w, nil
 }
 
-func (in *input) open(file string, p *progress) error {
-	f, err := os.Open(file)
+// progress says on a terminal what takes its time.
+func (o *options) progress(format string, args ...any) {
+	if f, ok := o.ErrOut.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			fmt.Fprintf(f, format+"\n", args...)
+		}
+	}
+}
+
+func inNamespace(name string) string {
+	if name == "" {
+		return ""
+	}
+	return " of namespace " + name
+}
+
+// visit takes in what builder finds.
+func (w *world) visit(builder *resource.Builder) error {
+	return builder.Do().Visit(func(info *resource.Info, err error) error {
+		if err != nil {
+			return err
+		}
+		if u, ok := info.Object.(*unstructured.Unstructured); ok {
+			return w.take(u)
+		}
+		return fmt.Errorf("%s is not an object", info.Source)
+	})
+}
+
+// excuse counts the files of a folder that are no Kubernetes objects. It returns what is left
+// of err.
+func (w *world) excuse(err error) error {
+	all := []error{err}
+	if aggregate := utilerrors.Aggregate(nil); errors.As(err, &aggregate) {
+		all = utilerrors.Flatten(aggregate).Errors()
+	}
+	var bad []error
+	for _, err := range all {
+		if object := (*objectError)(nil); errors.As(err, &object) || errors.Is(err, os.ErrPermission) {
+			bad = append(bad, err)
+		} else {
+			w.passed["no Kubernetes object"]++
+		}
+	}
+	return utilerrors.NewAggregate(bad)
+}
+
+// A read is what is asked of the cluster about one kind.
+type read struct {
+	resource, labels, fields string
+	optional                 string // what is not known if it is forbidden; empty: that is an error
+}
+
+// reads are in this order: a migration is read before its pods, and these before the quota that
+// counts them. Of the pods only those that KubeVirt starts for virtual machines.
+func reads() []read {
+	var pods, refusals metav1.ListOptions
+	migration.SelectPods(&pods)
+	migration.SelectRefusals(&refusals)
+	const events = "Events cannot be listed: "
+	return []read{
+		{resource: "virtualmachineinstancemigrations.kubevirt.io"},
+		{resource: "virtualmachineinstances.kubevirt.io"},
+		{resource: "limitranges"},
+		{resource: "persistentvolumeclaims"},
+		{resource: "pods", labels: pods.LabelSelector},
+		{resource: "events", fields: refusals.FieldSelector, optional: events + "a target pod that needs more than its source shows is not seen."},
+		{resource: "events", fields: "involvedObject.kind=ResourceQuota", optional: events + "what headroom has told about the quotas is not shown."},
+		{resource: "resourcequotas"},
+	}
+}
+
+// readCluster reads the cluster that the kubeconfig names.
+func (o *options) readCluster(ctx context.Context) (*world, error) {
+	o.config.WrapConfigFn = func(c *rest.Config) *rest.Config {
+		c.QPS, c.Burst, c.WarningHandler = 50, 100, rest.NoWarnings{}
+		return c
+	}
+	w := newWorld(clusterSource)
+	w.now = time.Now()
+	loader := o.config.ToRawKubeConfigLoader()
+	namespace, _, err := loader.Namespace()
 	if err != nil {
-		return readError(file, err)
+		return nil, err
 	}
-	defer f.Close()
-	return in.read(file, f, p)
-}
-
-// readError names the path once.
-func readError(path string, err error) error {
-	var pathError *fs.PathError
-	if errors.As(err, &pathError) {
-		err = pathError.Err
+	if !o.allNamespaces {
+		w.namespace = namespace
 	}
-	return fmt.Errorf("%s: %w", path, err)
-}
-
-func (in *input) read(name string, r io.Reader, p *progress) error {
-	data, err := io.ReadAll(p.reader(name, r))
+	if raw, err := loader.RawConfig(); err == nil {
+		w.source.Context = raw.CurrentContext
+	}
+	if *o.config.Context != "" {
+		w.source.Context = *o.config.Context
+	}
+	mapper, err := o.config.ToRESTMapper()
 	if err != nil {
-		return readError(name, err)
+		return nil, err
 	}
-	if len(bytes.TrimSpace(data)) == 0 {
-		return fmt.Errorf("%s: it is empty", name)
+	if err := w.readNamespaces(o); err != nil {
+		return nil, err
 	}
-	in.names = append(in.names, name)
-	if filepath.Ext(name) == ".jsonl" || isRecording(data) {
-		return in.readRecording(name, data)
+	_, err = mapper.RESTMapping(kubevirtv1.VirtualMachineInstanceMigrationGroupVersionKind.GroupKind())
+	kubeVirt := !meta.IsNoMatchError(err)
+	if !kubeVirt {
+		w.notes = append(w.notes, "This cluster has no KubeVirt (it knows no VirtualMachineInstanceMigrations): the quotas are shown as they are.")
 	}
-	return in.objects.readFile(name, data, p)
+	for _, r := range reads() {
+		if strings.HasSuffix(r.resource, ".kubevirt.io") && !kubeVirt {
+			continue
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		o.progress("reading %s", r.resource)
+		err := w.visit(o.builder(w).LabelSelectorParam(r.labels).FieldSelectorParam(r.fields).ResourceTypeOrNameArgs(true, r.resource))
+		switch {
+		case apierrors.IsForbidden(err) && r.optional != "":
+			w.notes = append(w.notes, r.optional)
+		case err != nil:
+			return nil, fmt.Errorf("cannot list %s%s: %w", r.resource, inNamespace(w.namespace), err)
+		}
+	}
+	return w, nil
 }
 
-// isRecording tells whether the first line is an event: recordings that come from
-// standard input have no extension.
-func isRecording(data []byte) bool {
-	line, _, _ := bytes.Cut(bytes.TrimLeft(data, " \t\r\n"), []byte("\n"))
-	_, err := recording.Read(bytes.NewReader(line))
-	return err == nil
+func (o *options) builder(w *world) *resource.Builder {
+	return resource.NewBuilder(o.config).Unstructured().Flatten().RequestChunksOf(500).
+		NamespaceParam(w.namespace).AllNamespaces(w.namespace == "")
 }
 
-func (in *input) readRecording(name string, data []byte) error {
-	events, err := recording.Read(bytes.NewReader(data))
-	var bad *recording.LineError
-	switch {
-	case errors.As(err, &bad):
-		return fmt.Errorf("%s:%d: %w", name, bad.Line, bad.Err)
-	case err != nil:
-		return fmt.Errorf("%s: %w", name, err)
+// readNamespaces reads the namespaces themselves: their labels count, and one that is misspelt is
+// an error. Who may not read them sees the others' objects all the same.
+func (w *world) readNamespaces(o *options) error {
+	args := []string{"namespaces"}
+	if w.namespace != "" {
+		args = append(args, w.namespace)
 	}
-	in.recordings = append(in.recordings, namedRecording{name: name, events: events})
-	return nil
-}
-
-// scene is the state of the input: of recordings at opts.at.
-func (in *input) scene(opts options) (scene, error) {
-	var s scene
-	var err error
-	if len(in.recordings) > 0 {
-		s, err = replayAll(in.recordings, opts.at)
-	} else {
-		s, err = in.objectScene(opts)
-	}
-	if err != nil {
-		return scene{}, err
-	}
-	return s, s.narrow(opts.namespace, in.names)
-}
-
-func (in *input) objectScene(opts options) (scene, error) {
-	if opts.at != nil {
-		return scene{}, fmt.Errorf("--at is a moment of a recording, and %s is none", in.names[0])
-	}
-	tenants, err := in.objects.tenants()
-	if err != nil {
-		return scene{}, err
-	}
-	return scene{
-		source:  source{Kind: filesSource, Files: in.names},
-		tenants: tenants,
-		notes:   in.objects.gaps(),
-	}, nil
-}
-
-// narrow keeps namespace only; an empty one keeps all.
-func (s *scene) narrow(namespace string, inputs []string) error {
-	names := make([]string, 0, len(s.tenants))
-	for _, t := range s.tenants {
-		names = append(names, t.name)
-	}
-	where := strings.Join(inputs, ", ")
-	switch {
-	case len(names) == 0:
-		return fmt.Errorf("%s: no ResourceQuota and no VirtualMachineInstanceMigration in it", where)
-	case namespace == "":
+	err := w.visit(o.builder(w).ResourceTypeOrNameArgs(true, args...))
+	if apierrors.IsForbidden(err) {
 		return nil
-	case !slices.Contains(names, namespace):
-		return fmt.Errorf("%s: nothing of namespace %s in it, but of %s", where, namespace, strings.Join(names, ", "))
 	}
-	s.tenants = slices.DeleteFunc(s.tenants, func(t tenant) bool { return t.name != namespace })
-	return nil
+	return err
 }
 
-// notes are what the user should know beside the output.
-func (in *input) notes() []string { return in.objects.skippedNote() }
+// readLease reads the Lease of the controller's leader. It is kept if it exists.
+func (w *world) readLease(o *options) error {
+	namespace, name, ok := strings.Cut(o.lease, "/")
+	if !ok {
+		return fmt.Errorf("--lease: %q is not of the form namespace/name", o.lease)
+	}
+	err := w.visit(resource.NewBuilder(o.config).Unstructured().Flatten().NamespaceParam(namespace).ResourceTypeOrNameArgs(true, "leases.coordination.k8s.io", name))
+	switch {
+	case apierrors.IsForbidden(err):
+		w.notes = append(w.notes, "Lease "+o.lease+" cannot be read: whether a controller leads is not known.")
+		return nil
+	case apierrors.IsNotFound(err):
+		w.noLease = true
+		return nil
+	}
+	return err
+}

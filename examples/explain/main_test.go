@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"sigs.k8s.io/yaml"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -23,30 +26,46 @@ type result struct {
 	stdout, stderr string
 }
 
-func explainWith(t *testing.T, stdin string, args ...string) result {
+func runWith(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code := run(context.Background(), append([]string{"explain"}, args...), strings.NewReader(stdin), &stdout, &stderr)
+	code := run(context.Background(), genericiooptions.IOStreams{In: strings.NewReader(stdin), Out: &stdout, ErrOut: &stderr}, args)
 	return result{code: code, stdout: stdout.String(), stderr: stderr.String()}
 }
 
-func golden(t *testing.T, name, got string) {
+// refused runs the program and wants the error and nothing else.
+func refused(t *testing.T, want, stdin string, args ...string) {
 	t.Helper()
-	path := filepath.Join("testdata", name+".golden")
+	require.Equal(t, result{code: exitError, stderr: "error: " + want + "\n"}, runWith(t, stdin, args...))
+}
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
 	if *update {
 		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
 	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	if diff := cmp.Diff(string(want), got); diff != "" {
+	if diff := cmp.Diff(contents(t, path), got); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", path, diff)
 	}
+}
+
+func contents(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(data)
+}
+
+// body is the output without its first line, which names the source.
+func body(output string) string {
+	_, rest, _ := strings.Cut(output, "\n")
+	return rest
 }
 
 func TestGolden(t *testing.T) {
 	for name, args := range map[string]string{
 		"basic-free":        "-f " + recordings + "basic.jsonl --at 0.5s",
-		"basic-queued":      "-f " + recordings + "basic.jsonl --at 1.33",
+		"basic-queued":      "-f " + recordings + "basic.jsonl --at 1.33s",
 		"basic-refused":     "-f " + recordings + "basic.jsonl --at 2s",
 		"basic-raised":      "-f " + recordings + "basic.jsonl --at 3375ms",
 		"basic-enforced":    "-f " + recordings + "basic.jsonl --at 3382ms",
@@ -61,9 +80,7 @@ func TestGolden(t *testing.T) {
 		"fail-failed":       "-f " + recordings + "fail.jsonl --at 2.45s",
 		"vmidelete-both":    "-f " + recordings + "vmidelete.jsonl --at 2.6s",
 		"vmidelete-vmi":     "-f " + recordings + "vmidelete.jsonl --at 2.82s",
-		"autolimits-end":    "-f " + recordings + "autolimits.jsonl",
 		"autolimits-no":     "-f " + recordings + "autolimits.jsonl --at 2s",
-		"all-recordings":    "-f " + recordings,
 		"list":              "-f testdata/list.yaml",
 		"drain":             "-f testdata/drain",
 		"drain-budget":      "-f testdata/drain --budget limits.memory=6Gi",
@@ -72,106 +89,138 @@ func TestGolden(t *testing.T) {
 		"over-strict":       "-f testdata/over-static.yaml --strict",
 		"rescued-open":      "-f testdata/rescued.jsonl --at 3420ms",
 		"rescued-charged":   "-f testdata/rescued.jsonl --at 5s",
-		"abort.svg":         "-f " + recordings + "abort.jsonl -o svg",
-		"fail.svg":          "-f " + recordings + "fail.jsonl -o svg",
-		"vmidelete.svg":     "-f " + recordings + "vmidelete.jsonl -o svg",
-		"autolimits.svg":    "-f " + recordings + "autolimits.jsonl -o svg",
-		"deferred.svg":      "-f " + recordings + "basic.jsonl -o svg --resource limits.cpu --budget limits.cpu=1",
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := explainWith(t, "", strings.Fields(args)...)
+			got := runWith(t, "", append([]string{"explain"}, strings.Fields(args)...)...)
 			require.Equal(t, exitOK, got.code, got.stderr)
-			golden(t, name, got.stdout)
+			golden(t, filepath.Join("testdata", name+".golden"), got.stdout)
 		})
 	}
 }
 
-// TestSameInput reads the same state in other forms.
+// The same state in other forms of input is the same answer.
 func TestSameInput(t *testing.T) {
-	list, err := os.ReadFile("testdata/list.yaml")
-	require.NoError(t, err)
-	recorded, err := os.ReadFile(recordings + "basic.jsonl")
-	require.NoError(t, err)
-	withoutFirstLine := func(s string) string { _, rest, _ := strings.Cut(s, "\n"); return rest }
-
-	file := explainWith(t, "", "-f", "testdata/list.yaml")
+	list := contents(t, "testdata/list.yaml")
+	file := runWith(t, "", "explain", "-f", "testdata/list.yaml")
 	require.Empty(t, file.stderr)
-	require.Equal(t, withoutFirstLine(file.stdout), withoutFirstLine(explainWith(t, string(list), "-f", "-").stdout), "standard input")
-	require.Equal(t, withoutFirstLine(file.stdout), withoutFirstLine(explainWith(t, asJSON(t, list), "-f", "-").stdout), "JSON")
-	require.Equal(t, withoutFirstLine(file.stdout), withoutFirstLine(explainWith(t, typedLists(t, list), "-f", "-").stdout), "PodList and so on")
-	require.Equal(t, file.stdout, explainWith(t, "", "explain", "--filename", "testdata/list.yaml", "-n", "tenant").stdout, "as a plugin")
-	require.Contains(t, explainWith(t, string(list), "-f", "testdata/list.yaml", "-f", "-").stdout, "2 files\n", "the same objects twice")
-
-	at2s := explainWith(t, "", "-f", recordings+"basic.jsonl", "--at", "2s")
-	require.Equal(t, withoutFirstLine(at2s.stdout), withoutFirstLine(explainWith(t, string(recorded), "-f", "-", "--at", "2").stdout))
-	require.Equal(t,
-		strings.ReplaceAll(withoutFirstLine(at2s.stdout), "basic-p8zd5", "tenant"), withoutFirstLine(file.stdout), "the file is the recording at 2 s")
-}
-
-func TestSkippedKindsAreTold(t *testing.T) {
-	got := explainWith(t, "apiVersion: v1\nkind: Node\nmetadata: {name: node1}\n---\n"+read(t, "testdata/list.yaml"), "-f", "-")
-	require.Equal(t, "note: skipped, they say nothing about what migrations charge: 1 Node\n", got.stderr)
-	require.Empty(t, explainWith(t, "", "-f", "testdata/drain").stderr, "a Namespace says something")
-}
-
-func TestFitsThePage(t *testing.T) {
-	for _, args := range []string{"-f " + recordings + "basic.jsonl --at 2s", "-f " + recordings + "basic.jsonl", "-f testdata/drain"} {
-		for _, line := range strings.Split(explainWith(t, "", strings.Fields(args)...).stdout, "\n") {
-			require.LessOrEqual(t, len([]rune(line)), pageWidth, line)
-		}
+	for what, stdin := range map[string]string{"YAML": list, "JSON": asJSON(t, list), "PodList and so on": typedLists(t, list)} {
+		require.Equal(t, body(file.stdout), body(runWith(t, stdin, "explain", "-f", "-").stdout), what)
 	}
-}
-
-func TestNoProgressOffTerminal(t *testing.T) {
-	f, err := os.CreateTemp(t.TempDir(), "")
-	require.NoError(t, err)
-	t.Cleanup(func() { f.Close() })
-	p := newProgress(f)
-	p.begin("reading")
-	p.clear()
-	info, err := f.Stat()
-	require.NoError(t, err)
-	require.Zero(t, info.Size())
+	require.Equal(t, file.stdout, runWith(t, "", "--filename", "testdata/list.yaml", "-n", "tenant").stdout, "without the subcommand")
+	require.Equal(t, body(file.stdout), body(runWith(t, list, "-f", "testdata/list.yaml", "-f", "-").stdout), "the same objects twice")
+	at2s := runWith(t, "", "-f", recordings+"basic.jsonl", "--at", "2s")
+	require.Equal(t, body(at2s.stdout), body(runWith(t, contents(t, recordings+"basic.jsonl"), "-f", "-", "--at", "2s").stdout))
+	require.Equal(t, strings.ReplaceAll(body(at2s.stdout), "basic-p8zd5", "tenant"), body(file.stdout), "the file is the recording at 2 s")
 }
 
 // TestReadme holds the README to what the program prints.
 func TestReadme(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	t.Chdir("../..")
-	blocks := strings.Split(string(readme), "```console\n$ go run ./examples/explain ")[1:]
-	require.NotEmpty(t, blocks)
-	for _, block := range blocks {
-		block, _, ok := strings.Cut(block, "```")
-		require.True(t, ok)
-		args, want, _ := strings.Cut(block, "\n")
-		if want == "" {
-			continue // into a file; see TestShippedPicture
+	for _, file := range []string{"README.md", "../../README.md"} {
+		blocks := strings.Split(contents(t, file), "$ go -C examples/explain run . ")[1:]
+		require.NotEmpty(t, blocks)
+		for _, block := range blocks {
+			block, _, ok := strings.Cut(block, "```")
+			require.True(t, ok)
+			args, want, _ := strings.Cut(block, "\n")
+			if want != "" { // the others are written into files
+				args, _, _ = strings.Cut(args, " || ")
+				require.Equal(t, want, runWith(t, "", strings.Fields(args)...).stdout)
+			}
 		}
-		require.Equal(t, want, explainWith(t, "", strings.Fields(args)...).stdout)
 	}
 }
 
-// TestShippedPicture holds the picture that the documentation shows to what is drawn.
-func TestShippedPicture(t *testing.T) {
-	got := explainWith(t, "", "-f", "testdata/rescued.jsonl", "-o", "svg").stdout
-	if *update {
-		require.NoError(t, os.WriteFile("rescued.svg", []byte(got), 0o644))
-	}
-	require.Equal(t, read(t, "rescued.svg"), got)
-}
-
-// TestHelp holds the help to the flags that there are.
-func TestHelp(t *testing.T) {
-	got := explainWith(t, "", "-h")
-	require.Equal(t, exitOK, got.code)
-	require.Empty(t, got.stderr)
-	for _, name := range []string{
-		"-f, --filename", "--at", "-n, --namespace", "-A, --all-namespaces", "--kubeconfig", "--context",
-		"--budget", "--strict", "-o, --output", "--resource",
+// -o json and -o yaml have no field that the documented types do not have.
+func TestSchema(t *testing.T) {
+	for args, into := range map[string]any{
+		"explain -f testdata/drain --budget limits.memory=6Gi -o json":  &Explanation{},
+		"explain -f testdata/events.yaml -f testdata/list.yaml -o json": &Explanation{},
+		"forecast -f testdata/drain -o json":                            &Forecast{},
 	} {
-		require.Contains(t, got.stdout, name)
+		decoder := json.NewDecoder(strings.NewReader(runWith(t, "", strings.Fields(args)...).stdout))
+		decoder.DisallowUnknownFields()
+		require.NoError(t, decoder.Decode(into), args)
 	}
-	require.Contains(t, usage("/usr/local/bin/kubectl-headroom"), "kubectl headroom -n tenant")
-	require.Contains(t, usage(`explain.exe`), "explain -f -")
+	got := runWith(t, "", "explain", "-f", "testdata/list.yaml", "-o", "jsonpath={.apiVersion} {.kind} {.namespaces[*].migrations[*].state}")
+	require.Equal(t, "headroom.vmquota.io/v1alpha1 Explanation blocked", got.stdout, got.stderr)
+}
+
+// A migration that KubeVirt keeps waiting does not wait for its quota.
+func TestWaitsForKubeVirt(t *testing.T) {
+	list := strings.Replace(contents(t, "testdata/list.yaml"), "migrationRejectedByResourceQuota", "migrationBlockedByUtilityVolumes", 1)
+	got := runWith(t, list, "explain", "-f", "-")
+	require.Contains(t, got.stdout, "KubeVirt waits until the utility volumes of the virtual machine are detached.", got.stderr)
+	got = runWith(t, list, "explain", "-f", "-", "-o", "jsonpath={.namespaces[*].migrations[*].waitsFor}")
+	require.Equal(t, "UtilityVolumes", got.stdout, got.stderr)
+}
+
+// What headroom has told about a quota, and who leads, is read from files as from a cluster.
+func TestEventsAndLeader(t *testing.T) {
+	got := runWith(t, "", "explain", "-f", "testdata/list.yaml", "-f", "testdata/events.yaml")
+	require.Contains(t, got.stdout, "Event HeadroomRefused on ResourceQuota q, last at 2026-11-23 14:05:00 UTC: the API server refuses it\n")
+	require.NotContains(t, got.stdout, "an older one")
+	require.Contains(t, got.stdout, "headroom-7d9f enforces the limits: it holds Lease headroom/headroom.")
+	require.Equal(t, "passed over 1 that have nothing to do with the quota of migrations: 1 Event\n", got.stderr)
+	got = runWith(t, contents(t, "testdata/events.yaml"), "explain", "-f", "testdata/list.yaml", "-f", "-")
+	require.Contains(t, got.stdout, "headroom-7d9f has not renewed Lease headroom/headroom since 2026-11-23 14:05:00 UTC: no controller\n")
+	released := strings.Replace(contents(t, "testdata/events.yaml"), "holderIdentity: headroom-7d9f", `holderIdentity: ""`, 1)
+	require.Contains(t, runWith(t, released, "explain", "-f", "testdata/list.yaml", "-f", "-").stdout, "Nobody holds Lease")
+}
+
+func TestCobra(t *testing.T) {
+	require.Contains(t, runWith(t, "", "--version").stdout, "kubectl headroom version ")
+	require.Contains(t, runWith(t, "", "completion", "bash").stdout, "kubectl-headroom")
+	require.Contains(t, runWith(t, "", "__complete", "forecast", "--par").stdout, "--parallel")
+	help := runWith(t, "", "forecast", "-h")
+	for _, flag := range []string{"--filename", "--recursive", "--kubeconfig", "--namespace", "--all-namespaces", "--overhead", "--output"} {
+		require.Contains(t, help.stdout, flag)
+	}
+}
+
+// TestPicture holds the picture that the documentation shows to what is drawn.
+func TestPicture(t *testing.T) {
+	got := runWith(t, "", "explain", "-f", "testdata/rescued.jsonl", "-o", "svg")
+	require.Empty(t, got.stderr)
+	golden(t, "rescued.svg", got.stdout)
+	for _, name := range []string{"basic", "abort", "fail", "vmidelete", "autolimits"} {
+		got := runWith(t, "", "explain", "-f", recordings+name+".jsonl", "-o", "svg", "--resource", "limits.cpu", "--budget", "limits.cpu=1")
+		require.Equal(t, exitOK, got.code, got.stderr)
+		require.Contains(t, got.stdout, "/q: limits.cpu<")
+		require.NotContains(t, got.stdout, "limits.memory")
+		require.NotContains(t, got.stdout, "NaN")
+	}
+	for _, text := range []string{"blocked: quota refuses", "charged: both pods count", "over for KubeVirt"} {
+		require.Contains(t, got.stdout, text)
+	}
+}
+
+func asJSON(t *testing.T, data string) string {
+	t.Helper()
+	converted, err := yaml.YAMLToJSON([]byte(data))
+	require.NoError(t, err)
+	return string(converted)
+}
+
+// typedLists turns a List into one list for every kind, as the API server has them: the items
+// do not say what they are.
+func typedLists(t *testing.T, data string) string {
+	t.Helper()
+	var docs []string
+	for _, item := range objectsOf(t, data) {
+		kind, version := item["kind"].(string), item["apiVersion"].(string)
+		delete(item, "kind")
+		delete(item, "apiVersion")
+		doc, err := yaml.Marshal(map[string]any{"kind": kind + "List", "apiVersion": version, "items": []any{item}})
+		require.NoError(t, err)
+		docs = append(docs, string(doc))
+	}
+	return strings.Join(docs, "---\n")
+}
+
+// objectsOf returns the items of a List as JSON values.
+func objectsOf(t *testing.T, data string) []map[string]any {
+	t.Helper()
+	var list struct{ Items []map[string]any }
+	require.NoError(t, json.Unmarshal([]byte(asJSON(t, data)), &list))
+	return list.Items
 }

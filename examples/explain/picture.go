@@ -1,242 +1,193 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"image/color"
+	"maps"
+	"math"
 	"path/filepath"
 	"slices"
-	"time"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+	corev1 "k8s.io/api/core/v1"
 )
 
-// Sizes of the picture, in pixels.
-const (
-	pictureWidth = 1120.0
-	marginLeft   = 104.0
-	marginRight  = 164.0
-	chartHeight  = 190.0
-	plotLeft     = marginLeft
-	plotRight    = pictureWidth - marginRight
-)
+const pictureWidth = 30 * vg.Centimeter
 
 // The colours of Okabe and Ito, which colour-blind people tell apart.
-const style = `text{font-family:` + fonts + `;fill:#222}
-.title{font-size:20px;font-weight:600}
-.subtitle{font-size:13.5px;fill:#555}
-.head{font-size:14px;font-weight:600}
-.small{font-size:12px}
-.muted{font-size:12px;fill:#666}
-.strong{font-size:12px;font-weight:600}
-.bright{font-size:11.5px;font-weight:600;fill:#fff}
-.halo{font-size:12px;font-weight:600;stroke:#fff;stroke-width:4px;stroke-linejoin:round;paint-order:stroke}
-.grid{stroke:#e6e6e6;stroke-width:1}
-.axis{stroke:#999;stroke-width:1}
-.regular{fill:#c9d1d9}
-.temporary{fill:#56b4e9}
-.static{fill:none;stroke:#000;stroke-width:1.6;stroke-dasharray:6 4}
-.enforced{fill:none;stroke:#d58fb8;stroke-width:2}
-.effective{fill:none;stroke:#0072b2;stroke-width:4;stroke-linejoin:round}
-.guide-refused{stroke:#d55e00;stroke-width:1.2;stroke-dasharray:2 3}
-.guide-admitted{stroke:#009e73;stroke-width:1.2;stroke-dasharray:2 3}
-.guide-ended,.guide-released{stroke:#777;stroke-width:1;stroke-dasharray:2 3}
-.queued{fill:#f2f2f2;stroke:#999;stroke-width:1}
-.blocked{fill:#d55e00}
-.charged{fill:#56b4e9}
-.decentralized{fill:#cc79a7}
-.deferred{fill:url(#deferred)}
-.mark-refused{fill:#d55e00;stroke:#fff;stroke-width:2;paint-order:stroke}
-.mark-admitted{fill:#009e73;stroke:#fff;stroke-width:2;paint-order:stroke}
-.mark-ended{fill:#fff;stroke:#222;stroke-width:1.5}
-.mark-released{fill:#222}
-`
+var (
+	grey   = color.RGBA{0xc9, 0xd1, 0xd9, 0xff}
+	sky    = color.RGBA{0x56, 0xb4, 0xe9, 0xff}
+	blue   = color.RGBA{0x00, 0x72, 0xb2, 0xff}
+	purple = color.RGBA{0xcc, 0x79, 0xa7, 0xff}
+	red    = color.RGBA{0xd5, 0x5e, 0x00, 0xff}
+	yellow = color.RGBA{0xf0, 0xe4, 0x42, 0xff}
+)
 
-// A picture is a timeline with its sizes.
-type picture struct {
-	*timeline
-	*canvas
-	x scale // seconds to pixels
-	y float64
+// states are those of the bars, with their colours and what they mean.
+var states = []struct {
+	state, meaning string
+	color          color.Color
+}{
+	{queued, "queued", color.White},
+	{blocked, "blocked: quota refuses the target pod", red},
+	{deferred, "deferred: no room is granted", yellow},
+	{charged, "charged: both pods count", sky},
+	{leaving, "over for KubeVirt: both pods still count", grey},
+	{decentralized, "decentralized: one pod counts", purple},
 }
 
-func newPicture(t *timeline) *picture {
-	end := max(t.end.Seconds(), 0.001)
-	// What holds at the end is drawn a little further, or nobody would see it.
-	return &picture{timeline: t, canvas: &canvas{}, x: scale{0, end * 1.025, plotLeft, plotRight}}
-}
-
-// draw returns the whole file.
-func (p *picture) draw() []byte {
-	p.header()
-	for _, part := range p.parts {
-		p.part(part)
+// draw writes the picture of the one recording that -f names.
+func (o *options) draw() error {
+	if len(o.files.Filenames) == 0 || o.at >= 0 {
+		return errors.New("-o svg draws a whole recording: name one with -f, and leave out --at")
 	}
-	height := p.y + 12
-	var file canvas
-	fmt.Fprintf(&file, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %s %s" width="%s" height="%s" role="img">`+"\n",
-		num(pictureWidth), num(height), num(pictureWidth), num(height))
-	fmt.Fprintf(&file, "<title>%s</title>\n<desc>%s</desc>\n", escape(p.title()), escape(p.subtitle()))
-	fmt.Fprintf(&file, "<style>\n%s</style>\n", style)
-	file.WriteString(`<defs><pattern id="deferred" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">` +
-		`<rect width="6" height="6" fill="#d55e00"/><rect width="2.5" height="6" fill="#fff"/></pattern></defs>` + "\n")
-	file.rect(0, 0, pictureWidth, height, `fill="#fff"`)
-	file.Write(p.Bytes())
-	file.WriteString("</svg>\n")
-	return file.Bytes()
-}
-
-func (p *picture) title() string {
-	first := p.parts[0]
-	if len(p.parts) > 1 {
-		return fmt.Sprintf("Quotas of %d namespaces while virtual machines migrate", len(p.parts))
+	f, err := o.recording()
+	if err != nil {
+		return err
 	}
-	for _, c := range first.charts {
-		if c.quota != first.charts[0].quota {
-			return fmt.Sprintf("Quotas of namespace %s while virtual machines migrate", first.namespace)
+	if f == nil {
+		return fmt.Errorf("%s: -o svg draws a recording (.jsonl)", o.files.Filenames[0])
+	}
+	t, err := newTimeline(f, o)
+	if err != nil {
+		return err
+	}
+	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
+	plotter.DefaultFont = plot.DefaultFont
+	var panels [][]*plot.Plot
+	for _, key := range slices.SortedFunc(maps.Keys(t.charts), compareCharts) {
+		p, err := t.chart(key, len(panels) == 0)
+		if err != nil {
+			return err
 		}
+		panels = append(panels, []*plot.Plot{p})
 	}
-	return fmt.Sprintf("ResourceQuota %s of namespace %s while virtual machines migrate", first.charts[0].quota, first.namespace)
+	p, err := t.migrations()
+	if err != nil {
+		return err
+	}
+	panels = append(panels, []*plot.Plot{p})
+	panels[0][0].Title.Text = filepath.Base(f.name) + "\n\n" + panels[0][0].Title.Text
+	canvas := vgsvg.New(pictureWidth, t.panelHeight()*vg.Length(len(panels)))
+	tiles := draw.Tiles{Rows: len(panels), Cols: 1, PadY: vg.Millimeter * 3, PadTop: vg.Millimeter * 3, PadRight: vg.Millimeter * 3, PadLeft: vg.Millimeter * 3}
+	for i, row := range plot.Align(panels, tiles, draw.New(canvas)) {
+		panels[i][0].Draw(row[0])
+	}
+	var svg bytes.Buffer
+	if _, err := canvas.WriteTo(&svg); err != nil {
+		return err
+	}
+	// Who reads it may not have this font.
+	_, err = o.Out.Write(bytes.ReplaceAll(svg.Bytes(), []byte("font-family:Liberation Sans"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif")))
+	return err
 }
 
-// subtitle sums up what happened.
-func (p *picture) subtitle() string {
-	migrations, refused, admitted := 0, 0, 0
-	var longest time.Duration
-	for _, part := range p.parts {
-		for _, b := range part.bars {
-			migrations++
-			wait, in, out := b.waited()
-			if out {
-				refused++
-			}
-			if in {
-				admitted++
-				longest = max(longest, wait)
-			}
-		}
-	}
-	text := fmt.Sprintf("%s, %s: %s", filepath.Base(p.name), moment(p.end), count(migrations, "migration"))
-	switch {
-	case refused == 0:
-		return text + ", none refused by quota"
-	case admitted == 0:
-		return text + fmt.Sprintf(", %d refused by quota and never let in", refused)
-	case refused == 1:
-		return text + fmt.Sprintf(", refused by quota and let in %s later", moment(longest))
-	default:
-		return text + fmt.Sprintf(", %d refused by quota, %d of them let in, after %s at most", refused, admitted, moment(longest))
-	}
+// panelHeight is that of each panel: what the migrations need.
+func (t *timeline) panelHeight() vg.Length {
+	return 7*vg.Centimeter + vg.Length(max(0, len(t.bars)-2))*vg.Centimeter/2
 }
 
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
+// panel returns an empty one.
+func (t *timeline) panel(title string) *plot.Plot {
+	p := plot.New()
+	p.Title.Text = title
+	p.X.Min, p.X.Max = 0, t.end.Seconds()
+	p.Legend.Top, p.Legend.Left, p.Legend.Padding = true, true, vg.Millimeter
+	return p
 }
 
-// waited tells whether the migration was refused, whether it was let in, and how
-// long that took.
-func (b *bar) waited() (wait time.Duration, admitted, refused bool) {
-	var since time.Duration
-	for _, m := range b.marks {
-		switch m.kind {
-		case refusedMark:
-			since, refused = m.at, true
-		case admittedMark:
-			wait, admitted = max(wait, m.at-since), true
-		case endedMark, releasedMark:
-		}
+// chart draws one resource of one quota.
+func (t *timeline) chart(key chartKey, legend bool) (*plot.Plot, error) {
+	samples := t.charts[key]
+	top, size := 0.0, 1.0
+	for _, s := range samples {
+		top = max(top, s.static, s.enforced, s.used, s.effective)
 	}
-	return wait, admitted, refused
-}
-
-func (p *picture) header() {
-	p.text(plotLeft, 34, "start", "title", clip(p.title(), pictureWidth-plotLeft-10, 20))
-	p.text(plotLeft, 56, "start", "subtitle", clip(p.subtitle(), pictureWidth-plotLeft-10, 13.5))
-	p.y = 82
-	p.legend()
-	p.y += 18
-}
-
-// legend is what the charts show, and in a new line what the bars show. Only what
-// is there is named.
-func (p *picture) legend() {
-	x := plotLeft
-	item := func(draw func(x, y float64), label string) {
-		const gap, swatch = 20, 24
-		width := swatch + 7 + textWidth(label, 12)
-		if x+width > pictureWidth-10 {
-			x = plotLeft
-			p.y += 20
-		}
-		draw(x+swatch/2, p.y-4)
-		p.text(x+swatch+7, p.y, "start", "small", label)
-		x += width + gap
+	p := t.panel(fmt.Sprintf("ResourceQuota %s/%s: %s", key.namespace, key.quota, key.resource))
+	if inBytes(corev1.ResourceName(key.resource)) {
+		i := min(int(math.Log2(max(top, 1))/10), len(binaryUnits)-1)
+		p.Y.Label.Text, size = binaryUnits[i], math.Pow(1024, float64(i))
 	}
-	stroke := func(class string) func(x, y float64) {
-		return func(x, y float64) { p.line(x-12, y, x+12, y, class) }
+	p.Y.Min, p.Y.Max = 0, max(top/size, 1e-9)*1.05
+	if legend {
+		p.Y.Max *= 1.5 // it needs room
 	}
-	area := func(class string) func(x, y float64) {
-		return func(x, y float64) { p.rect(x-12, y-6, 24, 12, `class="`+class+`"`) }
-	}
-	item(stroke("effective"), "effective: what status.hard must be")
-	item(stroke("static"), "static: spec.hard")
-	item(stroke("enforced"), "enforced: status.hard as recorded")
-	item(area("regular"), "regular usage")
-	item(area("temporary"), "temporary usage: charged twice")
-	p.y += 22
-	x = plotLeft
-	for _, s := range []struct {
-		class, label string
-		is           func(span) bool
+	p.Add(plotter.NewGrid())
+	for _, l := range []struct {
+		name  string
+		of    func(sample) float64
+		fill  color.Color
+		style draw.LineStyle
 	}{
-		{"queued", "queued", func(s span) bool { return s.state == queued && !s.deferred }},
-		{"blocked", "blocked: quota refuses the target pod", func(s span) bool { return s.state == blocked && !s.deferred }},
-		{"deferred", "deferred: no room granted", func(s span) bool { return s.deferred }},
-		{"charged", "charged: both pods count", func(s span) bool { return s.state == charged }},
-		{"decentralized", "decentralized: one pod counts", func(s span) bool { return s.state == decentralized }},
+		{"temporary usage: charged twice", func(s sample) float64 { return s.used }, sky, draw.LineStyle{}},
+		{"regular usage", func(s sample) float64 { return max(0, s.used-s.temporary) }, grey, draw.LineStyle{}},
+		{"effective: what status.hard must be", func(s sample) float64 { return s.effective }, nil, draw.LineStyle{Color: blue, Width: 3}},
+		{"enforced: status.hard as recorded", func(s sample) float64 { return s.enforced }, nil, draw.LineStyle{Color: purple, Width: 1.5}},
+		{"static: spec.hard", func(s sample) float64 { return s.static }, nil, draw.LineStyle{Color: color.Black, Width: 1.2, Dashes: []vg.Length{5, 3}}},
 	} {
-		if p.hasSpan(s.is) {
-			item(area(s.class), s.label)
+		var points plotter.XYs
+		for i, s := range samples {
+			if i+1 == len(samples) || samples[i+1].at-s.at >= t.end/500 { // or it is too short to be seen
+				points = append(points, plotter.XY{X: s.at.Seconds(), Y: l.of(s) / size})
+			}
+		}
+		points = append(points, plotter.XY{X: t.end.Seconds(), Y: points[len(points)-1].Y})
+		line, err := plotter.NewLine(points)
+		if err != nil {
+			return nil, err
+		}
+		line.StepStyle, line.FillColor, line.LineStyle = plotter.PostStep, l.fill, l.style
+		p.Add(line)
+		if legend {
+			p.Legend.Add(l.name, line)
 		}
 	}
-	for kind, label := range []string{"refused", "let in", "over, says KubeVirt", "losing pod gone"} {
-		if kind := markKind(kind); p.hasMark(kind) {
-			item(func(x, y float64) { p.glyph(kind, x, y) }, label)
+	return p, nil
+}
+
+// migrations draws each migration as a bar.
+func (t *timeline) migrations() (*plot.Plot, error) {
+	p := t.panel("Migrations")
+	p.X.Label.Text = "seconds"
+	var names []string
+	for _, b := range t.bars {
+		names = append([]string{b.name}, names...)
+	}
+	for _, s := range states {
+		for i, b := range t.bars {
+			y := float64(len(t.bars) - 1 - i)
+			for _, span := range b.spans {
+				if span.state != s.state {
+					continue
+				}
+				x0, x1 := span.from.Seconds(), span.to.Seconds()
+				stretch, err := plotter.NewPolygon(plotter.XYs{{X: x0, Y: y - 0.3}, {X: x0, Y: y + 0.3}, {X: x1, Y: y + 0.3}, {X: x1, Y: y - 0.3}})
+				if err != nil {
+					return nil, err
+				}
+				stretch.Color, stretch.LineStyle.Width = s.color, 0.5
+				p.Add(stretch)
+				if s.meaning != "" {
+					p.Legend.Add(s.meaning, stretch)
+					s.meaning = "" // once
+				}
+			}
 		}
 	}
-}
-
-func (p *picture) hasSpan(is func(span) bool) bool {
-	return p.hasBar(func(b *bar) bool { return slices.ContainsFunc(b.spans, is) })
-}
-
-func (p *picture) hasMark(kind markKind) bool {
-	return p.hasBar(func(b *bar) bool {
-		return slices.ContainsFunc(b.marks, func(m mark) bool { return m.kind == kind })
-	})
-}
-
-func (p *picture) hasBar(is func(*bar) bool) bool {
-	return slices.ContainsFunc(p.parts, func(part *part) bool { return slices.ContainsFunc(part.bars, is) })
-}
-
-// part draws the charts of a namespace, its migrations, and the axis below them.
-func (p *picture) part(part *part) {
-	if len(p.parts) > 1 {
-		p.y += 26
-		p.text(plotLeft, p.y, "start", "title", clip("Namespace "+part.namespace, pictureWidth-plotLeft-10, 20))
+	if len(names) > 0 {
+		p.NominalY(names...)
 	}
-	// What lies beneath the charts is drawn when their heights are known.
-	beneath, top := p.canvas, p.y
-	p.canvas = &canvas{}
-	var bottoms []float64
-	for _, c := range part.charts {
-		p.chart(part, c)
-		bottoms = append(bottoms, p.y)
-	}
-	p.bars(part)
-	above := p.canvas
-	p.canvas = beneath
-	p.verticals(part, top, bottoms)
-	p.Write(above.Bytes())
-	p.timeAxis()
+	const legendHeight = 2.8 * vg.Centimeter
+	height := t.panelHeight() - 1.8*vg.Centimeter // without title and axis
+	p.Y.Min = -0.6
+	p.Y.Max = p.Y.Min + (float64(len(t.bars))+0.2)*float64(height/(height-legendHeight))
+	return p, nil
 }

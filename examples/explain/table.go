@@ -5,26 +5,30 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
 // pageWidth is how wide sentences are printed.
 const pageWidth = 100
 
-// table prints r for people.
-func (r report) table(out io.Writer) {
-	fmt.Fprintln(out, r.Source.title())
-	for _, n := range r.Namespaces {
-		n.table(out)
+// table prints e for people.
+func (e *Explanation) table(out io.Writer) {
+	fmt.Fprintln(out, e.Source.title())
+	words := map[string]bool{}
+	for _, n := range e.Namespaces {
+		n.table(out, words)
 	}
-	for _, note := range r.Notes {
+	if e.Leader != nil {
 		fmt.Fprintln(out)
-		paragraph(out, "Note: ", note)
+		paragraph(out, e.Leader.Why)
 	}
-	r.legend(out)
+	for _, note := range e.Notes {
+		fmt.Fprintln(out)
+		paragraph(out, "Note: "+note)
+	}
+	e.legend(out, words)
 }
 
 func (s source) title() string {
@@ -37,175 +41,138 @@ func (s source) title() string {
 		return "Cluster " + s.Context
 	case s.Kind == filesSource:
 		return name
-	case s.At == "":
-		return name + ", each at its end"
 	case s.At == s.End:
 		return fmt.Sprintf("%s at its end, %s", name, s.At)
-	case s.End == "":
-		return fmt.Sprintf("%s at %s", name, s.At)
 	default:
 		return fmt.Sprintf("%s at %s of %s", name, s.At, s.End)
 	}
 }
 
-func (n namespaceReport) table(out io.Writer) {
+// table prints n, and notes the words that the legend has to explain.
+func (n namespaceReport) table(out io.Writer, words map[string]bool) {
 	fmt.Fprintf(out, "\nNAMESPACE %s\n", n.Name)
-	for _, q := range n.Quotas {
-		q.table(out)
-	}
 	if len(n.Quotas) == 0 {
 		fmt.Fprintln(out, "\nNo ResourceQuota: nothing limits its migrations.")
 	}
-	n.migrationTable(out)
-}
-
-func (q quotaReport) table(out io.Writer) {
-	fmt.Fprintln(out)
-	head := "ResourceQuota " + q.Name
-	if len(q.Scopes) > 0 {
-		head += " (only " + enumerate(q.Scopes) + ")"
-	}
-	paragraph(out, head+": ", q.Why)
-	fmt.Fprintln(out)
-	columns := q.columns()
-	rows := [][]string{{"RESOURCE"}}
-	for _, c := range columns {
-		rows[0] = append(rows[0], c.title)
-	}
-	for _, r := range q.Resources {
-		rows = append(rows, r.rows(columns)...)
-	}
-	align(out, rows)
-}
-
-// A column is one amount of every resource.
-type column struct {
-	title string
-	of    func(resourceReport) resource.Quantity
-}
-
-const enforcedTitle = "ENFORCED"
-
-// raised tells whether status.hard is anything but the static limits.
-func (q quotaReport) raised() bool {
-	return slices.ContainsFunc(q.Resources, func(r resourceReport) bool { return r.Enforced.Cmp(r.Static) != 0 })
-}
-
-// columns leaves out status.hard if it says nothing new.
-func (q quotaReport) columns() []column {
-	columns := []column{
-		{"STATIC", func(r resourceReport) resource.Quantity { return r.Static }},
-		{"USED", func(r resourceReport) resource.Quantity { return r.Used }},
-		{"REGULAR", func(r resourceReport) resource.Quantity { return r.Regular }},
-		{"TEMPORARY", func(r resourceReport) resource.Quantity { return r.Temporary }},
-		{"AVAILABLE", func(r resourceReport) resource.Quantity { return r.Available }},
-	}
-	if q.raised() {
-		columns = append(columns, column{enforcedTitle, func(r resourceReport) resource.Quantity { return r.Enforced }})
-	}
-	return append(columns, column{"EFFECTIVE", func(r resourceReport) resource.Quantity { return r.Effective }})
-}
-
-// rows are one in units that people read, and an exact one if that is rounded.
-func (r resourceReport) rows(columns []column) [][]string {
-	u := unitOf(r.Resource)
-	row, exact, rounded := []string{string(r.Resource)}, []string{"  in bytes"}, false
-	for _, c := range columns {
-		q := c.of(r)
-		_, cut := u.short(q)
-		rounded = rounded || cut
-		row = append(row, u.cell(q))
-		exact = append(exact, plain(q))
-	}
-	if !rounded {
-		return [][]string{row}
-	}
-	return [][]string{row, exact}
-}
-
-// align prints rows in columns: the first to the left, the others to the right.
-func align(out io.Writer, rows [][]string) {
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+	for _, q := range n.Quotas {
+		fmt.Fprintln(out)
+		head := "ResourceQuota " + q.Name
+		if len(q.Scopes) > 0 {
+			head += " (only " + enumerate(q.Scopes) + ")"
 		}
+		paragraph(out, head+": "+q.Why)
+		fmt.Fprintf(out, "\n%s", q.rows(words))
 	}
-	for _, row := range rows {
-		line := fmt.Sprintf("  %-*s", widths[0], row[0])
-		for i, cell := range row[1:] {
-			line += fmt.Sprintf("  %*s", widths[i+1], cell)
-		}
-		fmt.Fprintln(out, line)
-	}
-}
-
-func (n namespaceReport) migrationTable(out io.Writer) {
 	var ended []string
 	for _, m := range n.Migrations {
-		if m.State == over {
-			ended = append(ended, m.ended())
+		if m.State == over && (m.Phase == string(kubevirtv1.MigrationSucceeded) || m.Phase == string(kubevirtv1.MigrationFailed)) {
+			ended = append(ended, strings.TrimSpace(fmt.Sprintf("%s (%s)", m.Name, m.Phase)))
 			continue
 		}
-		fmt.Fprintf(out, "\nMigration %s\n", m.title())
-		if len(m.limited) > 0 {
-			paragraph(out, "  "+m.State.twice()+": ", chargedTwice(m.limited)+".")
-		}
-		paragraph(out, "  ", m.Why)
+		words[m.State], words[m.Decision] = true, true
+		m.table(out)
 	}
 	switch {
+	case len(n.Migrations) == 0:
+		fmt.Fprintln(out, "\nNo migration is in flight.")
 	case len(ended) > 5:
 		fmt.Fprintf(out, "\nMigrations that are over and charge nothing twice: %d.\n", len(ended))
 	case len(ended) > 0:
 		fmt.Fprintln(out)
-		paragraph(out, "Over, and charged no more: ", strings.Join(ended, ", ")+".")
-	case len(n.Migrations) == 0:
-		fmt.Fprintln(out, "\nNo migration is in flight.")
+		paragraph(out, "Over, and charged no more: "+strings.Join(ended, ", ")+".")
+	}
+	for _, e := range n.Events {
+		fmt.Fprintln(out)
+		paragraph(out, fmt.Sprintf("Event %s on ResourceQuota %s, last at %s: %s", e.Reason, e.Quota, stamp(e.Last.Time), e.Message))
 	}
 }
 
-func (m migrationReport) title() string {
-	name := m.Name
-	if name == "" {
-		name = "with UID " + string(m.UID)
-	}
-	title := fmt.Sprintf("%s of VM %s: %s", name, m.VMI, m.State)
-	switch m.Decision {
-	case granted, deferred:
-		return title + ", " + string(m.Decision)
-	default:
-		return title
-	}
-}
-
-func (m migrationReport) ended() string {
-	if m.Phase == "" {
-		return m.Name
-	}
-	return fmt.Sprintf("%s (%s)", m.Name, m.Phase)
-}
-
-func chargedTwice(list corev1.ResourceList) string {
-	var parts []string
-	for _, name := range sortedNames(list) {
-		part := string(name) + " " + unitOf(name).withUnit(list[name])
-		if _, rounded := unitOf(name).short(list[name]); rounded {
-			part += " (" + plain(list[name]) + " bytes)"
+// rows are the table of a quota. Status.hard is left out if it says nothing new.
+func (q quotaReport) rows(words map[string]bool) string {
+	raised := slices.ContainsFunc(q.Resources, func(r resourceReport) bool { return r.Enforced.Cmp(r.Static) != 0 })
+	titles := []string{"STATIC", "USED", "REGULAR", "TEMPORARY", "AVAILABLE", "ENFORCED", "EFFECTIVE"}
+	rows := [][]string{{"RESOURCE"}}
+	for _, r := range q.Resources {
+		row, bytes, rounded := []string{string(r.Resource)}, []string{"  in bytes"}, false
+		for i, amount := range []resource.Quantity{r.Static, r.Used, r.Regular, r.Temporary, r.Available, r.Enforced, r.Effective} {
+			if titles[i] == "ENFORCED" && !raised {
+				continue
+			}
+			if len(rows) == 1 {
+				rows[0] = append(rows[0], titles[i])
+				words[titles[i]] = true
+			}
+			text, inexact := short(r.Resource, amount)
+			row, bytes, rounded = append(row, text), append(bytes, exact(amount)), rounded || inexact
 		}
-		parts = append(parts, part)
+		rows = append(rows, row)
+		if rounded {
+			rows = append(rows, bytes)
+		}
 	}
-	return strings.Join(parts, ", ")
+	return align(rows)
 }
 
-// paragraph prints head and text, broken at pageWidth and indented as head is.
-func paragraph(out io.Writer, head, text string) {
-	indent := head[:len(head)-len(strings.TrimLeft(head, " "))]
-	line := strings.TrimRight(head, " ")
-	for _, word := range strings.Fields(text) {
+func (m migrationReport) table(out io.Writer) {
+	title := "Migration " + m.Name
+	if m.Name == "" {
+		title = "A deleted migration"
+	}
+	title += fmt.Sprintf(" of VM %s: %s", m.VMI, m.State)
+	if m.Decision == granted || m.Decision == deferred {
+		title += ", " + m.Decision
+	}
+	fmt.Fprintf(out, "\n%s\n", title)
+	switch {
+	case len(m.Twice) == 0:
+	case m.State == charged:
+		paragraph(out, "  Charged twice: "+amounts(m.Twice)+".")
+	default:
+		paragraph(out, "  Will be charged twice: "+amounts(m.Twice)+".")
+	}
+	paragraph(out, "  "+m.Why)
+}
+
+// legend explains words.
+func (e *Explanation) legend(out io.Writer, words map[string]bool) {
+	base := "STATIC (or REGULAR if more)"
+	if e.Strict {
+		base = "STATIC"
+	}
+	first := true
+	for _, entry := range [][2]string{
+		{"STATIC", "the limit that the tenant was given: spec.hard"},
+		{"USED", "what counts against the quota now: REGULAR + TEMPORARY"},
+		{"TEMPORARY", "counts only while VMs migrate: each has two pods then, a source and a target"},
+		{"AVAILABLE", "what other workloads may still take: STATIC - REGULAR"},
+		{"ENFORCED", "the limit that the API server enforces now: status.hard"},
+		{"EFFECTIVE", "what status.hard must be now: " + base + " + surge of the granted"},
+		{queued, "KubeVirt has not tried to start the target pod yet"},
+		{blocked, "quota refused the target pod"},
+		{charged, "source and target count, both"},
+		{granted, "its surge is in EFFECTIVE"},
+		{deferred, "its surge is not in EFFECTIVE yet"},
+	} {
+		if !words[entry[0]] {
+			continue
+		}
+		if first {
+			fmt.Fprintln(out)
+			first = false
+		}
+		fmt.Fprintf(out, "%-9s  %s\n", entry[0], entry[1])
+	}
+}
+
+// paragraph prints text, broken at pageWidth and indented as it is.
+func paragraph(out io.Writer, text string) {
+	indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
+	line := indent
+	for i, word := range strings.Fields(text) {
 		switch {
-		case strings.TrimSpace(line) == "":
-			line = indent + word
-		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > pageWidth:
+		case i == 0:
+			line += word
+		case len([]rune(line))+1+len([]rune(word)) > pageWidth:
 			fmt.Fprintln(out, line)
 			line = indent + word
 		default:
@@ -213,11 +180,4 @@ func paragraph(out io.Writer, head, text string) {
 		}
 	}
 	fmt.Fprintln(out, line)
-}
-
-func (s state) twice() string {
-	if s == charged {
-		return "Charged twice"
-	}
-	return "Will be charged twice"
 }

@@ -13,16 +13,14 @@ import (
 const decentralizedSentence = "It moves the VM between namespaces or clusters, so in each of them only one pod counts."
 
 // why says in plain words what becomes of the migration m, which r reports.
-func (c cast) why(m quota.Migration, r migrationReport, rulings []ruling) string {
+func (t tenant) why(m quota.Migration, r migrationReport, rulings []ruling) string {
 	tried := "KubeVirt has not tried to start its target pod yet. "
 	if r.State == blocked {
 		tried = "Quota refused its target pod. "
 	}
 	switch {
-	case r.State == decentralized:
-		return decentralizedSentence
 	case r.State == charged:
-		return c.whyCharged(m)
+		return t.whyCharged(m)
 	case r.Decision == deferred:
 		return tried + whyDeferred(r)
 	default:
@@ -31,33 +29,31 @@ func (c cast) why(m quota.Migration, r migrationReport, rulings []ruling) string
 }
 
 // whyCharged names the pod that has to stop.
-func (c cast) whyCharged(m quota.Migration) string {
-	target, vmim := c.target(m.UID), c.vmims[m.UID]
-	switch {
-	case target == nil && vmim != nil && !vmim.IsFinal():
+func (t tenant) whyCharged(m quota.Migration) string {
+	target := find(t.snapshot.Pods, func(pod *corev1.Pod) bool { return jobOf(pod) == m.UID && !ended(pod) })
+	if target == nil {
 		return "Its target pod was created and counts. It lasts until the losing pod stops."
-	case target == nil:
-		return "Something of it still counts twice. It lasts until the losing pod stops."
 	}
-	source := c.source(target)
-	switch {
-	case source == nil:
+	source := find(t.snapshot.Pods, func(pod *corev1.Pod) bool {
+		return pod != target && pod.Labels[kubevirtv1.CreatedByLabel] == target.Labels[kubevirtv1.CreatedByLabel] && !ended(pod)
+	})
+	if source == nil {
 		return fmt.Sprintf("Its target pod %s counts. It lasts until the losing pod stops.", target.Name)
+	}
+	both := fmt.Sprintf(": source %s, target %s. It lasts until ", source.Name, target.Name)
+	vmim := t.vmim(m.UID)
+	switch {
 	case vmim == nil:
-		return fmt.Sprintf("The migration was deleted, but both pods still count: %s and %s. It lasts until one of them stops.",
-			source.Name, target.Name)
+		return "The migration was deleted, but both pods still count" + both + "one of them stops."
 	case vmim.Status.Phase == kubevirtv1.MigrationSucceeded:
-		return fmt.Sprintf("The VM has moved to %s, but the pod that it left still counts. It lasts until %s stops.",
-			target.Name, source.Name)
+		return "The VM has moved, but the pod that it left still counts" + both + "the source stops."
 	case vmim.Status.Phase == kubevirtv1.MigrationFailed:
-		return fmt.Sprintf("The migration failed, but its target pod still counts. It lasts until %s stops.", target.Name)
+		return "The migration failed, but its target pod still counts" + both + "the target stops."
 	}
-	if vmi := findVMI(c.tenant.snapshot.VMIs, m.VMI); vmi == nil || vmi.DeletionTimestamp != nil {
-		return fmt.Sprintf("The VM is being stopped, but both pods still count: %s and %s. It lasts until one of them stops.",
-			source.Name, target.Name)
+	if vmi := find(t.snapshot.VMIs, func(vmi *kubevirtv1.VirtualMachineInstance) bool { return vmi.Name == m.VMI }); vmi == nil || vmi.DeletionTimestamp != nil {
+		return "The VM is being stopped, but both pods still count" + both + "one of them stops."
 	}
-	return fmt.Sprintf("Both its pods exist: source %s, target %s. It lasts until the losing pod stops: "+
-		"the source after success, the target after failure.", source.Name, target.Name)
+	return "Both its pods exist" + both + "the losing pod stops: the source after success, the target after failure."
 }
 
 // whyWaiting says what has to be raised for the target pod of m.
@@ -74,7 +70,7 @@ func whyWaiting(m quota.Migration, r migrationReport, rulings []ruling) string {
 		others = max(others, r.offers()-1)
 		var changes []string
 		for _, name := range lacking {
-			changes = append(changes, string(name)+" "+unitOf(name).change(enforced(r.quota)[name], r.effective[name]))
+			changes = append(changes, string(name)+" "+change(name, enforced(r.quota)[name], r.effective[name]))
 		}
 		raises = append(raises, enumerate(changes)+" (ResourceQuota "+r.quota.Name+")")
 	}
@@ -109,7 +105,7 @@ func (r ruling) offers() int {
 // whyDeferred says what is missing, for the first quota that defers it.
 func whyDeferred(r migrationReport) string {
 	d := r.Deferred[0]
-	missing, sentence := missingAmounts(d.Missing), ""
+	missing, sentence := amounts(d.Missing), ""
 	switch d.Reason {
 	case quota.BudgetExceeded:
 		sentence = fmt.Sprintf("It needs %s more than the whole budget, and waits for a larger one.", missing)
@@ -133,21 +129,8 @@ func whyDeferred(r migrationReport) string {
 	return sentence
 }
 
-func missingAmounts(list corev1.ResourceList) string {
-	var parts []string
-	for _, name := range sortedNames(list) {
-		parts = append(parts, fmt.Sprintf("%s of %s", unitOf(name).withUnit(list[name]), name))
-	}
-	return enumerate(parts)
-}
-
-// advice says what status.hard needs.
-func (r ruling) advice() (action, string) {
-	what, why := r.verdict()
-	return what, why + "." + r.aboveStatic()
-}
-
-func (r ruling) verdict() (action, string) {
+// verdict says what status.hard needs.
+func (r ruling) verdict() (action, why string) {
 	offers, low, high := r.offers(), false, false
 	for name, effective := range r.effective {
 		hard, ok := r.quota.Status.Hard[name]
@@ -156,25 +139,25 @@ func (r ruling) verdict() (action, string) {
 	}
 	switch {
 	case low && offers == 1:
-		return raise, "status.hard must rise: 1 migration waits for room"
+		return "raise", "status.hard must rise: 1 migration waits for room"
 	case low && offers > 0:
-		return raise, fmt.Sprintf("status.hard must rise: %d migrations wait for room", offers)
+		return "raise", fmt.Sprintf("status.hard must rise: %d migrations wait for room", offers)
 	case low:
-		return raise, "status.hard must rise, or what is charged twice takes room from other workloads"
+		return "raise", "status.hard must rise, or what is charged twice takes room from other workloads"
 	case high && len(r.decision.Granted) > 0:
-		return lower, "status.hard must come down: the migrations need less"
+		return "lower", "status.hard must come down: the migrations need less"
 	case high:
-		return lower, "status.hard must come down: no migration needs the room"
+		return "lower", "status.hard must come down: no migration needs the room"
 	default:
-		return keep, "status.hard is right: " + r.why
+		return "keep", "status.hard is right: " + r.why
 	}
 }
 
 // aboveStatic says where regular workloads use more than the tenant was given.
 func (r ruling) aboveStatic() string {
 	var over []string
-	for _, name := range sortedNames(r.static) {
-		if regular := r.decision.Regular[name]; regular.Cmp(r.static[name]) > 0 {
+	for _, name := range sortedNames(r.quota.Spec.Hard) {
+		if regular := r.decision.Regular[name]; regular.Cmp(r.quota.Spec.Hard[name]) > 0 {
 			over = append(over, string(name))
 		}
 	}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/fake/recording"
+	"github.com/vmquota/headroom/migration"
+)
+
+// A world is the objects that were read, whether from a cluster, from files or from a
+// recording.
+type world struct {
+	source    source
+	cache     recording.Cache
+	seen      map[string]metav1.Object
+	leases    map[string]*coordinationv1.Lease // by namespace/name
+	now       time.Time                        // zero: it is not known
+	namespace string                           // the only one to show; empty: all
+	fallback  string                           // the namespace of objects that have none
+	noLease   bool                             // the cluster has no Lease of that name
+	notes     []string
+
+	passed  map[string]int // by kind: objects that say nothing about quota
+	newer   int            // objects with fields that this program does not know
+	example string         // one of these fields
+}
+
+func newWorld(kind string, files ...string) *world {
+	return &world{
+		source: source{Kind: kind, Files: files}, fallback: metav1.NamespaceDefault,
+		seen: map[string]metav1.Object{}, leases: map[string]*coordinationv1.Lease{}, passed: map[string]int{},
+	}
+}
+
+// A tenant is one namespace.
+type tenant struct {
+	name     string
+	quotas   []*corev1.ResourceQuota // sorted by name
+	snapshot migration.Snapshot
+	events   []*corev1.Event // headroom's, on the quotas
+}
+
+// tenants returns the namespaces to show: those with a quota or a migration.
+func (w *world) tenants() []tenant {
+	names := w.cache.Namespaces()
+	if w.namespace != "" {
+		names = []string{w.namespace}
+	}
+	var tenants []tenant
+	for _, name := range names {
+		t := tenant{name: name, quotas: w.cache.Quotas(name), snapshot: w.cache.Snapshot(name)}
+		t.snapshot.Now = w.now
+		for _, event := range t.snapshot.Events {
+			if !migration.IsRefusal(event) {
+				t.events = append(t.events, event)
+			}
+		}
+		if w.namespace != "" || len(t.quotas) > 0 || len(t.snapshot.Migrations) > 0 {
+			tenants = append(tenants, t)
+		}
+	}
+	return tenants
+}
+
+// limited returns an error if budget names a resource that no quota limits.
+func (w *world) limited(budget corev1.ResourceList) error {
+	limits := map[corev1.ResourceName]bool{}
+	for _, t := range w.tenants() {
+		for _, rq := range t.quotas {
+			for name := range rq.Spec.Hard {
+				limits[name] = true
+			}
+		}
+	}
+	for _, name := range sortedNames(budget) {
+		if len(limits) > 0 && !limits[name] {
+			return fmt.Errorf("--budget: no ResourceQuota limits %q, but %s", name, enumerate(slices.Sorted(maps.Keys(limits))))
+		}
+	}
+	return nil
+}
+
+// An objectError is an object that cannot be what it says.
+type objectError struct {
+	object string
+	err    error
+}
+
+func (e *objectError) Error() string { return e.object + ": " + e.err.Error() }
+
+func (e *objectError) Unwrap() error { return e.err }
+
+// kinds are those that say something about the quota of migrations.
+var kinds = []string{
+	"ResourceQuota", "LimitRange", "Pod", "PersistentVolumeClaim", "Event", "Namespace",
+	"VirtualMachineInstance", "VirtualMachineInstanceMigration", "Lease",
+}
+
+var scheme = runtime.NewScheme()
+
+func init() {
+	utilruntime.Must(corev1.AddToScheme(scheme))
+	utilruntime.Must(coordinationv1.AddToScheme(scheme))
+	utilruntime.Must(kubevirtv1.AddToScheme(scheme))
+}
+
+// empty returns an object of the kind of u, nil if u says nothing about quota: also if it is a pod
+// of no virtual machine, or an event of something else.
+func empty(u *unstructured.Unstructured) metav1.Object {
+	object, err := scheme.New(u.GroupVersionKind())
+	if err != nil || !slices.Contains(kinds, u.GetKind()) {
+		return nil
+	}
+	switch object.(type) {
+	case *corev1.Pod:
+		if app := u.GetLabels()[kubevirtv1.AppLabel]; app != "virt-launcher" && app != "hotplug-disk" {
+			return nil
+		}
+	case *corev1.Event:
+		if reason, _, _ := unstructured.NestedString(u.Object, "reason"); reason != "FailedCreate" && !strings.HasPrefix(reason, "Headroom") {
+			return nil
+		}
+	}
+	accessor, _ := meta.Accessor(object)
+	return accessor
+}
+
+// take takes in one object, and counts one that says nothing about quota. Its errors name the
+// object.
+func (w *world) take(u *unstructured.Unstructured) error {
+	object := empty(u)
+	if object == nil {
+		w.passed[u.GetKind()]++
+		return nil
+	}
+	if u.GetNamespace() == "" && u.GetKind() != "Namespace" {
+		u.SetNamespace(w.fallback)
+	}
+	id := strings.Trim(u.GetKind()+" "+u.GetNamespace()+"/"+u.GetName(), "/")
+	if u.GetName() == "" {
+		return &objectError{id, errors.New("it has no name")}
+	}
+	if err := w.decode(u, object, id); err != nil {
+		return err
+	}
+	if object.GetUID() == "" {
+		object.SetUID(types.UID(id)) // written by hand; without one it could not be told from others
+	}
+	if before, ok := w.seen[id]; ok && !newer(object, before) {
+		if object.GetResourceVersion() == "" && !equality.Semantic.DeepEqual(object, before) {
+			return &objectError{id, errors.New("it was read twice, and differs")}
+		}
+		return nil
+	}
+	w.seen[id] = object
+	if lease, ok := object.(*coordinationv1.Lease); ok {
+		w.leases[lease.Namespace+"/"+lease.Name] = lease
+	} else {
+		w.cache.Apply(recording.Event{Type: watch.Added, Object: object})
+	}
+	return nil
+}
+
+// decode fills object. A field that does not exist is an error where people write objects, and
+// in quotas, whose fields have not changed for ten years. An object that a server has stored may
+// have fields of a newer version.
+func (w *world) decode(u *unstructured.Unstructured, object metav1.Object, id string) error {
+	err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(u.Object, object, true)
+	strict, unknown := runtime.AsStrictDecodingError(err)
+	_, isQuota := object.(*corev1.ResourceQuota)
+	switch {
+	case unknown && (isQuota || u.GetResourceVersion() == ""):
+		return &objectError{id, errors.Join(strict.Errors()...)}
+	case unknown:
+		w.newer++
+		w.example = id + ": " + strict.Errors()[0].Error()
+	}
+	if err != nil && !unknown || isQuota { // recording.Decode says which field is wrong, and knows more about quantities
+		data, jsonErr := u.MarshalJSON()
+		if jsonErr == nil {
+			_, jsonErr = recording.Decode(data)
+		}
+		if field := (*recording.FieldError)(nil); errors.As(jsonErr, &field) {
+			jsonErr = fmt.Errorf("%s: %w", field.Field, field.Err)
+		}
+		if jsonErr != nil {
+			return &objectError{id, jsonErr}
+		}
+	}
+	return nil
+}
+
+// newer reports whether a is a later state of the same object than b.
+func newer(a, b metav1.Object) bool {
+	va, errA := strconv.ParseUint(a.GetResourceVersion(), 10, 64)
+	vb, errB := strconv.ParseUint(b.GetResourceVersion(), 10, 64)
+	return errA == nil && (errB != nil || va > vb)
+}
+
+// asides are what the user should know beside the answer.
+func (w *world) asides() []string {
+	var lines []string
+	if len(w.passed) > 0 {
+		total, counts := 0, []string{}
+		for _, kind := range slices.Sorted(maps.Keys(w.passed)) {
+			total += w.passed[kind]
+			counts = append(counts, fmt.Sprintf("%d %s", w.passed[kind], kind))
+		}
+		lines = append(lines, fmt.Sprintf("passed over %d that have nothing to do with the quota of migrations: %s", total, strings.Join(counts, ", ")))
+	}
+	if w.newer > 0 {
+		lines = append(lines, fmt.Sprintf("%d objects have fields that this version does not know, such as %s", w.newer, w.example))
+	}
+	return lines
+}
