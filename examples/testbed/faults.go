@@ -18,9 +18,9 @@ import (
 
 // faultOptions are the flags of the command faults.
 type faultOptions struct {
-	kills, races, rounds int
-	seed                 uint64
-	guard, only          string
+	kills, races, rounds, vms int
+	seed                      uint64
+	guard, only               string
 }
 
 // breakThings runs all faults, or those of one kind, and says what came of them.
@@ -30,6 +30,7 @@ func breakThings(ctx context.Context, args []string, out, log io.Writer) error {
 	flags.SetOutput(io.Discard)
 	flags.IntVar(&opts.kills, "kills", 300, "")
 	flags.IntVar(&opts.races, "races", 300, "")
+	flags.IntVar(&opts.vms, "vms", 12, "")
 	flags.IntVar(&opts.rounds, "rounds", 5, "")
 	flags.StringVar(&opts.only, "only", "", "")
 	flags.StringVar(&opts.guard, "guard", filepath.Join("..", "controller", "guard", "policy"), "")
@@ -109,8 +110,14 @@ func faultsOf(o faultOptions, log io.Writer) []fault {
 		{"thief", "a thief, without a guard", process.Headroom, 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Steal(ctx, stage, 12, 5*time.Second, "")
 		}},
-		{"thief", "the same thief, with the guard", process.Guarded, 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+		{"mint", "thieves, without a guard", process.Headroom, 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+			return faults.Mint(ctx, stage, 40*time.Second)
+		}},
+		{"guard", "the same thief, with the guard", process.Guarded, 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
 			return faults.Steal(ctx, stage, 12, 5*time.Second, o.guard)
+		}},
+		{"twins", "a tenant and its twin, with the guard", process.Guarded, 0, func(ctx context.Context, stage *onbed.Stage) (fmt.Stringer, error) {
+			return faults.Twins(ctx, stage, o.vms, o.rounds, o.seed, o.guard)
 		}},
 	}
 }

@@ -34,7 +34,7 @@ const usage = `usage:
         ends the test beds that up started, or the one in DIR, and removes their folders
   testbed measure [--vms N] [--rounds N] [--turn N] [--stuck DURATION] [--slow DURATION]
         compares the library with other policies, prints a table
-  testbed faults [--only kill|restart|lock|adversary|alone|gone|races|thief] [--kills N] [--rounds N] [--races N] [--guard DIR] [--seed N]
+  testbed faults [--only kill|restart|lock|adversary|alone|gone|races|thief|guard|mint|twins] [--kills N] [--rounds N] [--races N] [--vms N] [--guard DIR] [--seed N]
         breaks things while VMs migrate, says what came of it
 `
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -53,14 +54,23 @@ type record struct {
 	StageTimestamp           time.Time       `json:"stageTimestamp"`
 }
 
-// Audit returns what the API server has logged so far, in the order in which it
+// Audit returns what the API servers have logged so far, in the order in which they
 // answered. A write may appear a moment after its answer.
 func (b *Bed) Audit() ([]AuditEvent, error) {
-	content, err := os.ReadFile(b.auditLog())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	var events []AuditEvent
+	for _, component := range []Component{APIServer, OtherAPIServer} {
+		content, err := os.ReadFile(b.auditLog(component))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		logged, err := parseAudit(content)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, logged...)
 	}
-	return parseAudit(content)
+	slices.SortStableFunc(events, func(a, b AuditEvent) int { return a.Answered.Compare(b.Answered) })
+	return events, nil
 }
 
 // parseAudit reads a log. What comes after its last newline is not complete yet. An event
@@ -103,6 +113,6 @@ func parseAudit(content []byte) ([]AuditEvent, error) {
 // eventStart is how each event begins, and what none has in its middle.
 var eventStart = []byte(`{"kind":"Event","apiVersion":"audit.k8s.io/v1"`)
 
-func (b *Bed) auditLog() string {
-	return b.path("audit.log")
+func (b *Bed) auditLog(server Component) string {
+	return b.path(string(server) + "-audit.log")
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -68,18 +69,21 @@ func Start(ctx context.Context, config Config) (*Bed, error) {
 }
 
 func (b *Bed) start(ctx context.Context, config Config) error {
-	var err error
+	servers, err := config.apiServers()
+	if err != nil {
+		return err
+	}
 	if b.addresses, err = newAddresses(); err != nil {
 		return err
 	}
 	if err := b.writeFiles(); err != nil {
 		return err
 	}
-	for _, component := range Components {
+	for _, component := range slices.Concat([]Component{Etcd}, servers, []Component{ControllerManager, VirtController}) {
 		program, args := b.arguments(component)
 		b.processes[component] = &process{name: component, dir: b.dir, program: program, args: args, log: b.log}
 	}
-	for _, component := range []Component{Etcd, APIServer} {
+	for _, component := range slices.Concat([]Component{Etcd}, servers) {
 		if err := b.Restart(ctx, component); err != nil {
 			return err
 		}
@@ -141,10 +145,8 @@ func (b *Bed) Stop() error {
 	b.stopSimulator()
 	b.simulated.Wait()
 	var failed []error
-	for i := len(Components) - 1; i >= 0; i-- {
-		if process := b.processes[Components[i]]; process != nil {
-			failed = append(failed, process.kill())
-		}
+	for _, component := range slices.Backward(b.Components()) {
+		failed = append(failed, b.processes[component].kill())
 	}
 	if b.remove {
 		failed = append(failed, os.RemoveAll(b.dir))
@@ -185,6 +187,17 @@ func (b *Bed) Versions() Versions {
 // Config returns how an administrator reaches the API server. It is the caller's own.
 func (b *Bed) Config() *rest.Config {
 	return rest.CopyConfig(b.config)
+}
+
+// Other returns how the user of config reaches the other API server; config itself if
+// there is only one.
+func (b *Bed) Other(config *rest.Config) *rest.Config {
+	if b.processes[OtherAPIServer] == nil {
+		return config
+	}
+	other := rest.CopyConfig(config)
+	other.Host = b.addresses.url("https", b.addresses.otherAPI)
+	return other
 }
 
 // Kubeconfig returns the path of the administrator's kubeconfig.

@@ -228,7 +228,7 @@ func (n *tenant) launchers() []corev1.Pod {
 // starts it again: nothing is lost, and the migration goes on.
 func TestKillAndRestart(t *testing.T) {
 	b := sharedBed(t)
-	for _, component := range Components {
+	for _, component := range b.Components() {
 		t.Run(string(component), func(t *testing.T) {
 			n := newTenant(t, b)
 			n.newVMI("vm")

@@ -3,6 +3,7 @@ package bed
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -13,12 +14,18 @@ type Component string
 const (
 	Etcd              Component = "etcd"
 	APIServer         Component = "kube-apiserver"
+	OtherAPIServer    Component = "other-kube-apiserver" // if Config.APIServers is two
 	ControllerManager Component = "kube-controller-manager"
 	VirtController    Component = "virt-controller"
 )
 
-// Components are all components, in the order in which they are started.
-var Components = []Component{Etcd, APIServer, ControllerManager, VirtController}
+// all are the components that a bed can have, in the order in which they are started.
+var all = []Component{Etcd, APIServer, OtherAPIServer, ControllerManager, VirtController}
+
+// Components returns the components that the bed has, in the order in which they are started.
+func (b *Bed) Components() []Component {
+	return slices.DeleteFunc(slices.Clone(all), func(c Component) bool { return b.processes[c] == nil })
+}
 
 // controllers are those that kube-controller-manager runs.
 var controllers = []string{
@@ -30,6 +37,7 @@ var controllers = []string{
 	"namespace-controller",
 	"pod-garbage-collector-controller",
 	"replicaset-controller",
+	"resourceclaim-controller",
 	"resourcequota-controller",
 	"root-ca-certificate-publisher-controller",
 	"serviceaccount-controller",
@@ -38,8 +46,8 @@ var controllers = []string{
 
 // addresses are where the components of one bed listen.
 type addresses struct {
-	host                                                      string
-	etcd, etcdPeer, api, controllerManager, virtControllerAPI int
+	host                                                                string
+	etcd, etcdPeer, api, otherAPI, controllerManager, virtControllerAPI int
 }
 
 func (a addresses) url(scheme string, port int) string {
@@ -57,13 +65,17 @@ func (b *Bed) arguments(component Component) (program string, args []string) {
 			"--client-url=" + a.url("http", a.etcd),
 			"--peer-url=" + a.url("http", a.etcdPeer),
 		}
-	case APIServer:
+	case APIServer, OtherAPIServer:
+		port := a.api
+		if component == OtherAPIServer {
+			port = a.otherAPI
+		}
 		return b.binaries.controlPlane, append([]string{
 			"kube-apiserver",
 			"--etcd-servers=" + a.url("http", a.etcd),
 			"--bind-address=" + a.host,
 			"--advertise-address=" + a.host,
-			fmt.Sprintf("--secure-port=%d", a.api),
+			fmt.Sprintf("--secure-port=%d", port),
 			"--endpoint-reconciler-type=none",
 			"--service-cluster-ip-range=10.0.0.0/24",
 			"--tls-cert-file=" + b.path(serverCertificate),
@@ -76,7 +88,7 @@ func (b *Bed) arguments(component Component) (program string, args []string) {
 			"--enable-admission-plugins=LimitRanger,MutatingAdmissionPolicy,ResourceQuota,ValidatingAdmissionPolicy",
 			"--allow-privileged=true",
 			"--audit-policy-file=" + b.path("audit-policy.yaml"),
-			"--audit-log-path=" + b.auditLog(),
+			"--audit-log-path=" + b.auditLog(component),
 			"--audit-log-mode=blocking",
 			"--audit-log-maxsize=100000", // in MB: it must not start another file
 			"--profiling=false",

@@ -1,7 +1,11 @@
 package bed
 
 import (
+	"cmp"
+	"fmt"
 	"io"
+	"os"
+	"strconv"
 	"time"
 
 	kubevirtv1 "kubevirt.io/api/core/v1"
@@ -20,6 +24,10 @@ type Config struct {
 	// Versions are what is built. The zero value: those that VersionsVariable names.
 	Versions Versions
 
+	// APIServers is one, or two on the same etcd. Everybody reaches the first but whoever
+	// has a client of [Bed.Other]. Zero: as APIServersVariable says, or one.
+	APIServers int
+
 	// Nodes is how many nodes are simulated, named node01 and so on. Zero: three.
 	// Negative: nothing is simulated, no pod ever starts.
 	Nodes int
@@ -32,6 +40,25 @@ type Config struct {
 	// QuotaSync is how often kube-controller-manager recounts every quota: its flag
 	// --resource-quota-sync-period. Zero: Kubernetes' default of five minutes.
 	QuotaSync time.Duration
+}
+
+// APIServersVariable is the environment variable that says how many API servers a bed has.
+const APIServersVariable = "HEADROOM_TESTBED_APISERVERS"
+
+// apiServers returns the components that are API servers.
+func (c Config) apiServers() ([]Component, error) {
+	n := strconv.Itoa(c.APIServers)
+	if c.APIServers == 0 {
+		n = cmp.Or(os.Getenv(APIServersVariable), "1")
+	}
+	switch n {
+	case "1":
+		return []Component{APIServer}, nil
+	case "2":
+		return []Component{APIServer, OtherAPIServer}, nil
+	default:
+		return nil, fmt.Errorf("a bed has one or two API servers, not %s", n)
+	}
 }
 
 func (c Config) versions() (Versions, error) {

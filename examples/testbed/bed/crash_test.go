@@ -4,9 +4,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,7 +48,7 @@ func TestCrash(t *testing.T) {
 		}
 	}, 2*patience, 50*time.Millisecond)
 	var components []identity
-	for _, component := range Components {
+	for _, component := range []Component{Etcd, APIServer, ControllerManager, VirtController} {
 		id, err := readPIDFile(dir, string(component))
 		require.NoError(t, err)
 		require.True(t, id.running())
@@ -73,7 +75,7 @@ func TestCrash(t *testing.T) {
 
 func TestStopLeavesNothing(t *testing.T) {
 	first := sharedBed(t)
-	b, err := Start(t.Context(), Config{Log: os.Stderr, Nodes: -1})
+	b, err := Start(t.Context(), Config{Log: os.Stderr, Nodes: -1, APIServers: 2})
 	require.NoError(t, err)
 	require.Nil(t, b.Simulator())
 	require.NotEqual(t, first.Config().Host, b.Config().Host)
@@ -85,8 +87,10 @@ func TestStopLeavesNothing(t *testing.T) {
 	require.NoError(t, err)
 	_, err = client.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
 	require.Error(t, err, "beds share nothing")
+	requireOther(t, b, namespace)
 	var components []identity
-	for _, component := range Components {
+	require.Equal(t, all, b.Components())
+	for _, component := range b.Components() {
 		id, err := readPIDFile(dir, string(component))
 		require.NoError(t, err)
 		components = append(components, id)
@@ -97,6 +101,22 @@ func TestStopLeavesNothing(t *testing.T) {
 		require.False(t, id.running())
 	}
 	require.NoError(t, b.Stop(), "twice")
+}
+
+// requireOther holds the other API server to one store and one log for both.
+func requireOther(t *testing.T, b *Bed, namespace string) {
+	t.Helper()
+	other := b.Other(b.Config())
+	require.NotEqual(t, b.Config().Host, other.Host)
+	client, err := kubernetes.NewForConfig(other)
+	require.NoError(t, err)
+	require.NoError(t, client.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}), "they share a store")
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		events, err := b.Audit()
+		require.NoError(c, err)
+		require.True(c, slices.ContainsFunc(events, func(e AuditEvent) bool { return e.Verb == "delete" && e.Name == namespace }))
+		require.True(c, slices.ContainsFunc(events, func(e AuditEvent) bool { return e.Verb == "create" && e.Name == KubeVirtNamespace }))
+	}, eventually, 50*time.Millisecond)
 }
 
 func TestFolderMustBeEmpty(t *testing.T) {

@@ -92,7 +92,7 @@ func Down(dir string) error {
 		return errors.New("a process cannot take its own bed down, use Stop")
 	}
 	failed := []error{id.end(syscall.SIGTERM, 20*time.Second)}
-	for _, component := range Components {
+	for _, component := range all {
 		id, err := readPIDFile(dir, string(component))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):

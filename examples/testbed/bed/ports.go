@@ -10,7 +10,7 @@ import (
 // by lot, so that nobody takes a port between now and when it is used.
 func newAddresses() (addresses, error) {
 	a := addresses{host: fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))}
-	for _, port := range []*int{&a.etcd, &a.etcdPeer, &a.api, &a.controllerManager, &a.virtControllerAPI} {
+	for _, port := range []*int{&a.etcd, &a.etcdPeer, &a.api, &a.otherAPI, &a.controllerManager, &a.virtControllerAPI} {
 		listener, err := net.Listen("tcp", net.JoinHostPort(a.host, "0"))
 		if err != nil {
 			return addresses{}, fmt.Errorf("no free port: %w", err)

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"k8s.io/client-go/kubernetes"
 )
 
 // patience is how long anything may take to become ready.
@@ -34,6 +36,12 @@ func (b *Bed) check(ctx context.Context, component Component) error {
 		return ask(ctx, b.addresses.url("http", b.addresses.etcd)+"/health", `"health":"true"`)
 	case APIServer:
 		return b.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	case OtherAPIServer:
+		client, err := kubernetes.NewForConfig(b.Other(b.config))
+		if err != nil {
+			return err
+		}
+		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	case ControllerManager:
 		return ask(ctx, b.addresses.url("https", b.addresses.controllerManager)+"/healthz", "ok")
 	case VirtController:

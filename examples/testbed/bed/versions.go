@@ -19,7 +19,7 @@ type Versions struct {
 
 // The versions that a bed can be built from.
 var (
-	Newest = Versions{Name: "newest", Kubernetes: "v1.36.3", Etcd: "v3.6.8", KubeVirt: "v1.9.0"}
+	Newest = Versions{Name: "newest", Kubernetes: "v1.37.2", Etcd: "v3.7.0", KubeVirt: "v1.9.0"}
 	Oldest = Versions{Name: "oldest", Kubernetes: "v1.34.4", Etcd: "v3.6.4", KubeVirt: "v1.8.2"}
 )
 

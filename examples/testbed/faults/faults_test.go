@@ -14,12 +14,13 @@ import (
 	"github.com/vmquota/headroom/examples/testbed/scenario/onbed"
 )
 
-// A short run of what the command faults does hundreds of times.
+// A short run of what the command faults does hundreds of times, with two API servers, as
+// real clusters have them: the library is on one, and everybody else on the other.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("not run: it needs a real control plane")
 	}
-	b, err := bed.Start(t.Context(), bed.Config{Step: 50 * time.Millisecond, Log: os.Stderr})
+	b, err := bed.Start(t.Context(), bed.Config{Step: 50 * time.Millisecond, APIServers: 2, Log: os.Stderr})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Stop()) })
 	stage := func(t *testing.T, program process.Program) *onbed.Stage { return newStage(t, b, program) }
@@ -66,6 +67,14 @@ func TestFaults(t *testing.T) {
 		require.NoError(t, err)
 		t.Log("with the guard the thief got", loot)
 		require.Positive(t, loot.Pods+loot.Refused, "the thief did not even try")
+	})
+	t.Run("twins", func(t *testing.T) {
+		report, err := faults.Twins(t.Context(), stage(t, process.Guarded), 6, 1, 1, filepath.Join("..", "..", "controller", "guard", "policy"))
+		require.NoError(t, err)
+		t.Log(report)
+		// On a busy machine caches may be behind for longer than the library waits for them.
+		require.LessOrEqual(t, report.Admitted, 1, "while VMs migrate a tenant gets what he would not get otherwise")
+		require.Positive(t, report.Answers)
 	})
 	// The last one, because the bed takes a while to recover.
 	t.Run("restart", func(t *testing.T) {

@@ -3,7 +3,6 @@ package faults
 import (
 	"bytes"
 	"context"
-	_ "embed" // for the policies
 	"errors"
 	"fmt"
 	"io"
@@ -24,9 +23,6 @@ import (
 	"github.com/vmquota/headroom/examples/testbed/scenario/onbed"
 )
 
-//go:embed lock.yaml
-var lockPolicy []byte
-
 // lockedLabel is on the quotas that Rancher locks.
 const lockedLabel = "resourcequota.management.cattle.io/default-resource-quota"
 
@@ -36,8 +32,8 @@ const reader = "headroom-without-status"
 // refusedEvent is the reason of the event that tells of a refused write.
 const refusedEvent = "HeadroomRefused"
 
-// refusedFor is how long the library meets the refusal. It pauses 5 s after the first one,
-// and 10 s after the next one.
+// refusedFor is how long the library meets the refusal. It pauses for 0.5 s after the
+// first one, and then twice as long each time.
 const refusedFor = 12 * time.Second
 
 // A LockReport is what came of [Lock].
@@ -61,7 +57,7 @@ func Lock(ctx context.Context, stage *onbed.Stage, log io.Writer) (LockReport, e
 	if err != nil {
 		return report, err
 	}
-	if err := errors.Join(install(ctx, stage, lockPolicy), awaitLock(ctx, stage, f)); err != nil {
+	if err := errors.Join(stage.Bed.LockQuotas(ctx), checkLock(ctx, stage, f)); err != nil {
 		return report, err
 	}
 	if report.Tries, err = meetRefusals(ctx, stage, f, log); err != nil {
@@ -102,18 +98,16 @@ func install(ctx context.Context, stage *onbed.Stage, content []byte) error {
 	}
 }
 
-// awaitLock waits until the API server enforces the policy, also against administrators:
+// checkLock checks that the API server enforces the policy, also against administrators:
 // spec, annotations and labels are locked, status is open.
-func awaitLock(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet) error {
+func checkLock(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet) error {
 	quotas := stage.Client.CoreV1().ResourceQuotas(f.Namespace())
 	try := func(patch string, subresources ...string) error {
 		_, err := quotas.Patch(ctx, onbed.FleetQuota, types.MergePatchType, []byte(patch), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}, subresources...)
 		return err
 	}
-	if err := eventually(ctx, "the lock is on", func() bool {
-		return apierrors.IsForbidden(try(`{"metadata":{"annotations":{"trial":"true"}}}`))
-	}); err != nil {
-		return err
+	if err := try(`{"metadata":{"annotations":{"trial":"true"}}}`); !apierrors.IsForbidden(err) {
+		return fmt.Errorf("the lock lets annotations be written: %w", err)
 	}
 	if err := try(fmt.Sprintf(`{"metadata":{"labels":{%q:null}}}`, lockedLabel), "status"); !apierrors.IsForbidden(err) {
 		return fmt.Errorf("the lock lets the label be removed through status: %w", err)
@@ -167,7 +161,7 @@ func checkRefusals(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet, told
 			}
 		}
 	}
-	const most = 3 // at once, after 5 s, and once more for a change
+	const most = 6 // at once, after 0.5, 1.5, 3.5 and 7.5 s, and once more for a change
 	if tries == 0 || tries > most {
 		return tries, fmt.Errorf("%d writes without the right to were tried, should be 1 to %d", tries, most)
 	}

@@ -15,12 +15,12 @@ import (
 
 // A RestartReport is what came of [Restart].
 type RestartReport struct {
-	Kills  int // of components, and so many nodes were drained
-	Writes int // to the quota
+	Killed []bed.Component // while a node was drained
+	Writes int             // to the quota
 }
 
 func (r RestartReport) String() string {
-	return fmt.Sprintf("%d kills of %v, as many nodes drained, %d writes to the quota, none of them below static", r.Kills, bed.Components, r.Writes)
+	return fmt.Sprintf("killed %v, as many nodes drained, %d writes to the quota, none of them below static", r.Killed, r.Writes)
 }
 
 // Restart drains a node of a fleet of n virtual machines for each component of the control
@@ -37,8 +37,9 @@ func Restart(ctx context.Context, stage *onbed.Stage, rounds, n int, down time.D
 	}
 	random := rand.New(rand.NewPCG(seed, 1))
 	var report RestartReport
-	for i := range rounds * len(bed.Components) {
-		component := bed.Components[i%len(bed.Components)]
+	components := stage.Bed.Components()
+	for i := range rounds * len(components) {
+		component := components[i%len(components)]
 		drained := make(chan error, 1)
 		go func() { drained <- f.Evacuate(ctx, fmt.Sprintf("node%02d", i%3+1)) }()
 		err := wait(ctx, time.Duration(random.Int64N(int64(2*time.Second))))
@@ -48,7 +49,7 @@ func Restart(ctx context.Context, stage *onbed.Stage, rounds, n int, down time.D
 		if err := errors.Join(err, <-drained); err != nil {
 			return report, errors.Join(fmt.Errorf("%s killed: %w", component, err), library.Stop())
 		}
-		report.Kills++
+		report.Killed = append(report.Killed, component)
 	}
 	if err := errors.Join(f.AwaitRest(ctx), library.Stop()); err != nil {
 		return report, err

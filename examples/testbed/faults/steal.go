@@ -5,11 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmquota/headroom/examples/testbed/scenario"
 	"github.com/vmquota/headroom/examples/testbed/scenario/onbed"
 )
 
@@ -32,6 +37,23 @@ func Steal(ctx context.Context, stage *onbed.Stage, n int, hold time.Duration, f
 			return Loot{}, err
 		}
 	}
+	loot, err := stealWhile(ctx, stage, f, hold, look, func() error {
+		for i := range 3 {
+			if err := evacuateAtLast(ctx, f, fmt.Sprintf("node%02d", i+1)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return loot, err
+	}
+	return loot, errors.Join(f.AwaitRest(ctx), f.Close(ctx))
+}
+
+// stealWhile lets a thief, who looks again after pause, work in the namespace of f until do
+// returns.
+func stealWhile(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet, hold, pause time.Duration, do func() error) (Loot, error) {
 	if err := GrantThief(ctx, stage.Client, f.Namespace(), thiefUser); err != nil {
 		return Loot{}, err
 	}
@@ -43,6 +65,7 @@ func Steal(ctx context.Context, stage *onbed.Stage, n int, hold time.Duration, f
 	if err != nil {
 		return Loot{}, err
 	}
+	thief.look = pause
 	stealing, stop := context.WithCancel(ctx)
 	defer stop()
 	type outcome struct {
@@ -54,16 +77,69 @@ func Steal(ctx context.Context, stage *onbed.Stage, n int, hold time.Duration, f
 		loot, err := thief.Run(stealing)
 		stolen <- outcome{loot, err}
 	}()
-	var failed error
-	for i := 0; i < 3 && failed == nil; i++ {
-		failed = evacuateAtLast(ctx, f, fmt.Sprintf("node%02d", i+1))
-	}
+	failed := do()
 	stop()
 	got := <-stolen
-	if err := errors.Join(failed, got.err); err != nil {
-		return got.loot, err
+	return got.loot, errors.Join(failed, got.err)
+}
+
+// Loots are what thieves got, by what they did.
+type Loots map[string]Loot
+
+func (l Loots) String() string {
+	text := ""
+	for _, what := range slices.Sorted(maps.Keys(l)) {
+		text += fmt.Sprintf("\n  %s: %v", what, l[what])
 	}
-	return got.loot, errors.Join(f.AwaitRest(ctx), f.Close(ctx))
+	return text
+}
+
+// Mint lets a tenant who fills his quota give his virtual machine more memory than is left, so
+// that KubeVirt tries for so long to create a target pod that can never come; and ten migrate,
+// for each of three thieves that react sooner or later. The first keeps what he gets, the others
+// for two seconds. There is no guard.
+func Mint(ctx context.Context, stage *onbed.Stage, long time.Duration) (Loots, error) {
+	f, err := stage.Fleet(ctx, "mint", 1)
+	if err != nil {
+		return nil, err
+	}
+	loots := Loots{}
+	loots["hot-plugs his VM"], err = stealWhile(ctx, stage, f, time.Hour, look, func() error {
+		if err := f.HotPlug(ctx, scenario.HotPlug{VM: f.VMs[0], Memory: *resource.NewQuantity(2<<30, resource.BinarySI)}); err != nil {
+			return err
+		}
+		return wait(ctx, long)
+	})
+	if err := errors.Join(err, f.Close(ctx)); err != nil {
+		return loots, err
+	}
+	for _, pause := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond} {
+		if f, err = stage.Fleet(ctx, "react", 10); err != nil {
+			return loots, err
+		}
+		loots[fmt.Sprintf("looks every %v", pause)], err = stealWhile(ctx, stage, f, 2*time.Second, pause, func() error {
+			for i, vm := range f.VMs {
+				if err := f.CreateMigration(ctx, scenario.Migrate{Name: fmt.Sprintf("m%d", i), VM: vm}); err != nil {
+					return err
+				}
+			}
+			var err error
+			for range 5 { // with the patience that it takes beside a thief
+				if err = f.Await(ctx, "all have migrated", allOver); err == nil {
+					return nil
+				}
+			}
+			return err
+		})
+		if err := errors.Join(err, f.Close(ctx)); err != nil {
+			return loots, err
+		}
+	}
+	return loots, nil
+}
+
+func allOver(s scenario.State) bool {
+	return !slices.ContainsFunc(s.Migrations, func(m *kubevirtv1.VirtualMachineInstanceMigration) bool { return !m.IsFinal() })
 }
 
 // evacuateAtLast drains a node, with the patience that it takes where a thief is at work: each

@@ -24,6 +24,7 @@ type Thief struct {
 	client    kubernetes.Interface
 	namespace string
 	hold      time.Duration
+	look      time.Duration // how long it waits until it looks again
 
 	mu   sync.Mutex
 	loot Loot
@@ -50,7 +51,7 @@ func NewThief(config *rest.Config, namespace string, hold time.Duration) (*Thief
 	if err != nil {
 		return nil, err
 	}
-	return &Thief{client: client, namespace: namespace, hold: hold}, nil
+	return &Thief{client: client, namespace: namespace, hold: hold, look: look}, nil
 }
 
 // GrantThief gives user the rights of a tenant who runs pods in namespace.
@@ -70,14 +71,14 @@ func GrantThief(ctx context.Context, admin kubernetes.Interface, namespace, user
 	return err
 }
 
-// look is how long the thief waits until it looks again.
+// look is how long a thief waits until it looks again.
 const look = 5 * time.Millisecond
 
 // Run steals until ctx is done, gives back what it has, and tells what it got.
 func (t *Thief) Run(ctx context.Context) (Loot, error) {
 	var held int64
 	var group sync.WaitGroup
-	for wait(ctx, look) == nil {
+	for wait(ctx, t.look) == nil {
 		room, err := t.room(ctx)
 		if err != nil {
 			if ctx.Err() != nil || apierrors.IsNotFound(err) {

@@ -3,7 +3,6 @@ package measure
 import (
 	"encoding/json"
 	"slices"
-	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -76,38 +75,23 @@ type Exposure struct {
 // workloads by the static limits. Of what is used, regular workloads have no more than
 // regular, because all that they are is VMs that migrate.
 func exposure(events []bed.AuditEvent, static, regular corev1.ResourceList) (Exposure, error) {
-	type point struct {
-		revision uint64
-		at       time.Time
-		room     float64
-	}
 	memory := func(list corev1.ResourceList) float64 {
 		q := list[corev1.ResourceLimitsMemory]
 		return q.AsApproximateFloat64()
 	}
-	var points []point
-	for _, e := range events {
-		if e.Resource != "resourcequotas" || e.Code >= 300 || e.Verb == "delete" || len(e.ResponseObject) == 0 {
-			continue
-		}
-		var rq corev1.ResourceQuota
-		if err := json.Unmarshal(e.ResponseObject, &rq); err != nil {
-			return Exposure{}, err
-		}
-		revision, err := strconv.ParseUint(rq.ResourceVersion, 10, 64)
-		if err != nil {
-			return Exposure{}, err
-		}
-		used := memory(rq.Status.Used)
-		available := max(0, memory(static)-min(used, memory(regular)))
-		points = append(points, point{revision, e.Answered, max(0, memory(rq.Status.Hard)-used-available)})
+	versions, err := onbed.QuotaVersions(events)
+	if err != nil {
+		return Exposure{}, err
 	}
-	slices.SortFunc(points, func(a, b point) int { return int(a.revision) - int(b.revision) })
+	room := func(rq onbed.QuotaVersion) float64 {
+		used := memory(rq.Status.Used)
+		return max(0, memory(rq.Status.Hard)-used-max(0, memory(static)-min(used, memory(regular))))
+	}
 	var found Exposure
-	for i, p := range points {
-		found.Most = max(found.Most, p.room)
-		if i+1 < len(points) {
-			found.Total += p.room * max(0, points[i+1].at.Sub(p.at).Seconds())
+	for i, rq := range versions {
+		found.Most = max(found.Most, room(rq))
+		if i+1 < len(versions) {
+			found.Total += room(rq) * max(0, versions[i+1].At.Sub(rq.At).Seconds())
 		}
 	}
 	return found, nil

@@ -84,6 +84,7 @@ func reading() []rbacv1.PolicyRule {
 		rule("", []string{"get", "list", "watch"}, "resourcequotas"),
 		rule("", watch, "namespaces", "pods", "limitranges", "persistentvolumeclaims"),
 		rule("", []string{"list", "watch", "create", "patch"}, "events"),
+		rule("resource.k8s.io", watch, "resourceclaims", "deviceclasses"),
 		rule(kubevirtv1.SchemeGroupVersion.Group, watch, "virtualmachineinstances"),
 		rule(kubevirtv1.SchemeGroupVersion.Group, []string{"list", "watch", "patch"}, "virtualmachineinstancemigrations"),
 	}

@@ -20,6 +20,8 @@ type Cluster interface {
 	CreateMigration(ctx context.Context, m Migrate) error
 	DeleteMigration(ctx context.Context, name string) error
 	HotPlug(ctx context.Context, h HotPlug) error
+	// SetUtilityVolumes attaches these to a VM, and detaches all others.
+	SetUtilityVolumes(ctx context.Context, vm string, volumes ...string) error
 	Drain(ctx context.Context, node string) error
 	Undrain(ctx context.Context, node string) error
 	// SetOverhead changes what KubeVirt adds to the pods that it renders from now on.

@@ -132,6 +132,8 @@ func (c *checker) step(field string, step Step) {
 	case step.HotPlug != nil:
 		c.known(field+".vm", step.HotPlug.VM, c.vms)
 		c.hotPlugs = true
+	case step.Attach != "" || step.Detach != "":
+		c.known(field, step.Attach+step.Detach, c.vms)
 	case step.Drain != "":
 		c.evacuations = true
 	case step.Edit != nil:
@@ -195,6 +197,9 @@ func (c *checker) await(field string, a Await) {
 	for _, name := range slices.Sorted(maps.Keys(a.Migrations)) {
 		c.known(field+".migrations."+name, name, c.vmims)
 		c.one(field+".migrations."+name, a.Migrations[name], phases...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.Waits)) {
+		c.known(field+".waits."+name, name, c.vmims)
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Quotas)) {
 		c.known(field+".quotas."+name, name, c.quotas)

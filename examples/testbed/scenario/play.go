@@ -3,11 +3,14 @@ package scenario
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -54,6 +57,14 @@ func (p *play) take(ctx context.Context, step Step) error {
 		return p.cluster.CreateMigration(ctx, *step.Migrate)
 	case step.HotPlug != nil:
 		return p.cluster.HotPlug(ctx, *step.HotPlug)
+	case step.Attach != "":
+		return p.cluster.SetUtilityVolumes(ctx, step.Attach, "utility")
+	case step.Detach != "":
+		return p.cluster.SetUtilityVolumes(ctx, step.Detach)
+	case step.Template != nil:
+		return p.createTemplate(ctx, *step.Template)
+	case step.Resize != nil:
+		return p.resize(ctx, *step.Resize)
 	case step.Drain != "":
 		return p.cluster.Drain(ctx, step.Drain)
 	case step.Undrain != "":
@@ -121,6 +132,9 @@ func (p *play) startVMs(ctx context.Context, vm VM) error {
 	for _, name := range vm.names() {
 		vmi := NewVMI(p.cluster.Namespace(), name, vm.Cores, vm.Memory)
 		vmi.Spec.Domain.Resources.Limits = vm.Limits.DeepCopy()
+		if vm.Template != "" {
+			vmi.Spec.ResourceClaims = []kubevirtv1.VirtualMachineInstanceResourceClaim{{Name: "devices", ResourceClaimTemplateName: &vm.Template}}
+		}
 		if err := p.cluster.CreateVMI(ctx, vmi); err != nil {
 			return err
 		}
@@ -151,14 +165,19 @@ func NewVMI(namespace, name string, sockets uint32, guest resource.Quantity) *ku
 func (p *play) createPod(ctx context.Context, pod Pod) error {
 	created := NewPod(pod.Name, pod.Limits)
 	_, err := p.cluster.Client().CoreV1().Pods(p.cluster.Namespace()).Create(ctx, created, metav1.CreateOptions{})
-	switch exceeded := apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"); {
-	case exceeded && pod.Refused:
+	switch {
+	case exceeds(err) && pod.Refused:
 		return nil
 	case err == nil && pod.Refused:
 		return fmt.Errorf("pod %s was let in, quota should have refused it", pod.Name)
 	default:
 		return err
 	}
+}
+
+// exceeds reports whether quota has refused something.
+func exceeds(err error) bool {
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota")
 }
 
 // NewPod returns a pod of a tenant, with one container that has these limits, and the
@@ -256,19 +275,78 @@ func (p *play) delete(ctx context.Context, d Delete) error {
 	case d.Namespace:
 		return p.cluster.DeleteNamespace(ctx)
 	}
-	s, err := p.cluster.State(ctx)
+	source, err := p.source(ctx, d.Source)
 	if err != nil {
 		return err
 	}
-	m, ok := named(s.Migrations, d.Source)
+	return client.Pods(namespace).Delete(ctx, source.Name, metav1.DeleteOptions{})
+}
+
+// source returns the source pod of a migration.
+func (p *play) source(ctx context.Context, migration string) (*corev1.Pod, error) {
+	s, err := p.cluster.State(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m, ok := named(s.Migrations, migration)
 	if !ok {
-		return fmt.Errorf("migration %s is gone", d.Source)
+		return nil, fmt.Errorf("migration %s is gone", migration)
 	}
 	source, ok := s.source(m)
 	if !ok {
-		return fmt.Errorf("migration %s has no source pod", d.Source)
+		return nil, fmt.Errorf("migration %s has no source pod", migration)
 	}
-	return client.Pods(namespace).Delete(ctx, source.Name, metav1.DeleteOptions{})
+	return source.DeepCopy(), nil
+}
+
+func (p *play) createTemplate(ctx context.Context, t Template) error {
+	template := &resourcev1.ResourceClaimTemplate{ObjectMeta: metav1.ObjectMeta{Name: t.Name}}
+	template.Spec.Spec.Devices.Requests = []resourcev1.DeviceRequest{{Name: "devices", Exactly: &resourcev1.ExactDeviceRequest{
+		DeviceClassName: t.Class, AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: t.Devices,
+	}}}
+	_, err := p.cluster.Client().ResourceV1().ResourceClaimTemplates(p.cluster.Namespace()).Create(ctx, template, metav1.CreateOptions{})
+	return err
+}
+
+// resize plays the kubelet first, and then who resizes.
+func (p *play) resize(ctx context.Context, r Resize) error {
+	pod, err := p.source(ctx, r.Source)
+	if err != nil {
+		return err
+	}
+	client := p.cluster.Client().CoreV1().Pods(pod.Namespace)
+	pod.Status.ContainerStatuses = withActual(pod.Status.ContainerStatuses, pod.Spec.Containers)
+	pod.Status.InitContainerStatuses = withActual(pod.Status.InitContainerStatuses, pod.Spec.InitContainers)
+	if pod, err = client.UpdateStatus(ctx, pod, metav1.UpdateOptions{}); err != nil {
+		return err
+	}
+	for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for _, container := range containers {
+			if cpu, ok := r.CPU[container.Name]; ok {
+				container.Resources.Limits[corev1.ResourceCPU] = cpu
+			}
+		}
+	}
+	// What the kubelet wrote has kube-controller-manager recount, which resets the limits.
+	var failed error
+	err = p.until(ctx, func(State) bool {
+		_, failed = client.UpdateResize(ctx, pod.Name, pod, metav1.UpdateOptions{})
+		return !exceeds(failed)
+	})
+	return errors.Join(err, failed)
+}
+
+// withActual returns statuses of containers that have the resources which spec asks for.
+func withActual(statuses []corev1.ContainerStatus, containers []corev1.Container) []corev1.ContainerStatus {
+	for _, container := range containers {
+		i := slices.IndexFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == container.Name })
+		if i < 0 {
+			i, statuses = len(statuses), append(statuses, corev1.ContainerStatus{Name: container.Name})
+		}
+		statuses[i].Resources = container.Resources.DeepCopy()
+		statuses[i].AllocatedResources = container.Resources.Requests.DeepCopy()
+	}
+	return statuses
 }
 
 func (p *play) until(ctx context.Context, done func(State) bool) error {

@@ -35,6 +35,10 @@ type Step struct {
 	Pod        *Pod        `json:"pod,omitempty"`        // is created by the tenant
 	Migrate    *Migrate    `json:"migrate,omitempty"`    // a migration is created
 	HotPlug    *HotPlug    `json:"hotPlug,omitempty"`    // a VM gets more memory, by migrating
+	Attach     string      `json:"attach,omitempty"`     // a utility volume, to this VM
+	Detach     string      `json:"detach,omitempty"`     // all of them, from this VM
+	Template   *Template   `json:"template,omitempty"`   // of ResourceClaims, is created
+	Resize     *Resize     `json:"resize,omitempty"`     // a source pod is resized in place
 	Drain      string      `json:"drain,omitempty"`      // a node is drained
 	Undrain    string      `json:"undrain,omitempty"`    // and in service again
 	Overhead   *Overhead   `json:"overhead,omitempty"`   // KubeVirt's configuration is changed
@@ -67,8 +71,25 @@ type VM struct {
 	Memory resource.Quantity `json:"memory"` // of the guest
 	// Limits are set on the VM. Nil: KubeVirt sets what a quota demands, as it does.
 	Limits corev1.ResourceList `json:"limits,omitempty"`
+	// Template is that of the ResourceClaim for its devices. Empty: it has none.
+	Template string `json:"template,omitempty"`
 	// Refused says that quota does not let it in, so that nobody waits for it.
 	Refused bool `json:"refused,omitempty"`
+}
+
+// A Template is a ResourceClaimTemplate for devices of a class.
+type Template struct {
+	Name    string `json:"name"`
+	Class   string `json:"class"`
+	Devices int64  `json:"devices"`
+}
+
+// A Resize gives containers of the source pod of a migration other limits of CPU, as somebody
+// who may resize pods does. The node has not done it yet: the status of these containers is
+// what spec was.
+type Resize struct {
+	Source string                       `json:"source"` // of this migration
+	CPU    map[string]resource.Quantity `json:"cpu"`    // by the name of the container
 }
 
 // A Pod is one that is no virtual machine's.
@@ -148,6 +169,9 @@ type Await struct {
 	// Migrations are phases by name, or Refused, Gone, or Charged, which is: its target pod
 	// exists.
 	Migrations map[string]string `json:"migrations,omitempty"`
+	// Waits are what migrations, by name, were told to wait for: reasons of a
+	// migration.Wait, by the events HeadroomWaiting on them.
+	Waits map[string]string `json:"waits,omitempty"`
 	// Evacuations is how many migrations of a drain have succeeded.
 	Evacuations *int `json:"evacuations,omitempty"`
 	// Quotas are Raised or Static, by name: status.hard is above spec.hard, or is spec.hard.

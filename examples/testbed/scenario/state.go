@@ -22,6 +22,16 @@ type State struct {
 	VMIs       []*kubevirtv1.VirtualMachineInstance
 	Migrations []*kubevirtv1.VirtualMachineInstanceMigration
 	Ledger     *corev1.ConfigMap // what is recorded; nil: nothing
+	Waits      []string          // what was told of migrations: see Waits
+}
+
+// Waits returns what an event about object says of State.Waits; none if it is another event.
+func Waits(object metav1.Object, reason, message string) []string {
+	what, _, found := strings.Cut(message, ": ")
+	if reason != "HeadroomWaiting" || !found {
+		return nil
+	}
+	return []string{object.GetName() + " " + what}
 }
 
 func named[T metav1.Object](objects []T, name string) (T, bool) {
@@ -78,6 +88,11 @@ func (s State) source(m *kubevirtv1.VirtualMachineInstanceMigration) (*corev1.Po
 func (s State) satisfies(a Await) bool {
 	for name, phase := range a.Migrations {
 		if !s.Is(name, phase) {
+			return false
+		}
+	}
+	for name, reason := range a.Waits {
+		if !slices.Contains(s.Waits, name+" "+reason) {
 			return false
 		}
 	}

@@ -2,14 +2,12 @@ package sim
 
 import (
 	"context"
-	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/examples/testbed/virt"
+	"github.com/vmquota/headroom/fake/virthandler"
 )
 
 // playVMI plays virt-handler for one VMI, on the node that it runs on and on the node
@@ -24,7 +22,9 @@ func (s *Simulator) playVMI(ctx context.Context, now *view, vmi *kubevirtv1.Virt
 	case vmi.DeletionTimestamp != nil:
 		err = s.shutDown(ctx, now, vmi)
 	case vmi.Status.Phase == kubevirtv1.Scheduled:
-		s.boot(vmi)
+		if s.pace.over(s.step, step{what: "boot", of: vmi.UID}) {
+			virthandler.Boot(vmi, s.stamp())
+		}
 	case vmi.Status.Phase == kubevirtv1.Running && vmi.Status.MigrationState != nil:
 		err = s.migrate(ctx, now, vmi)
 	}
@@ -33,21 +33,6 @@ func (s *Simulator) playVMI(ctx context.Context, now *view, vmi *kubevirtv1.Virt
 	}
 	_, err = virt.VMIs(s.virt, vmi.Namespace).Update(ctx, vmi)
 	return err
-}
-
-// boot says that the machine runs.
-func (s *Simulator) boot(vmi *kubevirtv1.VirtualMachineInstance) {
-	if !s.pace.over(s.step, step{what: "boot", of: vmi.UID}) {
-		return
-	}
-	s.enter(vmi, kubevirtv1.Running)
-	vmi.Status.SelinuxContext = "none"
-	migratable := kubevirtv1.VirtualMachineInstanceIsMigratable
-	if !slices.ContainsFunc(vmi.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceCondition) bool { return c.Type == migratable }) {
-		vmi.Status.Conditions = append(vmi.Status.Conditions, kubevirtv1.VirtualMachineInstanceCondition{
-			Type: migratable, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(s.pace.now()),
-		})
-	}
 }
 
 // shutDown ends the machine that somebody deleted, and its virt-launchers.
@@ -66,12 +51,6 @@ func (s *Simulator) shutDown(ctx context.Context, now *view, vmi *kubevirtv1.Vir
 			return err
 		}
 	}
-	s.enter(vmi, kubevirtv1.Succeeded)
+	virthandler.Enter(vmi, kubevirtv1.Succeeded, s.stamp())
 	return nil
-}
-
-func (s *Simulator) enter(vmi *kubevirtv1.VirtualMachineInstance, phase kubevirtv1.VirtualMachineInstancePhase) {
-	vmi.Status.Phase = phase
-	vmi.Status.PhaseTransitionTimestamps = append(vmi.Status.PhaseTransitionTimestamps,
-		kubevirtv1.VirtualMachineInstancePhaseTransitionTimestamp{Phase: phase, PhaseTransitionTimestamp: metav1.NewTime(s.pace.now())})
 }

@@ -105,5 +105,8 @@ func containerStatus(container corev1.Container, state corev1.ContainerState) co
 		State:   state,
 		Ready:   true,
 		Started: &started,
+
+		AllocatedResources: container.Resources.Requests,
+		Resources:          container.Resources.DeepCopy(),
 	}
 }

@@ -3,6 +3,7 @@ package sim
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,17 +15,44 @@ import (
 
 // bind puts a pod on a node, if there is one for it.
 func (s *Simulator) bind(ctx context.Context, now *view, pod *corev1.Pod) error {
-	if len(pod.Spec.SchedulingGates) > 0 {
+	if len(pod.Spec.SchedulingGates) > 0 || waitsForClaims(pod) {
 		return nil
 	}
 	node := choose(now, pod)
-	if node == "" || !s.pace.over(s.step, step{what: "bind", of: pod.UID}) {
+	if node == "" {
+		return s.refuse(ctx, now, pod)
+	}
+	if !s.pace.over(s.step, step{what: "bind", of: pod.UID}) {
 		return nil
 	}
 	return s.client.CoreV1().Pods(pod.Namespace).Bind(ctx, &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	}, metav1.CreateOptions{})
+}
+
+// refuse says of a pod, once, that there is no node for it.
+func (s *Simulator) refuse(ctx context.Context, now *view, pod *corev1.Pod) error {
+	if len(pod.Status.Conditions) > 0 {
+		return nil
+	}
+	pod = pod.DeepCopy()
+	pod.Status.Conditions = []corev1.PodCondition{{
+		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, LastTransitionTime: metav1.NewTime(s.pace.now()),
+		Reason: corev1.PodReasonUnschedulable, Message: fmt.Sprintf("0/%d nodes are available.", len(now.nodes)),
+	}}
+	_, err := s.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+	return err
+}
+
+// waitsForClaims tells whether ResourceClaims of a pod are still to be made from templates. They
+// are never allocated: no device is simulated.
+func waitsForClaims(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.ResourceClaims, func(claim corev1.PodResourceClaim) bool {
+		return claim.ResourceClaimTemplateName != nil && !slices.ContainsFunc(pod.Status.ResourceClaimStatuses, func(s corev1.PodResourceClaimStatus) bool {
+			return s.Name == claim.Name
+		})
+	})
 }
 
 // choose returns the node with the fewest pods among those that the pod may run on;

@@ -39,6 +39,9 @@ func CheckAudit(events []bed.AuditEvent) error {
 			wrong = append(wrong, fmt.Errorf("%s: %w", where(e), err))
 			continue
 		}
+		if v.revision == 0 {
+			continue
+		}
 		versions[v.Metadata.UID] = append(versions[v.Metadata.UID], v)
 	}
 	for _, history := range versions {
@@ -82,6 +85,9 @@ func readVersion(e bed.AuditEvent) (version, error) {
 		return v, err
 	}
 	delete(v.Metadata.Annotations, applier.OfferAnnotation)
+	if v.Metadata.ResourceVersion == "" { // a dry run
+		return v, nil
+	}
 	var err error
 	v.revision, err = strconv.ParseUint(v.Metadata.ResourceVersion, 10, 64)
 	return v, err

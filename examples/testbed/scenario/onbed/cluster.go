@@ -2,6 +2,7 @@ package onbed
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -70,6 +71,21 @@ func (c *Cluster) DeleteMigration(ctx context.Context, name string) error {
 func (c *Cluster) HotPlug(ctx context.Context, h scenario.HotPlug) error {
 	patch := fmt.Sprintf(`{"spec":{"domain":{"memory":{"guest":%[1]q,"maxGuest":%[1]q},"resources":{"requests":{"memory":%[1]q}}}}}`, h.Memory.String())
 	_, err := virt.VMIs(c.stage.Objects, c.namespace).Patch(ctx, h.VM, patch)
+	return err
+}
+
+// SetUtilityVolumes changes the VMI as a backup tool does. Their claims do not exist, so they
+// are never there in the guest.
+func (c *Cluster) SetUtilityVolumes(ctx context.Context, vm string, volumes ...string) error {
+	spec := make([]map[string]string, 0, len(volumes))
+	for _, volume := range volumes {
+		spec = append(spec, map[string]string{"name": volume, "claimName": volume})
+	}
+	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"utilityVolumes": spec}})
+	if err != nil {
+		return err
+	}
+	_, err = virt.VMIs(c.stage.Objects, c.namespace).Patch(ctx, vm, string(patch))
 	return err
 }
 

@@ -59,6 +59,17 @@ func RoomFor(n int) FleetOption {
 	return func(rq *corev1.ResourceQuota, _ []*kubevirtv1.VirtualMachineInstance) { rq.Spec.Hard = fleetCharge(n) }
 }
 
+// More adds to the limits of the quota.
+func More(limits corev1.ResourceList) FleetOption {
+	return func(rq *corev1.ResourceQuota, _ []*kubevirtv1.VirtualMachineInstance) {
+		for name, more := range limits {
+			limit := rq.Spec.Hard[name]
+			limit.Add(more)
+			rq.Spec.Hard[name] = limit
+		}
+	}
+}
+
 // fleetCharge is what n virtual machines of a fleet are charged.
 func fleetCharge(n int) corev1.ResourceList {
 	return corev1.ResourceList{

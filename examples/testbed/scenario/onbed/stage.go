@@ -28,7 +28,7 @@ const (
 
 // A Stage is a running bed, with the library at work in a process of its own.
 type Stage struct {
-	Bed     *bed.Bed
+	Bed     *bed.Bed             // if it has two API servers, the library reaches the other one
 	Client  kubernetes.Interface // an administrator's
 	Objects dynamic.Interface    // an administrator's
 	watch   *watch
@@ -87,7 +87,7 @@ func (s *Stage) StartProgram(ctx context.Context, program process.Program, log i
 	if err != nil {
 		return nil, err
 	}
-	p, err := process.Start(program, config, user, log)
+	p, err := process.Start(program, s.Bed.Other(config), user, log)
 	if err != nil {
 		return nil, err
 	}

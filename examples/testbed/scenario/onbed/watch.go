@@ -25,7 +25,7 @@ import (
 
 // A watch has caches of what scenarios look at, in all namespaces.
 type watch struct {
-	namespaces, quotas, pods, vmis, vmims, configMaps cache.SharedIndexInformer
+	namespaces, quotas, pods, vmis, vmims, configMaps, events cache.SharedIndexInformer
 }
 
 // newWatch returns when the caches are filled. They are kept true until ctx is done.
@@ -38,7 +38,11 @@ func newWatch(ctx context.Context, client kubernetes.Interface, objects dynamic.
 		_ = informer.SetTransform(migration.Typed) // fails only for informers that run
 		return informer
 	}
+	told := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+		o.FieldSelector = "source=" + migration.Component
+	}))
 	w := &watch{
+		events:     told.Core().V1().Events().Informer(),
 		namespaces: core.Namespaces().Informer(),
 		quotas:     core.ResourceQuotas().Informer(),
 		pods:       core.Pods().Informer(),
@@ -47,7 +51,7 @@ func newWatch(ctx context.Context, client kubernetes.Interface, objects dynamic.
 		vmims:      typed(virt.Migrations),
 	}
 	var synced []cache.InformerSynced
-	for _, informer := range []cache.SharedIndexInformer{w.namespaces, w.quotas, w.pods, w.vmis, w.vmims, w.configMaps} {
+	for _, informer := range []cache.SharedIndexInformer{w.namespaces, w.quotas, w.pods, w.vmis, w.vmims, w.configMaps, w.events} {
 		synced = append(synced, informer.HasSynced)
 		go informer.RunWithContext(ctx)
 	}
@@ -64,6 +68,9 @@ func (w *watch) state(namespace string) (scenario.State, error) {
 		Pods:       held[*corev1.Pod](w.pods, namespace),
 		VMIs:       held[*kubevirtv1.VirtualMachineInstance](w.vmis, namespace),
 		Migrations: held[*kubevirtv1.VirtualMachineInstanceMigration](w.vmims, namespace),
+	}
+	for _, e := range held[*corev1.Event](w.events, namespace) {
+		s.Waits = append(s.Waits, scenario.Waits(&metav1.ObjectMeta{Name: e.InvolvedObject.Name}, e.Reason, e.Message)...)
 	}
 	ns, known, err := w.namespaces.GetIndexer().GetByKey(namespace)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
@@ -28,7 +29,25 @@ const (
 
 // A Cluster is a simulated one.
 type Cluster struct {
-	fake *fake.Cluster
+	fake  *fake.Cluster
+	waits []string
+}
+
+// Event implements record.EventRecorder.
+func (c *Cluster) Event(object runtime.Object, _, reason, message string) {
+	if o, ok := object.(metav1.Object); ok {
+		c.waits = append(c.waits, scenario.Waits(o, reason, message)...)
+	}
+}
+
+// Eventf implements record.EventRecorder.
+func (c *Cluster) Eventf(object runtime.Object, kind, reason, format string, args ...any) {
+	c.Event(object, kind, reason, fmt.Sprintf(format, args...))
+}
+
+// AnnotatedEventf implements record.EventRecorder.
+func (c *Cluster) AnnotatedEventf(object runtime.Object, _ map[string]string, kind, reason, format string, args ...any) {
+	c.Eventf(object, kind, reason, format, args...)
 }
 
 var _ scenario.Cluster = (*Cluster)(nil)
@@ -46,7 +65,7 @@ func New(s *scenario.Scenario, seed uint64) (*Cluster, error) {
 	}
 	var failed error
 	c.fake.Start(library, func(p *fake.Process) fake.Program {
-		var options migration.Options
+		options := migration.Options{Recorder: c}
 		if s.Recorded {
 			options.Ledger = configmap.New(p.Client.CoreV1(), process.Namespace)
 		}
@@ -110,6 +129,11 @@ func (c *Cluster) HotPlug(_ context.Context, h scenario.HotPlug) error {
 	}
 	c.fake.SetMemoryOverhead(h.Overhead)
 	return c.fake.HotPlug(namespace, h.VM, vmi.Spec.Domain.CPU.Sockets, h.Memory)
+}
+
+// SetUtilityVolumes implements scenario.Cluster.
+func (c *Cluster) SetUtilityVolumes(_ context.Context, vm string, volumes ...string) error {
+	return c.fake.SetUtilityVolumes(namespace, vm, volumes...)
 }
 
 // Drain implements scenario.Cluster.
@@ -178,7 +202,7 @@ func (c *Cluster) DeleteNamespace(ctx context.Context) error {
 // State implements scenario.Cluster.
 func (c *Cluster) State(ctx context.Context) (scenario.State, error) {
 	now := c.fake.Snapshot(namespace)
-	s := scenario.State{Namespace: now.Namespace, Pods: now.Pods, VMIs: now.VMIs, Migrations: now.Migrations}
+	s := scenario.State{Namespace: now.Namespace, Pods: now.Pods, VMIs: now.VMIs, Migrations: now.Migrations, Waits: c.waits}
 	quotas, err := c.Client().CoreV1().ResourceQuotas(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return s, err
