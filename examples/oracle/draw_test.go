@@ -1,6 +1,7 @@
 package oracle_test
 
 import (
+	"maps"
 	"math"
 	"strconv"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"gopkg.in/inf.v0"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
@@ -188,6 +190,67 @@ func drawPod(t *rapid.T) *corev1.Pod {
 	}
 }
 
+// atRest returns pod without what its status says of the resources of containers, so that no
+// resize is in progress.
+func atRest(pod *corev1.Pod) *corev1.Pod {
+	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses} {
+		for i := range statuses {
+			statuses[i].Resources, statuses[i].AllocatedResources = nil, nil
+		}
+	}
+	pod.Status.Conditions = nil
+	return pod
+}
+
+// reportByKubelet gives pod a status as a kubelet writes it: one for a container, with both
+// kinds of resources or none, which differ from spec only where a resize is possible.
+func reportByKubelet(t *rapid.T, pod *corev1.Pod) {
+	pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses = nil, nil
+	reported := map[string]bool{"": true}
+	for _, c := range pod.Spec.InitContainers {
+		if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+			reported[c.Name] = true
+		}
+	}
+	report := func(containers []corev1.Container) (statuses []corev1.ContainerStatus) {
+		for _, c := range containers {
+			if status := drawContainerStatus(t); !reported[c.Name] && status.Resources != nil {
+				status.Name, reported[c.Name] = c.Name, true
+				statuses = append(statuses, status)
+			}
+		}
+		return statuses
+	}
+	pod.Status.ContainerStatuses = report(pod.Spec.Containers)
+	pod.Status.InitContainerStatuses = report(pod.Spec.InitContainers)
+}
+
+// dropNegative drops the negative amounts of pod, which the API server refuses.
+func dropNegative(pod *corev1.Pod) {
+	drop := func(lists ...corev1.ResourceList) {
+		for _, list := range lists {
+			maps.DeleteFunc(list, func(_ corev1.ResourceName, q resource.Quantity) bool { return q.Sign() < 0 })
+		}
+	}
+	drop(pod.Spec.Overhead)
+	if level := pod.Spec.Resources; level != nil {
+		drop(level.Requests, level.Limits)
+	}
+	for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for _, c := range containers {
+			drop(c.Resources.Requests, c.Resources.Limits)
+		}
+	}
+	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses} {
+		for _, status := range statuses {
+			drop(status.AllocatedResources)
+			if status.Resources != nil {
+				drop(status.Resources.Requests, status.Resources.Limits)
+			}
+		}
+	}
+}
+
 func drawOverhead(t *rapid.T) corev1.ResourceList {
 	if rapid.IntRange(0, 2).Draw(t, "overhead") > 0 {
 		return nil
@@ -232,6 +295,29 @@ func drawClaim(t *rapid.T) *corev1.PersistentVolumeClaim {
 		pvc.Annotations = map[string]string{corev1.BetaStorageClassAnnotation: *annotation}
 	}
 	return pvc
+}
+
+func drawDevices(t *rapid.T) (class string, mode resourcev1.DeviceAllocationMode, count int64) {
+	class = of("gpu", "nic", "plain", "plain", "")(t)
+	mode = of(resourcev1.DeviceAllocationModeExactCount, resourcev1.DeviceAllocationModeExactCount, resourcev1.DeviceAllocationModeAll, "Half", "")(t)
+	return class, mode, of[int64](0, 1, 2, 31, 33, math.MaxInt64)(t) // the API server refuses negative ones
+}
+
+func drawDeviceRequest(t *rapid.T) resourcev1.DeviceRequest {
+	return resourcev1.DeviceRequest{
+		Exactly: maybe(t, 2, func(t *rapid.T) (r resourcev1.ExactDeviceRequest) {
+			r.DeviceClassName, r.AllocationMode, r.Count = drawDevices(t)
+			return r
+		}),
+		FirstAvailable: several(t, 3, func(t *rapid.T) (r resourcev1.DeviceSubRequest) {
+			r.DeviceClassName, r.AllocationMode, r.Count = drawDevices(t)
+			return r
+		}),
+	}
+}
+
+func drawResourceClaim(t *rapid.T) *resourcev1.ResourceClaim {
+	return &resourcev1.ResourceClaim{Spec: resourcev1.ResourceClaimSpec{Devices: resourcev1.DeviceClaim{Requests: several(t, 3, drawDeviceRequest)}}}
 }
 
 var drawScope = of(

@@ -7,8 +7,12 @@ import (
 	"testing"
 	"time"
 
+	helpers034 "headroom.test/component-helpers-0.34/resource"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
+	quotav1 "k8s.io/apiserver/pkg/quota/v1"
 	"pgregory.net/rapid"
 
 	"github.com/vmquota/headroom/quota"
@@ -16,7 +20,7 @@ import (
 
 func TestFootprintIsWhatKubernetesCharges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		pod := drawPod(t)
+		pod := atRest(drawPod(t))
 		before := pod.DeepCopy()
 		theirs, err := podEvaluator(time.Time{}).Usage(pod.DeepCopy())
 		if err != nil {
@@ -28,10 +32,62 @@ func TestFootprintIsWhatKubernetesCharges(t *testing.T) {
 	})
 }
 
+// In the middle of a resize in place Footprint is what API servers up to v1.36 charge, on
+// pods whose status is as a kubelet writes it.
+func TestFootprintInAResizeIsWhatKubernetesChargedBefore(t *testing.T) {
+	resized := 0
+	rapid.Check(t, func(t *rapid.T) {
+		pod := drawPod(t)
+		reportByKubelet(t, pod)
+		options := helpers034.PodResourcesOptions{UseStatusResources: true}
+		total := corev1.Container{Resources: corev1.ResourceRequirements{
+			Requests: helpers034.PodRequests(pod.DeepCopy(), options), Limits: helpers034.PodLimits(pod.DeepCopy(), options),
+		}}
+		// The evaluator says under which names the totals are charged.
+		theirs, err := podEvaluator(time.Time{}).Usage(&corev1.Pod{
+			Spec: corev1.PodSpec{Containers: []corev1.Container{total}}, Status: corev1.PodStatus{Phase: pod.Status.Phase},
+		})
+		if err != nil {
+			t.Fatalf("the evaluator of Kubernetes: %v", err)
+		}
+		before := pod.DeepCopy()
+		ours := quota.Footprint(pod)
+		count(!apiequality.Semantic.DeepEqual(ours, quota.Footprint(atRest(pod.DeepCopy()))), &resized)
+		requireSame(t, theirs, ours)
+		requireOwnMemory(t, ours, func() string { return encode(t, pod) }, encode(t, before))
+	})
+	requireBoth(t, "pods in a resize", resized, "wanted", resized)
+}
+
+// And it is never less than what an API server of v1.37 charges.
+func TestFootprintInAResizeIsNoLessThanKubernetesCharges(t *testing.T) {
+	same, more := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		pod := drawPod(t)
+		dropNegative(pod)
+		theirs, err := podEvaluator(time.Time{}).Usage(pod.DeepCopy())
+		if err != nil {
+			t.Fatalf("the evaluator of Kubernetes: %v", err)
+		}
+		ours := quota.Footprint(pod)
+		isMore := len(ours) > len(theirs)
+		for name, charged := range theirs {
+			got, ok := ours[name]
+			if !ok || got.Cmp(charged) < 0 {
+				t.Fatalf("%s: quota says %s (%v), Kubernetes %s\npod %s", name, got.String(), ok, charged.String(), encode(t, pod))
+			}
+			isMore = isMore || got.Cmp(charged) > 0
+		}
+		count(isMore, &more)
+		count(!isMore, &same)
+	})
+	requireBoth(t, "pods for which both say the same", same, "for which Footprint says more", more)
+}
+
 func TestFootprintAtEndsWhenKubernetesEnds(t *testing.T) {
 	ends, lasts := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
-		pod := drawPod(t)
+		pod := atRest(drawPod(t))
 		now := drawNow(t, pod)
 		theirs, err := podEvaluator(now).Usage(pod.DeepCopy())
 		if err != nil {
@@ -64,10 +120,43 @@ func TestClaimFootprintIsWhatKubernetesCharges(t *testing.T) {
 	})
 }
 
+func TestResourceClaimFootprintIsWhatKubernetesCharges(t *testing.T) {
+	mapped := 0
+	evaluator := deviceEvaluator()
+	rapid.Check(t, func(t *rapid.T) {
+		claim := drawResourceClaim(t)
+		before := claim.DeepCopy()
+		usage, err := evaluator.Usage(claim.DeepCopy())
+		if err != nil {
+			t.Fatalf("the evaluator of Kubernetes: %v", err)
+		}
+		// Quota admission counts no other names than these.
+		theirs := quotav1.Mask(usage, evaluator.MatchingResources(quotav1.ResourceNames(usage)))
+		ours := quota.ResourceClaimFootprint(claim, func(class string) string { return extendedClasses[class] })
+		requireSame(t, theirs, ours)
+		requireOwnMemory(t, ours, func() string { return encode(t, claim) }, encode(t, before))
+		_, isMapped := theirs["requests.example.com/gpu"]
+		count(isMapped, &mapped)
+	})
+	requireBoth(t, "claims for extended resources", mapped, "wanted", mapped)
+}
+
+func TestSelectedByWhatKubernetesMatchesOfResourceClaims(t *testing.T) {
+	evaluator := deviceEvaluator()
+	rapid.Check(t, func(t *rapid.T) {
+		rq := drawQuota(t)
+		theirs, err := evaluator.Matches(limiting(rq), &resourcev1.ResourceClaim{})
+		if ours := stored(t, quota.Traits{ResourceClaim: true}).SelectedBy(rq); ours != (theirs && err == nil) {
+			t.Fatalf("the traits say %v, Kubernetes %v (error %v)\nquota %s", ours, theirs, err, encode(t, rq))
+		}
+	})
+}
+
 func TestSelectsWhatKubernetesMatches(t *testing.T) {
 	selected, left := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		pod, rq := drawPod(t), drawQuota(t)
+		dropNegative(pod) // from v1.37 on they are not as good as none
 		// An error means that the quota matches nothing.
 		theirs, err := podEvaluator(time.Time{}).Matches(limiting(rq), pod)
 		theirs = theirs && err == nil
