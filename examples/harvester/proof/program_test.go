@@ -28,6 +28,7 @@ const asApplied = "harvester-headroom"
 // A program is the example, running as a service account.
 type program struct {
 	user string // as the API server calls it
+	stop func()
 
 	mu  sync.Mutex
 	log []byte
@@ -38,13 +39,21 @@ type program struct {
 func startProgram(t *testing.T, account string) *program {
 	t.Helper()
 	grant(t, account)
-	config, err := shared.ServiceAccount(t.Context(), system, account)
+	return start(t, binary, system, account)
+}
+
+// start starts the program of path as a service account. It ends with the test, or when stop
+// is called.
+func start(t *testing.T, path, namespace, account string, flags ...string) *program {
+	t.Helper()
+	config, err := shared.ServiceAccount(t.Context(), namespace, account)
 	require.NoError(t, err)
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
 	require.NoError(t, writeKubeconfig(kubeconfig, config))
 
-	p := &program{user: "system:serviceaccount:" + system + ":" + account}
-	cmd := exec.Command(binary, "--kubeconfig", kubeconfig)
+	p := &program{user: "system:serviceaccount:" + namespace + ":" + account}
+	cmd := exec.Command(path, append([]string{"--kubeconfig", kubeconfig}, flags...)...)
+	cmd.Env = append(os.Environ(), "POD_NAME=proof", "POD_NAMESPACE="+namespace)
 	cmd.Stdout, cmd.Stderr = p, p
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started, ended := make(chan error), make(chan error, 1)
@@ -58,9 +67,12 @@ func startProgram(t *testing.T, account string) *program {
 		}
 	}()
 	require.NoError(t, <-started)
-	t.Cleanup(func() {
+	p.stop = sync.OnceFunc(func() {
 		require.NoError(t, cmd.Process.Signal(os.Interrupt))
 		require.NoError(t, <-ended)
+	})
+	t.Cleanup(func() {
+		p.stop()
 		if t.Failed() {
 			t.Log(p.logged())
 		}

@@ -17,7 +17,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -87,41 +86,16 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// Rancher is the account that its own lock lets through.
-const rancherUser = "system:serviceaccount:cattle-system:rancher-webhook-sudo"
-
-// unlocked is on namespaces in which there is no lock, as with an older Rancher.
-const unlocked = "proof.headroom.vmquota.io/unlocked"
-
-// lock installs the write lock of Rancher's webhook, as the test bed has it.
+// lock installs the write lock of Rancher's webhook.
 func lock(ctx context.Context) error {
-	config, err := shared.User(rancherUser, "system:masters")
+	config, err := shared.User(bed.RancherUser, "system:masters")
 	if err != nil {
 		return err
 	}
 	if rancherClient, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}
-	except := `{"spec":{"matchResources":{"namespaceSelector":{"matchExpressions":[{"key":"` + unlocked + `","operator":"DoesNotExist"}]}}}}`
-	for _, args := range [][]string{
-		{"apply", "-f", "../../testbed/faults/lock.yaml"},
-		{"patch", "validatingadmissionpolicybinding", "rancher-lock", "--type=merge", "-p", except},
-	} {
-		if said, err := kubectl(ctx, "", args...); err != nil {
-			return fmt.Errorf("%s: %w", said, err)
-		}
-	}
-	probe := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "probe", Labels: map[string]string{rancher.QuotaLabel: "true"}}}
-	for {
-		_, err := admin.CoreV1().ResourceQuotas("default").Create(ctx, probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		if apierrors.IsForbidden(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		time.Sleep(tick)
-	}
+	return shared.LockQuotas(ctx)
 }
 
 // A scene is a namespace with a quota as Rancher makes it, which one VM fills exactly.
@@ -142,7 +116,7 @@ func newScene(t *testing.T, locked bool) *scene {
 	s.namespace, err = shared.NewNamespace(t.Context(), "tenant-")
 	require.NoError(t, err)
 	if !locked {
-		s.patchNamespace("labels", unlocked, "true")
+		s.patchNamespace("labels", bed.UnlockedLabel, "true")
 	}
 	s.vmims, s.vmis = virt.VMIMs(objects, s.namespace), virt.VMIs(objects, s.namespace)
 
