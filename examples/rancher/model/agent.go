@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/vmquota/headroom/ledger/rancher"
+	"github.com/vmquota/headroom/migration"
 )
 
 // A Config is what an [Agent] works with.
@@ -33,6 +34,8 @@ type Config struct {
 	Headroom *rest.Config
 	// Disabled is the shim's kill switch. If nil, it is on.
 	Disabled func() bool
+	// Own has the shim find no ledger, so that it enforces the cluster's own migrations.
+	Own bool
 }
 
 // An Agent is the part of Rancher that is responsible for one cluster, from its start to
@@ -90,7 +93,14 @@ func (c Config) shim(ctx context.Context) (*rancher.Shim, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rancher.Start(ctx, rancher.Config{Client: clientset, Now: time.Now, Disabled: c.Disabled})
+	shim := rancher.Config{Client: clientset, Now: time.Now, Disabled: c.Disabled}
+	if c.Own {
+		shim.Namespace = "no-ledger"
+		shim.Own = func(ctx context.Context) error {
+			return migration.Run(ctx, c.far(c.Headroom), migration.Options{DisabledFor: rancher.HarvesterSkips, Disabled: c.Disabled})
+		}
+	}
+	return rancher.Start(ctx, shim)
 }
 
 // far returns config for an API server that is Latency away.

@@ -9,12 +9,9 @@ import (
 	"testing"
 	"time"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -31,10 +28,7 @@ import (
 
 const (
 	rancherUser  = "system:serviceaccount:cattle-system:rancher"
-	lockKey      = "system:serviceaccount:cattle-system:rancher-webhook-sudo" // the account that the lock lets through
 	headroomUser = "headroom"
-	// unlocked is on namespaces in which there is no lock, as with an older Rancher.
-	unlocked = "proof.headroom.vmquota.io/unlocked"
 )
 
 // What all tests share: one bed, and the projects of its Rancher, each namespace with one
@@ -91,7 +85,7 @@ func prepare(ctx context.Context) (err error) {
 	if _, err := admin.CoreV1().Namespaces().Create(ctx, ledger, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	if err := lock(ctx); err != nil {
+	if err := shared.LockQuotas(ctx); err != nil {
 		return err
 	}
 	virtualization, err := shared.User("virt")
@@ -102,47 +96,6 @@ func prepare(ctx context.Context) (err error) {
 		return err
 	}
 	return observe(ctx, virtualization)
-}
-
-// lock installs the write lock of Rancher's webhook, as the test bed has it, for all
-// namespaces without the label unlocked, and waits until it is in force.
-func lock(ctx context.Context) error {
-	file, err := os.Open("../../testbed/faults/lock.yaml")
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	decoder := yaml.NewYAMLOrJSONDecoder(file, 4096)
-	var policy admissionv1.ValidatingAdmissionPolicy
-	var binding admissionv1.ValidatingAdmissionPolicyBinding
-	if err := errors.Join(decoder.Decode(&policy), decoder.Decode(&binding)); err != nil {
-		return err
-	}
-	if binding.Spec.MatchResources == nil {
-		binding.Spec.MatchResources = &admissionv1.MatchResources{}
-	}
-	binding.Spec.MatchResources.NamespaceSelector = &metav1.LabelSelector{
-		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: unlocked, Operator: metav1.LabelSelectorOpDoesNotExist}},
-	}
-	policies := admin.AdmissionregistrationV1()
-	if _, err := policies.ValidatingAdmissionPolicies().Create(ctx, &policy, metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	if _, err := policies.ValidatingAdmissionPolicyBindings().Create(ctx, &binding, metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	for {
-		_, err := admin.CoreV1().ResourceQuotas("default").Create(ctx, &corev1.ResourceQuota{
-			ObjectMeta: metav1.ObjectMeta{Name: "probe", Labels: map[string]string{rancher.QuotaLabel: "true"}},
-		}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		if apierrors.IsForbidden(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
 }
 
 var read = []string{"get", "list", "watch"}
@@ -161,6 +114,7 @@ func grantAll(ctx context.Context) error {
 		grant(ctx, headroomUser, read,
 			rbacv1.PolicyRule{APIGroups: core, Resources: []string{"resourcequotas"}, Verbs: read},
 			rbacv1.PolicyRule{APIGroups: core, Resources: []string{"resourcequotas/status"}, Verbs: []string{"update"}},
+			rbacv1.PolicyRule{APIGroups: core, Resources: []string{"namespaces"}, Verbs: []string{"get"}},
 		),
 	)
 }

@@ -20,6 +20,7 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/examples/rancher/model"
+	"github.com/vmquota/headroom/examples/testbed/bed"
 	"github.com/vmquota/headroom/examples/testbed/sim"
 	"github.com/vmquota/headroom/examples/testbed/virt"
 	"github.com/vmquota/headroom/ledger/configmap"
@@ -48,7 +49,7 @@ type scene struct {
 }
 
 // sudo is the account by which Rancher writes past its own lock.
-var sudo = rest.ImpersonationConfig{UserName: lockKey, Groups: []string{"system:masters"}}
+var sudo = rest.ImpersonationConfig{UserName: bed.RancherUser, Groups: []string{"system:masters"}}
 
 // newScene starts an agent that is configured so, and fills the namespace.
 func newScene(t *testing.T, vms int, configure func(*model.Config)) *scene {
@@ -62,7 +63,7 @@ func newScene(t *testing.T, vms int, configure func(*model.Config)) *scene {
 	s.namespace, err = shared.NewNamespace(t.Context(), "tenant-")
 	require.NoError(t, err)
 	if s.config.WriteAs.UserName == "" {
-		s.annotateAs("labels", unlocked, "true") // a Rancher from before the lock
+		s.annotateAs("labels", bed.UnlockedLabel, "true") // a Rancher from before the lock
 	}
 	s.vmis, s.vmims = virt.VMIs(machines, s.namespace), virt.VMIMs(machines, s.namespace)
 	s.start()
