@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,7 +33,7 @@ func testOptions(t *testing.T, args ...string) options {
 // start runs a replica. The function that it returns ends it as SIGTERM does, and waits.
 func start(t *testing.T, w *world, o options) (c *controller, stop func() error) {
 	t.Helper()
-	c, err := newController(o, migration.Clients{Core: w.client, KubeVirt: w.kubeVirt}, w.client, newMetrics(time.Now))
+	c, err := newController(o, migration.Clients{Core: w.client, KubeVirt: w.kubeVirt}, w.client, newMetrics())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	ended := make(chan error, 1)
@@ -53,6 +55,25 @@ func start(t *testing.T, w *world, o options) (c *controller, stop func() error)
 func eventually(t *testing.T, holds func() bool, what string) {
 	t.Helper()
 	require.Eventually(t, holds, patience, 5*time.Millisecond, what)
+}
+
+// sum adds up the samples of a metric, only those with the label if one is given. Of a
+// histogram it is the count.
+func sum(t *testing.T, m *metrics, name string, label ...string) (total float64) {
+	t.Helper()
+	families, err := m.registry.Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		for _, sample := range family.GetMetric() {
+			matches := len(label) == 0 || slices.ContainsFunc(sample.GetLabel(), func(pair *dto.LabelPair) bool {
+				return pair.GetName() == label[0] && pair.GetValue() == label[1]
+			})
+			if family.GetName() == name && matches {
+				total += sample.GetCounter().GetValue() + sample.GetGauge().GetValue() + float64(sample.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return total
 }
 
 // memory is the enforced limit of the quota. The static one never changes.
@@ -108,7 +129,7 @@ func TestRescue(t *testing.T) {
 
 	w.play(4 * time.Second)
 	eventually(t, func() bool { return sum(t, c.metrics, "headroom_migrations", "state", "charged") == 1 }, "the target pod is seen")
-	require.EqualValues(t, 1, sum(t, c.metrics, "headroom_blocked_seconds"))
+	require.EqualValues(t, 1, sum(t, c.metrics, "headroom_migration_blocked_seconds"))
 	eventually(t, func() bool { return w.memory(namespace) == "5547429376" }, "the quota is raised while it is charged")
 	w.play(time.Minute)
 	eventually(t, func() bool { return w.memory(namespace) == "2773714688" }, "the quota is restored")
@@ -132,7 +153,7 @@ func TestOtherShard(t *testing.T) {
 	eventually(t, func() bool { return other.limits.Synced() == nil && sum(t, other.metrics, "headroom_leader") == 1 }, "the other shard works")
 	start(t, w, testOptions(t, "--shards=2", index[mine]))
 	eventually(t, func() bool { return w.memory(namespace) == "5547429376" }, "the quota is raised")
-	require.Zero(t, sum(t, other.metrics, "headroom_quota_writes_total"))
+	require.Zero(t, sum(t, other.metrics, "headroom_resourcequota_writes_total"))
 	leases, err := w.client.CoordinationV1().Leases("headroom").List(context.Background(), metav1.ListOptions{})
 	require.NoError(t, err)
 	require.Len(t, leases.Items, 2)
@@ -153,20 +174,49 @@ func TestHandOver(t *testing.T) {
 	w.play(2 * time.Second)
 	namespace := w.left[0].Object.GetNamespace()
 	eventually(t, func() bool { return w.memory(namespace) == "5547429376" }, "the quota is raised")
-	require.Zero(t, sum(t, second.metrics, "headroom_quota_writes_total"))
+	require.Zero(t, sum(t, second.metrics, "headroom_resourcequota_writes_total"))
 
 	require.NoError(t, stopFirst())
 	eventually(t, func() bool { return sum(t, second.metrics, "headroom_leader") == 1 }, "the second leads")
 	require.Zero(t, sum(t, first.metrics, "headroom_leader"))
-	eventually(t, func() bool { return sum(t, second.metrics, "headroom_quota_writes_total", "action", "raised") > 0 }, "the second makes offers")
+	eventually(t, func() bool {
+		return sum(t, second.metrics, "headroom_resourcequota_writes_total", "action", "raised") > 0
+	}, "the second makes offers")
 	w.play(time.Minute)
 	eventually(t, func() bool { return w.memory(namespace) == "2773714688" }, "the quota is restored")
+}
+
+// A leader whose caches are not up to date ends, and gives the Lease back.
+func TestGiveUp(t *testing.T) {
+	w := newWorld(t, "basic")
+	o := testOptions(t, "--leader-elect-lease-duration=1h", "--leader-elect-renew-deadline=30m", "--leader-elect-retry-period=20ms")
+	o.identity = "blind"
+	blind, err := newController(o, migration.Clients{Core: w.client, KubeVirt: w.kubeVirt}, w.client, newMetrics())
+	require.NoError(t, err)
+	var isBlind atomic.Bool
+	blind.synced = func() error {
+		if isBlind.Load() {
+			return errors.New("the cache of Events is not up to date")
+		}
+		return nil
+	}
+	ctx, failed := context.WithCancelCause(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- blind.run(ctx, failed) }()
+	eventually(t, func() bool { return sum(t, blind.metrics, "headroom_leader") == 1 }, "the first leads")
+	o.identity = "other"
+	other, _ := start(t, w, o)
+	eventually(t, func() bool { return other.limits.Synced() == nil }, "the second is ready")
+	require.Zero(t, sum(t, other.metrics, "headroom_leader"))
+	isBlind.Store(true)
+	require.EqualError(t, <-ended, "no longer fit to lead: the cache of Events is not up to date")
+	eventually(t, func() bool { return sum(t, other.metrics, "headroom_leader") == 1 }, "the second leads")
 }
 
 // Without KubeVirt's kinds the replica is not ready, and says why.
 func TestNotReady(t *testing.T) {
 	w := newWorld(t, "basic")
-	c, err := newController(testOptions(t), migration.Clients{Core: w.client, KubeVirt: w.kubeVirt}, w.client, newMetrics(time.Now))
+	c, err := newController(testOptions(t), migration.Clients{Core: w.client, KubeVirt: w.kubeVirt}, w.client, newMetrics())
 	require.NoError(t, err)
 	require.ErrorContains(t, c.limits.Synced(), "the cache of VirtualMachineInstanceMigrations has not synced")
 }

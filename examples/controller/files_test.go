@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"maps"
@@ -124,7 +123,8 @@ func TestDeployment(t *testing.T) {
 }
 
 // requireAllowed holds the roles to what is called: all of it is allowed, and nothing else but
-// reading claims, which is for machines with backend storage.
+// watching claims, which is for machines with backend storage, and ResourceClaims and their
+// classes, which is for machines with devices.
 // Each call is a verb, a group and a resource, such as "update /resourcequotas".
 func requireAllowed(t *testing.T, called []string) {
 	t.Helper()
@@ -143,7 +143,9 @@ func requireAllowed(t *testing.T, called []string) {
 			}
 		}
 	}
-	require.ElementsMatch(t, allowed, append(called, "list /persistentvolumeclaims", "watch /persistentvolumeclaims"))
+	require.ElementsMatch(t, allowed, append(called, "watch /persistentvolumeclaims",
+		"list resource.k8s.io/resourceclaims", "watch resource.k8s.io/resourceclaims",
+		"list resource.k8s.io/deviceclasses", "watch resource.k8s.io/deviceclasses"))
 }
 
 var metricName = regexp.MustCompile(`\bheadroom_[a-z_]+`)
@@ -166,76 +168,25 @@ func labels(m *metrics) map[string][]string {
 	return found
 }
 
-// Every metric that the alerts and the dashboard name exists, and every one that exists
-// is on the dashboard.
-func TestAlertsAndDashboard(t *testing.T) {
-	var rules struct {
-		Groups []struct {
-			Name  string
-			Rules []struct {
-				Alert, Expr, For    string
-				Labels, Annotations map[string]string
-			}
-		}
-	}
-	require.NoError(t, yaml.UnmarshalStrict(read(t, "monitoring/alerts.yaml"), &rules))
-	var dashboard struct {
-		Panels []struct {
-			Title, Description string
-			Targets            []struct{ Expr string }
-		}
-	}
-	require.NoError(t, json.Unmarshal(read(t, "monitoring/dashboard.json"), &dashboard))
-
-	exist := names(newMetrics(nil))
-	known := func(expr string) []string {
-		var found []string
-		for _, name := range metricName.FindAllString(expr, -1) {
-			name = strings.TrimSuffix(name, "_bucket")
-			require.Contains(t, exist, name, expr)
-			found = append(found, name)
-		}
-		require.NotEmpty(t, found, expr)
-		return found
-	}
-	for _, group := range rules.Groups {
-		for _, rule := range group.Rules {
-			known(rule.Expr)
-			require.NotEmpty(t, rule.Labels["severity"], rule.Alert)
-			require.NotEmpty(t, rule.Annotations["summary"], rule.Alert)
-			require.NotEmpty(t, rule.Annotations["description"], rule.Alert)
-		}
-	}
-	var shown []string
-	for _, panel := range dashboard.Panels {
-		require.NotEmpty(t, panel.Description, panel.Title)
-		for _, target := range panel.Targets {
-			shown = append(shown, known(target.Expr)...)
-		}
-	}
-	slices.Sort(shown)
-	require.Equal(t, exist, slices.Compact(shown))
-}
-
 // The README explains each flag and each metric, with its labels.
 func TestREADME(t *testing.T) {
 	readme := string(read(t, "README.md"))
-	for name, labels := range labels(newMetrics(nil)) {
+	for name, labels := range labels(newMetrics()) {
 		require.Contains(t, readme, strings.ReplaceAll("| `"+name+"` | "+strings.Join(labels, ", ")+" | ", "|  |", "| |"))
 	}
 	for _, name := range metricName.FindAllString(readme, -1) {
-		require.Contains(t, names(newMetrics(nil)), name)
+		require.Contains(t, names(newMetrics()), name)
 	}
 }
 
 // The runbook says of each metric and of each event what to do, and names no others.
 func TestRunbook(t *testing.T) {
 	runbook := string(read(t, "RUNBOOK.md"))
-	for _, name := range names(newMetrics(nil)) {
+	for _, name := range names(newMetrics()) {
 		require.Contains(t, runbook, "`"+name+"`")
 	}
 	for _, name := range metricName.FindAllString(runbook, -1) {
-		require.Contains(t, names(newMetrics(nil)), name)
+		require.Contains(t, names(newMetrics()), name)
 	}
 
 	// In the code, reasons are the string literals that look like this.

@@ -7,7 +7,8 @@ require (
 	github.com/prometheus/client_model v0.6.2
 	github.com/spf13/pflag v1.0.10
 	github.com/stretchr/testify v1.11.1
-	github.com/vmquota/headroom v0.0.0
+	github.com/vmquota/headroom v0.1.0
+	github.com/vmquota/headroom/examples/controller/metrics v0.1.0
 	k8s.io/api v0.34.3
 	k8s.io/apimachinery v0.34.3
 	k8s.io/client-go v0.34.3
@@ -65,4 +66,7 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.3.0 // indirect
 )
 
-replace github.com/vmquota/headroom => ../..
+replace (
+	github.com/vmquota/headroom => ../..
+	github.com/vmquota/headroom/examples/controller/metrics => ./metrics
+)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -22,7 +23,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	m := newMetrics(time.Now)
+	m := newMetrics()
 	config.QPS, config.Burst, config.UserAgent = o.qps, o.burst, migration.Component
 	config.Wrap(m.counted)
 	clients, err := migration.ClientsFor(config)
@@ -60,6 +61,7 @@ type controller struct {
 	leases  kubernetes.Interface
 	metrics *metrics
 	limits  *migration.Controller
+	synced  func() error // of limits
 }
 
 // optionsOf returns what the flags say of a migration.Controller.
@@ -70,8 +72,8 @@ func optionsOf(o options, m *metrics) migration.Options {
 		Guard:      o.guard,
 		Owns:       o.shard.has,
 		Metrics:    m,
-		Reconciled: m.reconciled,
-		Nudged:     m.nudged,
+		Reconciled: m.Reconciled,
+		Nudged:     m.Nudged,
 		Workers:    o.workers,
 		Resync:     o.resync,
 		DrainTime:  o.drainTime,
@@ -80,7 +82,10 @@ func optionsOf(o options, m *metrics) migration.Options {
 
 func newController(o options, clients migration.Clients, leases kubernetes.Interface, m *metrics) (*controller, error) {
 	limits, err := migration.NewController(clients, optionsOf(o, m))
-	return &controller{options: o, leases: leases, metrics: m, limits: limits}, err
+	if err != nil {
+		return nil, err
+	}
+	return &controller{options: o, leases: leases, metrics: m, limits: limits, synced: limits.Synced}, nil
 }
 
 // run is the replica, until ctx is done. Failed ends it with an error.
@@ -89,7 +94,7 @@ func (c *controller) run(ctx context.Context, failed context.CancelCauseFunc) er
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 	if err := errors.Join(
-		serve(serving, c.options.healthAddress, health(c.limits.Synced, watchdog), failed),
+		serve(serving, c.options.healthAddress, health(c.synced, watchdog), failed),
 		serve(serving, c.options.metricsAddress, c.metrics.handler(), failed),
 		serve(serving, c.options.pprofAddress, profiles(), failed),
 	); err != nil {
@@ -99,7 +104,11 @@ func (c *controller) run(ctx context.Context, failed context.CancelCauseFunc) er
 	if err := c.limits.Start(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
-	if err := lead(ctx, c.leases, c.options, watchdog, c.work); err != nil {
+	work := func(ctx context.Context) {
+		defer c.giveUp(ctx, failed)()
+		c.work(ctx)
+	}
+	if err := lead(ctx, c.leases, c.options, watchdog, work); err != nil {
 		return err
 	}
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -108,11 +117,29 @@ func (c *controller) run(ctx context.Context, failed context.CancelCauseFunc) er
 	return nil
 }
 
+// cachesPeriod is how often a leader looks whether its caches are up to date.
+const cachesPeriod = time.Second
+
+// giveUp ends a leader that cannot read what it has to, so that the Lease is free for a
+// replica that can. This one is started again, and runs for the Lease when its caches sync.
+func (c *controller) giveUp(ctx context.Context, failed context.CancelCauseFunc) (stop func()) {
+	if !c.options.leaderElect {
+		return func() {}
+	}
+	ctx, stop = context.WithCancel(ctx)
+	go wait.UntilWithContext(ctx, func(context.Context) {
+		if err := c.synced(); err != nil {
+			failed(fmt.Errorf("no longer fit to lead: %w", err))
+		}
+	}, cachesPeriod)
+	return stop
+}
+
 // work is what the leader does until ctx is done.
 func (c *controller) work(ctx context.Context) {
 	klog.FromContext(ctx).Info("Working", "shard", c.options.shard.index, "shards", c.options.shard.count)
 	c.metrics.leader.Set(1)
 	defer c.metrics.leader.Set(0)
-	defer c.metrics.stop()
+	defer c.metrics.Reset()
 	c.limits.Work(ctx)
 }

@@ -1,3 +1,3 @@
-// Package monitoring has no code but tests: Prometheus' own parsers read the alert rules
-// and what the dashboard asks for.
+// Package monitoring has no code but tests: Prometheus' own parsers and rule engine run the
+// rules and the queries of the dashboard.
 package monitoring

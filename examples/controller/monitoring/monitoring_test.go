@@ -17,26 +17,32 @@ import (
 
 var promQL = parser.NewParser(parser.Options{})
 
-// rules reads the alerts as Prometheus does: their expressions and templates too.
-func rules(t *testing.T) []rulefmt.Rule {
+// parsed reads the rules as Prometheus does: their expressions and templates too.
+func parsed(t *testing.T) (all []rulefmt.Rule) {
 	t.Helper()
-	groups, errs := rulefmt.ParseFile("alerts.yaml", false, model.LegacyValidation, promQL, slog.New(slog.DiscardHandler))
+	groups, errs := rulefmt.ParseFile("rules.yaml", false, model.LegacyValidation, promQL, slog.New(slog.DiscardHandler))
 	require.Empty(t, errs)
-	require.Len(t, groups.Groups, 1)
-	require.NotEmpty(t, groups.Groups[0].Rules)
-	return groups.Groups[0].Rules
+	for _, group := range groups.Groups {
+		all = append(all, group.Rules...)
+	}
+	require.NotEmpty(t, all)
+	return all
 }
 
-// queries are those of the dashboard.
+// queries are those of the dashboard. Every panel has a description.
 func queries(t *testing.T) (all []string) {
 	t.Helper()
 	data, err := os.ReadFile("dashboard.json")
 	require.NoError(t, err)
 	var dashboard struct {
-		Panels []struct{ Targets []struct{ Expr string } }
+		Panels []struct {
+			Title, Description string
+			Targets            []struct{ Expr string }
+		}
 	}
 	require.NoError(t, json.Unmarshal(data, &dashboard))
 	for _, panel := range dashboard.Panels {
+		require.NotEmpty(t, panel.Description, panel.Title)
 		for _, target := range panel.Targets {
 			all = append(all, target.Expr)
 		}
@@ -45,9 +51,9 @@ func queries(t *testing.T) (all []string) {
 	return all
 }
 
-// metrics are the labels of each metric that the README has; a test of the controller
+// documented are the labels of each metric that the README has; a test of the controller
 // holds it to the code.
-func metrics(t *testing.T) map[string][]string {
+func documented(t *testing.T) map[string][]string {
 	t.Helper()
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
@@ -59,8 +65,8 @@ func metrics(t *testing.T) map[string][]string {
 	return found
 }
 
-// labels are those of the series that expression is about.
-func labels(t *testing.T, known map[string][]string, expression parser.Expr) (all []string) {
+// labelsOf are those of the series that expression is about.
+func labelsOf(t *testing.T, known map[string][]string, expression parser.Expr) (all []string) {
 	t.Helper()
 	parser.Inspect(expression, func(node parser.Node, _ []parser.Node) error {
 		if selector, is := node.(*parser.VectorSelector); is {
@@ -80,27 +86,36 @@ func labels(t *testing.T, known map[string][]string, expression parser.Expr) (al
 	return all
 }
 
-// Each expression is PromQL about metrics that there are, and goes by labels that these
-// have.
+// Each expression is PromQL about metrics that exist, and uses labels that they have. Each
+// metric is on the dashboard.
 func TestExpressions(t *testing.T) {
-	known := metrics(t)
 	all := queries(t)
-	for _, rule := range rules(t) {
+	known := documented(t)
+	for name := range known {
+		require.True(t, slices.ContainsFunc(all, func(query string) bool {
+			return regexp.MustCompile(`\b` + name + `(_bucket)?\b`).MatchString(query)
+		}), "%s is not on the dashboard", name)
+	}
+	known["kube_resourcequota"] = []string{"namespace", "resourcequota", "resource", "type"} // of kube-state-metrics
+	for _, rule := range parsed(t) {
 		all = append(all, rule.Expr)
+		if rule.Record != "" {
+			known[rule.Record] = []string{"namespace", "resourcequota", "resource"}
+		}
 	}
 	for _, query := range all {
 		t.Run(query, func(t *testing.T) {
 			expression, err := promQL.ParseExpr(query)
 			require.NoError(t, err)
-			labels(t, known, expression)
+			labelsOf(t, known, expression)
 			parser.Inspect(expression, func(node parser.Node, _ []parser.Node) error {
 				switch node := node.(type) {
 				case *parser.AggregateExpr:
-					require.Subset(t, labels(t, known, node.Expr), node.Grouping)
+					require.Subset(t, labelsOf(t, known, node.Expr), node.Grouping)
 				case *parser.BinaryExpr:
 					if node.VectorMatching != nil {
-						require.Subset(t, labels(t, known, node.LHS), node.VectorMatching.MatchingLabels)
-						require.Subset(t, labels(t, known, node.RHS), node.VectorMatching.MatchingLabels)
+						require.Subset(t, labelsOf(t, known, node.LHS), node.VectorMatching.MatchingLabels)
+						require.Subset(t, labelsOf(t, known, node.RHS), node.VectorMatching.MatchingLabels)
 					}
 				}
 				return nil
@@ -109,15 +124,24 @@ func TestExpressions(t *testing.T) {
 	}
 }
 
-// What an alert says of its labels, it has.
+// Each alert has a severity, a summary and a description, which name only labels that it has.
 func TestAnnotations(t *testing.T) {
-	for _, rule := range rules(t) {
+	for _, rule := range parsed(t) {
+		if rule.Alert == "" {
+			continue
+		}
+		require.NotEmpty(t, rule.Labels["severity"], rule.Alert)
+		require.NotEmpty(t, rule.Annotations["summary"], rule.Alert)
+		require.NotEmpty(t, rule.Annotations["description"], rule.Alert)
 		expression, err := promQL.ParseExpr(rule.Expr)
 		require.NoError(t, err)
 		var kept []string // by the first aggregation, which is that of the series that alert
 		parser.Inspect(expression, func(node parser.Node, _ []parser.Node) error {
 			if aggregate, is := node.(*parser.AggregateExpr); is && kept == nil {
 				kept = append([]string{}, aggregate.Grouping...)
+			}
+			if selector, is := node.(*parser.VectorSelector); is && strings.HasPrefix(selector.Name, "headroom:") {
+				kept = []string{"namespace", "resourcequota", "resource"}
 			}
 			return nil
 		})

@@ -23,13 +23,13 @@ const (
 	user   = "system:serviceaccount:" + system + ":headroom"
 )
 
-// What all tests share: one bed, on which the manifests and the guard are applied, and
-// programs as those who install them build them.
+// What all tests share: one bed, on which the chart is installed with the guard, and programs
+// as those who install them build them.
 var (
 	shared   *bed.Bed
 	admin    kubernetes.Interface
 	objects  dynamic.Interface
-	programs string // the folder of controller and thief
+	programs string // the folder of controller, thief and helm
 )
 
 func TestMain(m *testing.M) {
@@ -52,7 +52,7 @@ func prepared(ctx context.Context, work func() int) (code int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(programs)) }()
-	if err := errors.Join(build(ctx, "..", "."), build(ctx, "../guard", "./thief")); err != nil {
+	if err := errors.Join(build(ctx, "..", "."), build(ctx, "../guard", "./thief"), build(ctx, "../chart", "helm.sh/helm/v3/cmd/helm")); err != nil {
 		return 0, err
 	}
 	if shared, err = bed.Start(ctx, bed.Config{Log: os.Stderr, Step: 20 * time.Millisecond}); err != nil {
@@ -68,7 +68,8 @@ func prepared(ctx context.Context, work func() int) (code int, err error) {
 	if err := install(ctx); err != nil {
 		return 0, err
 	}
-	return work(), nil
+	code = work()
+	return code, uninstall(ctx)
 }
 
 // build builds a program of another module.

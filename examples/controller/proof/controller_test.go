@@ -110,8 +110,11 @@ func TestMetricsOfADrain(t *testing.T) {
 	eventually(t, func(c *assert.CollectT) {
 		now := note()
 		require.Positive(c, now[`headroom_migrations{namespace="`+s.namespace+`",state="charged"}`])
-		require.Positive(c, now[`headroom_raised{namespace="`+s.namespace+`",quota="q",resource="limits.memory"}`])
-		require.Positive(c, now[`headroom_oldest_migration_seconds{namespace="`+s.namespace+`"}`])
+		quota := `{namespace="` + s.namespace + `",resource="limits.memory",resourcequota="q"}`
+		require.Positive(c, now["headroom_resourcequota_raised"+quota])
+		require.Positive(c, now["headroom_resourcequota_temporary"+quota])
+		require.Equal(c, now["headroom_resourcequota_static"+quota], now["headroom_resourcequota_regular"+quota])
+		require.Positive(c, now[`headroom_migrations_oldest_created{namespace="`+s.namespace+`"}`])
 	})
 	for i := range machines {
 		s.release(i)
@@ -126,27 +129,25 @@ func TestMetricsOfADrain(t *testing.T) {
 		require.Zero(c, after.family("headroom_migrations"))
 	})
 	moved := func(series string) float64 { return after[series] - before[series] }
-	require.Positive(t, moved(`headroom_quota_writes_total{action="raised"}`))
+	require.Positive(t, moved(`headroom_resourcequota_writes_total{action="raised"}`))
 	// A migration that has to wait for KubeVirt's parallel ones was not refused.
-	require.Positive(t, moved("headroom_blocked_seconds_count"))
-	require.LessOrEqual(t, moved("headroom_blocked_seconds_count"), float64(machines))
-	require.Positive(t, after.family("headroom_exposure_total")-before.family("headroom_exposure_total"))
-	writes := after.family("headroom_api_writes_total") - before.family("headroom_api_writes_total")
-	require.Positive(t, writes)
-	t.Logf("%d migrations: raised %v, lowered %v, restored %v, all writes %v", machines, moved(`headroom_quota_writes_total{action="raised"}`),
-		moved(`headroom_quota_writes_total{action="lowered"}`), moved(`headroom_quota_writes_total{action="restored"}`), writes)
+	require.Positive(t, moved("headroom_migration_blocked_seconds_count"))
+	require.LessOrEqual(t, moved("headroom_migration_blocked_seconds_count"), float64(machines))
+	require.Positive(t, after.family("rest_client_requests_total"))
+	t.Logf("%d migrations: raised %v, lowered %v, restored %v", machines, moved(`headroom_resourcequota_writes_total{action="raised"}`),
+		moved(`headroom_resourcequota_writes_total{action="lowered"}`), moved(`headroom_resourcequota_writes_total{action="restored"}`))
 
 	// These are there only while something is wrong.
-	absent := []string{"headroom_deferred_migrations", "headroom_quota_trouble", "headroom_taken"}
+	absent := []string{"headroom_migrations_deferred", "headroom_resourcequota_write_failing", "headroom_resourcequota_taken"}
 	for _, name := range promised(t) {
 		require.True(t, seen[name] || slices.Contains(absent, name), "%s is not there", name)
 	}
-	for _, name := range []string{"headroom_quota_refusals_total", "headroom_reconcile_errors_total"} {
+	for _, name := range []string{"headroom_resourcequota_writes_refused_total", "headroom_reconcile_errors_total"} {
 		require.Zero(t, after[name], name)
 	}
 	idle := other.scrape(t)
 	require.Zero(t, idle["headroom_leader"])
-	require.Zero(t, idle.family("headroom_quota_writes_total"))
+	require.Zero(t, idle.family("headroom_resourcequota_writes_total"))
 	requireAllowed(t, leader, other)
 }
 

@@ -1,4 +1,4 @@
-// Package proof has no code but tests: the controller's manifests on a real API server,
+// Package proof has no code but tests: the chart and the manifests on a real API server,
 // its program with the rights that they give it and the real virt-controller beside it,
 // the guard, and the demo of examples/kind.
 //

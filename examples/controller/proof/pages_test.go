@@ -17,7 +17,7 @@ import (
 const root = "../../.."
 
 // spans are the commands in running text, and the lines of blocks of commands.
-var spans = regexp.MustCompile("(?m)`((?:kubectl|go build) [^`]*)`|^    (kubectl .*)$")
+var spans = regexp.MustCompile("(?m)`((?:kubectl|go (?:-C \\S+ )?build) [^`]*)`|^    (kubectl .*)$")
 
 // commands returns what a page tells its reader to type. Programs come first.
 func commands(t *testing.T, page string) (all []string) {
@@ -26,7 +26,7 @@ func commands(t *testing.T, page string) (all []string) {
 	require.NoError(t, err)
 	for _, found := range spans.FindAllStringSubmatch(string(data), -1) {
 		command := found[1] + found[2]
-		if strings.HasPrefix(command, "go build") {
+		if strings.HasPrefix(command, "go ") {
 			all = append([]string{command}, all...)
 		} else {
 			all = append(all, command)
@@ -48,7 +48,7 @@ func TestCommandsOfThePages(t *testing.T) {
 	s.await(0, kubevirtv1.MigrationRunning)
 	s.raised()
 	bin := t.TempDir()
-	here := strings.NewReplacer("TENANT", s.namespace, "NAME", "q", "~/bin", bin)
+	here := strings.NewReplacer("TENANT", s.namespace, "NAME", "q", "MIGRATION", "m0", "~/bin", bin)
 	for _, page := range []string{"README.md", "examples/controller/RUNBOOK.md"} {
 		for _, command := range commands(t, page) {
 			t.Run(page+" "+command, func(t *testing.T) {

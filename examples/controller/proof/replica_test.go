@@ -48,7 +48,18 @@ type replica struct {
 // newReplica starts a replica and waits until it is ready. It is ended with the test.
 func newReplica(t *testing.T, name string, flags ...string) *replica {
 	t.Helper()
-	account, err := shared.ServiceAccount(t.Context(), system, "headroom")
+	r := startReplica(t, name, "headroom", flags...)
+	eventually(t, func(c *assert.CollectT) {
+		_, code := r.get(c, r.health, "/readyz")
+		require.Equal(c, http.StatusOK, code)
+	})
+	return r
+}
+
+// startReplica starts a replica that is that service account. It is ended with the test.
+func startReplica(t *testing.T, name, serviceAccount string, flags ...string) *replica {
+	t.Helper()
+	account, err := shared.ServiceAccount(t.Context(), system, serviceAccount)
 	require.NoError(t, err)
 	folder := t.TempDir()
 	r := &replica{t: t, name: name, metrics: address(t), health: address(t), log: filepath.Join(folder, "log"), ended: make(chan error, 1)}
@@ -70,10 +81,6 @@ func newReplica(t *testing.T, name string, flags ...string) *replica {
 		_ = output.Close()
 	}()
 	t.Cleanup(r.stop)
-	eventually(t, func(c *assert.CollectT) {
-		_, code := r.get(c, r.health, "/readyz")
-		require.Equal(c, http.StatusOK, code)
-	})
 	return r
 }
 
@@ -145,7 +152,7 @@ func (r *replica) scrape(t require.TestingT) scrape {
 	found := scrape{}
 	for lines := bufio.NewScanner(strings.NewReader(body)); lines.Scan(); {
 		name, text, _ := cutLast(lines.Text())
-		if !strings.HasPrefix(name, "headroom_") {
+		if !strings.HasPrefix(name, "headroom_") && !strings.HasPrefix(name, "rest_client_") {
 			continue
 		}
 		value, err := strconv.ParseFloat(text, 64)
