@@ -25,9 +25,9 @@ const syncPeriod = 5 * time.Minute
 type recounts struct {
 	at        time.Time               // of the last recount
 	counted   corev1.ResourceList     // usage after it
-	before    corev1.ResourceList     // regular usage before it, and what has come since, until settled
-	settled   bool                    // putBackPause has passed since
-	uncounted []quota.Migration       // those that usage may lack; once settled, that it lacks
+	before    corev1.ResourceList     // regular usage before it, and while fresh what has come since
+	fresh     bool                    // it is not putBackPause ago
+	uncounted []quota.Migration       // what usage lacks; while fresh, what it may lack
 	charged   map[types.UID]time.Time // since when migrations are
 
 	enforced, used, regular corev1.ResourceList // at the last look
@@ -41,15 +41,15 @@ func (r *recounts) look(v *view) {
 	switch {
 	case recounted:
 		r.before = r.believed(r.regular)
-		r.at, r.counted, r.settled, r.uncounted = v.now, status.Used, false, nil
+		r.at, r.counted, r.fresh, r.uncounted = v.now, status.Used, true, nil
 	case quota.Equal(r.used, status.Used):
 		regular = each(regular, r.regular, least) // a pod that has ended, or come, in the caches only
-	case !r.settled:
+	case r.fresh:
 		r.before = each(r.before, each(status.Used, r.used, minus), plus)
 	}
 	r.noteCharged(v, recounted)
 	r.enforced, r.used, r.regular = status.Hard, status.Used, regular
-	if !r.settled && !v.now.Before(r.at.Add(putBackPause)) {
+	if r.fresh && !v.now.Before(r.at.Add(putBackPause)) {
 		r.settle(regular)
 	}
 	if !v.now.Before(r.at.Add(syncPeriod)) {
@@ -71,7 +71,7 @@ func (r *recounts) noteCharged(v *view, recounted bool) {
 		}
 		charged[m.UID] = since
 		switch {
-		case r.settled || known && !recounted || r.at.Sub(since) >= putBackPause:
+		case !r.fresh || known && !recounted || r.at.Sub(since) >= putBackPause:
 		case short(m, v.rq.Status.Used, r.counted) != nil:
 			r.uncounted = append(slices.Clip(r.uncounted), m)
 		default: // usage has risen by it since
@@ -84,7 +84,7 @@ func (r *recounts) noteCharged(v *view, recounted bool) {
 
 // settle keeps of the uncounted those by which regular usage has fallen.
 func (r *recounts) settle(regular corev1.ResourceList) {
-	r.settled = true
+	r.fresh = false
 	var missed []quota.Migration
 	for _, m := range r.uncounted {
 		if short(m, r.before, regular) == nil {
@@ -97,7 +97,7 @@ func (r *recounts) settle(regular corev1.ResourceList) {
 
 // believed returns how much of regular usage that seems to be regular.
 func (r *recounts) believed(regular corev1.ResourceList) corev1.ResourceList {
-	if !r.settled {
+	if r.fresh {
 		return each(regular, r.before, most)
 	}
 	for _, m := range r.uncounted {
@@ -108,16 +108,16 @@ func (r *recounts) believed(regular corev1.ResourceList) corev1.ResourceList {
 
 // end is when what is believed is as it seems, if there is no recount before.
 func (r *recounts) end() time.Time {
-	if r.settled {
-		return r.at.Add(syncPeriod)
+	if r.fresh {
+		return r.at.Add(putBackPause)
 	}
-	return r.at.Add(putBackPause)
+	return r.at.Add(syncPeriod)
 }
 
 // hold lowers d.Hard so that regular pods get no more room than regular usage that can be
 // believed leaves them.
 func (v *view) hold(d *quota.Decision) {
-	if v.partial || v.recounts.at.IsZero() {
+	if v.partial || !v.recounts.fresh && len(v.recounts.uncounted) == 0 {
 		return
 	}
 	regular := v.recounts.believed(d.Regular)

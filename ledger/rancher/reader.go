@@ -113,20 +113,21 @@ func (r *reader) run(ctx context.Context) error {
 		watch(r.entries)
 		synced = append(synced, r.entries.HasSynced)
 	}
+	var err error
 	select {
 	case <-r.needed:
-	case <-ctx.Done():
-	}
-	registration, err := r.quotas.AddEventHandler(r.loop.Handler(namespaceOf))
-	if err != nil {
-		stop()
-	} else {
+		var registration cache.ResourceEventHandlerRegistration
+		if registration, err = r.quotas.AddEventHandler(r.loop.Handler(namespaceOf)); err != nil {
+			stop()
+			break
+		}
 		if r.isOwn {
 			watch(r.quotas)
 		} else {
 			defer func() { _ = r.quotas.RemoveEventHandler(registration) }() // it fails only if the informer has ended too
 		}
 		cache.WaitForCacheSync(ctx.Done(), append(synced, registration.HasSynced)...)
+	case <-ctx.Done():
 	}
 	r.loop.Run(ctx) // also if ctx is done, so that the queue ends
 	return err

@@ -74,6 +74,7 @@ func newDownstream(t *testing.T) *downstream {
 	rq := scaledBy("limits.cpu=4")
 	rq.Labels = map[string]string{rancher.QuotaLabel: "true"}
 	rq.Status.Used = listOf("limits.cpu=4")
+	rq.ResourceVersion = "0"
 	keeper := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: rancher.DefaultNamespace}}
 	d := &downstream{T: t, client: fake.NewClientset(rq, keeper), watches: make(chan string, 100), watched: &watchers{}}
 	// A fake clientset does not replay what happened between a list and the watch after it.
