@@ -286,6 +286,9 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, resource, namespac
 	if namespace == "" {
 		from, to = 0, s.namespaces
 	}
+	if r.URL.Query().Get("limit") == "1" { // whether it may be read
+		to = from + 1
+	}
 	var list runtime.Object
 	switch resource {
 	case "namespaces":

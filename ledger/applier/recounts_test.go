@@ -24,8 +24,6 @@ func TestAnEndedPodInTheCachesMakesNoRoom(t *testing.T) {
 	s.apply()
 	require.Equal(t, "limits.cpu=8", s.hard("q"))
 
-	s.use("q", "limits.cpu=7")
-	s.apply()
 	s.recount("tenant/q", "limits.cpu=6") // a has come, and c has gone
 	s.inFlight(c, d, charged("a", "limits.cpu=1"), b)
 	r := s.only()
@@ -36,6 +34,23 @@ func TestAnEndedPodInTheCachesMakesNoRoom(t *testing.T) {
 	s.pass(r.RequeueAfter)
 	s.apply()
 	require.Equal(t, "limits.cpu=7", s.hard("q"))
+}
+
+// A target pod that comes after a recount is no regular one, and takes nobody's room.
+func TestATargetPodAfterARecount(t *testing.T) {
+	s := newScene(t)
+	s.limit("q", "limits.cpu=5")
+	s.use("q", "limits.cpu=6")
+	d, b := charged("d", "limits.cpu=1"), blocked("b", "limits.cpu=2")
+	s.inFlight(charged("c", "limits.cpu=1"), d)
+	s.apply()
+	s.recount("tenant/q", "limits.cpu=5")
+	s.inFlight(d, blocked("a", "limits.cpu=2"), b)
+	s.apply()
+	require.Equal(t, "limits.cpu=10", s.hard("q"))
+	s.use("q", "limits.cpu=7")
+	s.inFlight(d, charged("a", "limits.cpu=2"), b)
+	require.Equal(t, "limits.cpu=10", amountsOf(s.only().Effective)) // one is left to regular pods
 }
 
 // What a tenant deletes in the meantime is his again when the caches have caught up.
@@ -67,9 +82,10 @@ func TestATargetPodThatIsNotCountedMakesNoRoom(t *testing.T) {
 		s.apply()
 		s.recount("tenant/q", used)
 		s.inFlight(ofPods...)
-		s.apply()
-		s.pass(time.Second)
-		s.apply()
+		for range 3 {
+			s.apply()
+			s.pass(time.Second)
+		}
 		return s
 	}
 	t.Run("not counted", func(t *testing.T) {
@@ -79,6 +95,31 @@ func TestATargetPodThatIsNotCountedMakesNoRoom(t *testing.T) {
 		s.apply()
 		s.pass(time.Second)
 		s.apply()
+		require.Equal(t, "limits.cpu=5", s.hard("q"))
+	})
+	t.Run("not counted for longer than kube-controller-manager takes", func(t *testing.T) {
+		s := uncounted(t, "limits.cpu=4", charged("a", "limits.cpu=1"))
+		s.pass(s.only().RequeueAfter)
+		for range 2 {
+			s.apply()
+			s.pass(time.Second)
+		}
+		require.Equal(t, "limits.cpu=5", s.hard("q"))
+	})
+	t.Run("not counted, and a pod of the tenant's comes", func(t *testing.T) {
+		s := newScene(t)
+		s.limit("q", "limits.cpu=5")
+		s.use("q", "limits.cpu=4500m")
+		s.inFlight(blocked("a", "limits.cpu=1"))
+		s.apply()
+		s.recount("tenant/q", "limits.cpu=4500m")
+		s.inFlight(charged("a", "limits.cpu=1"))
+		s.apply()
+		s.use("q", "limits.cpu=4800m")
+		for range 3 {
+			s.apply()
+			s.pass(time.Second)
+		}
 		require.Equal(t, "limits.cpu=5", s.hard("q"))
 	})
 	t.Run("counted, and a pod of the tenant's is gone", func(t *testing.T) {
