@@ -37,8 +37,8 @@
 // grow from 10 s to 5 min, finds that out.
 //
 // No offer is made that cannot help: where a quota in the way is switched off or may not be
-// written, where a quota that is none of the namespace has refused the target pod, where the budget does not last, where the guest grows by more than the static
-// limits have left. A target pod has to pass all quotas that see it, so there is room in all
+// written, where a quota that is none of the namespace has refused the target pod, where the
+// budget does not last, where the guest grows by more than the static limits have left. A target pod has to pass all quotas that see it, so there is room in all
 // of those that are in its way, or in none; quotas that are not in its way stay closed.
 // The deferred migrations are in Decision.Deferred.
 //
@@ -53,6 +53,15 @@
 //
 // A migration that is refused costs one write (with [Config].Guard three), and one that
 // fits costs one.
+//
+// # Recounts
+//
+// Usage falls only when kube-controller-manager recounts, and it can seem to have fallen for
+// regular workloads when it has not. The caches may still show a pod that has ended and was
+// recounted. And a recount misses a target pod that quota admission has charged and the API
+// server has not stored yet. So for 100 ms after a recount regular workloads get no more room
+// than before it. If usage then still lacks as much as a target pod that came at that time
+// charges, that is kept back until the next recount, for five minutes at most.
 //
 // # What is taken
 //
