@@ -19,13 +19,13 @@
 // there is room: an annotation on the VirtualMachineInstanceMigration, 50 ms after the room
 // is enforced and then with pauses that double.
 //
-// With its own informers it watches quotas, namespaces, LimitRanges, the events of refused
-// pods and the metadata of migrations in the whole cluster. Migrations, pods and VMIs it
-// watches only in namespaces that have a quota and a migration in flight, until a minute
-// after the last one, claims only where a VMI has backend storage, and ResourceClaims,
-// DeviceClasses and the events of refused ResourceClaims only where a virt-launcher pod has
-// claims from templates: who has none needs no right on them. Objects are trimmed to what the library reads (see
-// [Trim]). With the embedder's informers ([Options].Caches) it holds nothing of its own.
+// With its own informers it watches quotas, namespaces, LimitRanges, the events of refused pods
+// and the metadata of migrations in the whole cluster. Migrations, pods and VMIs it watches only
+// in namespaces that have a quota and a migration in flight, until a minute after the last one,
+// claims only where a VMI has backend storage, and ResourceClaims, DeviceClasses and the events
+// of refused ResourceClaims only where a virt-launcher pod has claims from templates: who has
+// none needs no right on them. Objects are trimmed to what the library reads (see [Trim]). With
+// the embedder's informers ([Options].Caches) it holds nothing of its own.
 //
 // It starts without KubeVirt, and waits for its custom resources. Leader election is the
 // embedder's: Start on every replica, Work on the leader. Start returns when all that it has

@@ -68,9 +68,10 @@ type wait struct {
 	pause time.Duration // after next
 }
 
-// nudgeAll nudges the migrations of snapshot, of which inFlight are in flight and offered
-// have an offer, that are due. It returns when to call it again, zero if only after the next change. Errors of patch
-// are joined, and do not keep it from nudging the others; a VMIM that is gone is no error.
+// nudgeAll nudges the migrations of snapshot, of which inFlight are in flight and offered have
+// an offer, that are due. It returns when to call it again, zero if only after the next change.
+// Errors of patch are joined, and do not keep it from nudging the others; a VMIM that is gone is
+// no error.
 func (n *nudger) nudgeAll(ctx context.Context, namespace string, snapshot Snapshot, inFlight []quota.Migration, quotas []*corev1.ResourceQuota, offered map[types.UID]bool) (time.Duration, error) {
 	due, again := n.due(namespace, admissible(snapshot, inFlight, quotas, offered), snapshot.Now)
 	var failed []error

@@ -78,13 +78,13 @@ type Snapshot struct {
 // write them.
 //
 // Surge is what quota charges for the target pod, its hot-plug attachment pod, its
-// ResourceClaims from templates and its backend-storage claim, less the growth of a guest that this migration carries
-// out. Pods that exist are the truth; before there is a target pod, it is the source
-// pod with what KubeVirt and the API server would render into it anew (see
-// LimitRange, automatic limits, memory overhead), and no less than what quota said
-// that it was asked for when it refused the target. Amounts that nobody can calculate with,
-// such as 1e999, which the API server takes, are left out, and nothing else is. Once the migration has succeeded
-// it is what the source still charges. A decentralized migration (spec.sendTo or
+// ResourceClaims from templates and its backend-storage claim, less the growth of a guest that
+// this migration carries out. Pods that exist are the truth; before there is a target pod, it is
+// the source pod with what KubeVirt and the API server would render into it anew (see
+// LimitRange, automatic limits, memory overhead), and no less than what quota said that it was
+// asked for when it refused the target. Amounts that nobody can calculate with, such as 1e999,
+// which the API server takes, are left out, and nothing else is. Once the migration has
+// succeeded it is what the source still charges. A decentralized migration (spec.sendTo or
 // spec.receive) doubles nothing in its namespace: it has no surge.
 //
 // Held is nil where all or nothing is held.

@@ -38,9 +38,10 @@
 //
 // No offer is made that cannot help: where a quota in the way is switched off or may not be
 // written, where a quota that is none of the namespace has refused the target pod, where the
-// budget does not last, where the guest grows by more than the static limits have left. A target pod has to pass all quotas that see it, so there is room in all
-// of those that are in its way, or in none; quotas that are not in its way stay closed.
-// The deferred migrations are in Decision.Deferred.
+// budget does not last, where the guest grows by more than the static limits have left. A target
+// pod has to pass all quotas that see it, so there is room in all of those that are in its way,
+// or in none; quotas that are not in its way stay closed. The deferred migrations are in
+// Decision.Deferred.
 //
 // # When it is written
 //

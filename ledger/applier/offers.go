@@ -47,10 +47,10 @@ func (p Parallel) orDefault() Parallel {
 	return Parallel{Cluster: cmp.Or(max(p.Cluster, 0), 5), Node: cmp.Or(max(p.Node, 0), 2), Open: cmp.Or(max(p.Open, 0), 2)}
 }
 
-// Offers are those of one cluster: room that is open for target pods which have not come.
-// At most Parallel.Open migrations have one, and no more than KubeVirt can start, in
-// KubeVirt's order: priority, then age. An offer ends when its pod is charged, and lapses when the pod does not come. A
-// lapsed one waits while others get their turn.
+// Offers are those of one cluster: room that is open for target pods which have not come. At
+// most Parallel.Open migrations have one, and no more than KubeVirt can start, in KubeVirt's
+// order: priority, then age. An offer ends when its pod is charged, and lapses when the pod does
+// not come. A lapsed one waits while others get their turn.
 //
 // KubeVirt's limits are learned upwards: if more migrations run than were thought
 // possible, that many are possible.
@@ -81,8 +81,9 @@ type turn struct {
 
 // update tells what namespace looks like now, and returns whose turn it is there, what the
 // others wait for in the queue, when to call again (zero: after the next change only), and in
-// which other namespaces an offer was made. Wants are those that may have a turn, and whether they need room; the others that are
-// not charged wait for something else. Alone says that there must be one offer at a time in this namespace.
+// which other namespaces an offer was made. Wants are those that may have a turn, and whether
+// they need room; the others that are not charged wait for something else. Alone says that there
+// must be one offer at a time in this namespace.
 func (o *offers) update(namespace string, migrations []quota.Migration, wants map[types.UID]bool, alone bool, now time.Time) (turns map[types.UID]bool, queue map[types.UID]quota.DeferralReason, again time.Duration, others []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -203,10 +203,10 @@ func (v *view) concerned() bool {
 	return false
 }
 
-// admit settles which of the migrations that wait may have a turn, and whether they need
-// room, and tells the views what is deferred. A target pod has to pass all quotas that see it, so what gets no room
-// in one of them gets none in any, and uses up no budget. Alone says to make one offer at a
-// time, because room of offers was taken.
+// admit settles which of the migrations that wait may have a turn, and whether they need room,
+// and tells the views what is deferred. A target pod has to pass all quotas that see it, so what
+// gets no room in one of them gets none in any, and uses up no budget. Alone says to make one
+// offer at a time, because room of offers was taken.
 func admit(views []*view) (wants map[types.UID]bool, alone bool) {
 	unwanted := map[types.UID]bool{}
 	defers := func(v *view, deferred []quota.Deferral) {

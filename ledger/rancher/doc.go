@@ -30,10 +30,10 @@
 // and no informer. The namespace also keeps Own away from a cluster in which another process
 // enforces.
 //
-// A shim is bound to its context and to nothing else. A start that Rancher cancels and
-// repeats leaves no goroutine and no cache behind, and what ends by itself is started again.
-// Settings are passed in; no environment variable is read. Config.Disabled is asked on every reconcile: while it is true nothing
-// is written, and kube-controller-manager resets what was raised.
+// A shim is bound to its context and to nothing else. A start that Rancher cancels and repeats
+// leaves no goroutine and no cache behind, and what ends by itself is started again. Settings
+// are passed in; no environment variable is read. Config.Disabled is asked on every reconcile:
+// while it is true nothing is written, and kube-controller-manager resets what was raised.
 //
 // # What it needs
 //
