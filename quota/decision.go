@@ -49,12 +49,12 @@ type Deferral struct {
 type DeferralReason string
 
 const (
-	// BudgetExceeded says that its surge alone is greater than the budget, so it waits for
-	// a larger one. Missing is its surge less the whole budget.
+	// BudgetExceeded says that its surge alone is greater than the budget. Missing is its
+	// surge less the whole budget.
 	BudgetExceeded DeferralReason = "BudgetExceeded"
 	// BudgetUsed says that the budget is used up by the charged migrations and those before
-	// it, so it waits for some of them to end. Missing is how much larger the
-	// budget would have to be to let it in, and all those that wait before it.
+	// it. Missing is how much larger the budget would have to be to let it in, and all those
+	// that wait before it.
 	BudgetUsed DeferralReason = "BudgetUsed"
 	// RegularAboveStatic says that regular usage is above the static limit, and that
 	// Policy.Strict or Policy.Lift does not let it lift the limit that far, so quota would
@@ -85,12 +85,10 @@ func (p Policy) decision(static corev1.ResourceList, t tally, granted []types.UI
 	return d
 }
 
-// Fits tells whether regular workloads may take request on top of what they use:
-// nil if they may, an *ExceededError otherwise. It is for admission webhooks, which
-// must not let a workload take the room that is there for a migration.
-//
-// Request is in ResourceQuota names. A resource without a limit always fits, and so
-// does a request of zero or less. Of several resources that do not fit, the error
+// Fits returns nil if regular workloads may take request, in ResourceQuota names, on top of
+// what they use, and an *ExceededError otherwise. It is for admission webhooks, which must not
+// let a workload take the room that is there for a migration. A resource without a limit always
+// fits, and so does a request of zero or less. Of several resources that do not fit, the error
 // names the first in the order of names.
 func (d Decision) Fits(request corev1.ResourceList) error {
 	for _, name := range slices.Sorted(maps.Keys(request)) {

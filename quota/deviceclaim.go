@@ -17,13 +17,11 @@ const countResourceClaims corev1.ResourceName = "count/resourceclaims.resource.k
 // (pkg/quota/v1/evaluator/core/resource_claims.go, v1.34 to v1.37): the claim itself as
 // count/resourceclaims.resource.k8s.io, and the devices that it asks for by their class, as
 // in gpu.deviceclass.resource.k8s.io/devices. Of alternatives it is the most of each class, and
-// all devices of a class are 32. If extended returns a name for a class, such as
-// example.com/gpu, the devices are also charged as requests.example.com/gpu and as
-// requests.deviceclass.resource.kubernetes.io/gpu; if two classes have the same name, only
-// those of the one with more. If extended is nil, no class has one.
-//
-// Claims that the scheduler makes for extended resources, which are partly charged with the
-// pod, are charged in full. A nil claim is charged for nothing: the result is empty, never nil.
+// all devices of a class are 32. If extended (which may be nil) returns a name for a class, such
+// as example.com/gpu, the devices are also charged as requests.example.com/gpu and as
+// requests.deviceclass.resource.kubernetes.io/gpu; of two classes with the same name only those
+// of the one with more. Claims that the scheduler makes for extended resources are charged in
+// full. A nil claim is charged for nothing: the result is empty, never nil.
 func ResourceClaimFootprint(claim *resourcev1.ResourceClaim, extended func(class string) string) corev1.ResourceList {
 	charged := corev1.ResourceList{}
 	if claim == nil {

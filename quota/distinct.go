@@ -3,9 +3,7 @@ package quota
 import (
 	"cmp"
 	"fmt"
-	"hash/maphash"
 	"maps"
-	"math/bits"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,9 +22,8 @@ func Sorted(migrations []Migration) []Migration {
 	return sorted
 }
 
-// distinct returns migrations with each UID once: the most advanced one of those
-// that share it. Where no UID repeats, which is the rule, it returns migrations
-// itself and costs a look at each UID.
+// distinct returns migrations with each UID once: the most advanced one of those that share
+// it. Where no UID repeats it returns migrations itself.
 func distinct(migrations []Migration) []Migration {
 	if ascending(migrations) || !repeats(migrations) {
 		return migrations
@@ -58,27 +55,14 @@ func ascending(migrations []Migration) bool {
 	return true
 }
 
-var seed = maphash.MakeSeed()
-
-// repeats reports whether any UID is there twice. It is a set of open addressing
-// in one piece of memory, whatever the number of migrations: the slots hold indexes
-// plus one, and a part of the hash that spares most comparisons.
+// repeats reports whether any UID is there twice.
 func repeats(migrations []Migration) bool {
-	size := 1 << bits.Len(uint(2*len(migrations)))
-	type slot struct{ hash, index uint32 }
-	slots := make([]slot, size)
+	uids := make([]types.UID, len(migrations))
 	for i := range migrations {
-		hash := maphash.String(seed, string(migrations[i].UID))
-		at := int(hash) & (size - 1)
-		for ; slots[at].index != 0; at = (at + 1) & (size - 1) {
-			s := slots[at]
-			if s.hash == uint32(hash>>32) && migrations[s.index-1].UID == migrations[i].UID {
-				return true
-			}
-		}
-		slots[at] = slot{hash: uint32(hash >> 32), index: uint32(i + 1)}
+		uids[i] = migrations[i].UID
 	}
-	return false
+	slices.Sort(uids)
+	return len(slices.Compact(uids)) < len(migrations)
 }
 
 // outranks reports whether a counts rather than b, which has the same UID. It looks at
@@ -118,14 +102,13 @@ func compareHeld(a, b corev1.ResourceList) int {
 }
 
 func compareBool(a, b bool) int {
-	switch {
-	case a == b:
+	if a == b {
 		return 0
-	case a:
-		return 1
-	default:
-		return -1
 	}
+	if a {
+		return 1
+	}
+	return -1
 }
 
 // compareLists compares by the first resource, in the order of names, on which a and

@@ -26,26 +26,23 @@ const (
 // (cores, bytes, objects).
 //
 // It charges what the pod evaluator of Kubernetes does
-// (k8s.io/kubernetes/pkg/quota/v1/evaluator/core, v1.34 to v1.37): the sum over the
-// containers and the sidecars (init containers that restart always) or, where it is
-// greater, what an init container needs together with the sidecars before it;
-// pod-level resources instead of that sum; what status says of a resize in place;
-// and the pod's overhead. Requests of cpu, memory, ephemeral-storage and hugepages
-// are there both under their own name and under requests., those of extended
-// resources and of device classes only under requests., and limits of cpu, memory
-// and ephemeral-storage under limits. The pod itself is pods and count/pods.
+// (k8s.io/kubernetes/pkg/quota/v1/evaluator/core, v1.34 to v1.37): the sum over containers and
+// sidecars or, where it is greater, what an init container needs together with the sidecars
+// before it; pod-level resources instead of that sum; what status says of a resize in place;
+// and the pod's overhead. Requests of cpu, memory, ephemeral-storage and hugepages are there
+// both under their own name and under requests., those of extended resources and of device
+// classes only under requests., and limits of cpu, memory and ephemeral-storage under limits.
+// The pod itself is pods and count/pods.
 //
 // A terminal pod (Succeeded or Failed) is charged for count/pods only. A resource
 // that no container names is absent. A nil pod is charged for nothing: the result is
 // empty, never nil. Negative requests, which the API server refuses, are added up as
 // they are; the rule counts a negative sum as zero.
 //
-// In the middle of a resize in place API servers differ. Up to v1.36 they charge each
-// container for the greatest of what spec asks for and what status says, from v1.37 on
-// the pod for the greatest of the three sums. Footprint returns the former, on every
-// version of component-helpers: it is never less than the latter, so no API server charges
-// a migration for more than was added to the limit. It can be too much by what one container
-// is still to get and another one is still to give back, until the resize is done.
+// In the middle of a resize in place API servers up to v1.36 charge each container for the
+// greatest of what spec asks for and what status says, from v1.37 on the pod for the greatest
+// of the three sums. Footprint returns the former, which is never less, so no API server
+// charges a migration for more than was added to the limit.
 //
 // Which quotas charge the pod is said by [Selects].
 func Footprint(pod *corev1.Pod) corev1.ResourceList { return FootprintAt(pod, time.Time{}) }
@@ -54,10 +51,9 @@ func Footprint(pod *corev1.Pod) corev1.ResourceList { return FootprintAt(pod, ti
 // grace period is charged for no more than its object. A zero now is before all
 // such ends.
 //
-// As in Kubernetes, that is after metadata.deletionTimestamp plus
-// metadata.deletionGracePeriodSeconds; a pod that lacks either is charged until it is
-// gone. The API server has added the grace period to deletionTimestamp already, so it
-// counts twice.
+// As in Kubernetes, that is after metadata.deletionTimestamp, which contains the grace period
+// already, plus metadata.deletionGracePeriodSeconds; a pod that lacks either is charged until
+// it is gone.
 func FootprintAt(pod *corev1.Pod, now time.Time) corev1.ResourceList {
 	charged := corev1.ResourceList{}
 	if pod == nil {
@@ -91,10 +87,8 @@ func FootprintAt(pod *corev1.Pod, now time.Time) corev1.ResourceList {
 	return charged
 }
 
-// Ended reports whether quota has let go of pod at the time now, and charges its
-// object only (count/pods): it is terminal, or deleted and past its grace period. A zero
-// now is before all such ends. It is what [FootprintAt] goes by, without the sum. A nil
-// pod has ended.
+// Ended reports whether quota charges only the object of pod (count/pods) at the time now, as
+// in [FootprintAt]: it is terminal, or deleted and past its grace period. A nil pod has ended.
 func Ended(pod *corev1.Pod, now time.Time) bool {
 	if pod == nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return true

@@ -405,6 +405,9 @@ func TestFootprintIsWhatUsedChangesBy(t *testing.T) {
 	require.NoError(t, err)
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".jsonl")
+		if name == "resized" {
+			continue // in the middle of a resize API servers charge less than Footprint, see resize.go
+		}
 		t.Run(name, func(t *testing.T) {
 			events := readRecording(t, file)
 			changes := 0

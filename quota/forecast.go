@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,8 +11,7 @@ import (
 // A Forecast is what one quota makes of migrations at its static limits, if nobody makes room.
 type Forecast struct {
 	// Refused are the migrations whose target pods quota may refuse, with what is missing in
-	// the static limits at worst. Resources of which nothing is missing are absent. It is
-	// nil if there is none.
+	// the static limits at worst. Resources of which nothing is missing are absent.
 	Refused map[types.UID]corev1.ResourceList
 	// Enough are the lowest static limits, none below those that there are, at which quota
 	// refuses none of them. It has the keys of static, in their formats.
@@ -36,10 +36,8 @@ func Foresee(static corev1.ResourceList, migrations []Migration, used corev1.Res
 			t.charge(&migrations[i])
 		}
 	}
-	f := Forecast{Enough: copyList(static)}
-	if f.Enough == nil {
-		f.Enough = corev1.ResourceList{}
-	}
+	f := Forecast{Refused: map[types.UID]corev1.ResourceList{}, Enough: corev1.ResourceList{}}
+	maps.Copy(f.Enough, static.DeepCopy())
 	for i := range t {
 		t[i].foresee(&f, migrations, parallel)
 	}
@@ -85,9 +83,6 @@ func (l *line) foresee(f *Forecast, migrations []Migration, parallel int) {
 }
 
 func (f *Forecast) refuse(uid types.UID, l *line, missing amount) {
-	if f.Refused == nil {
-		f.Refused = map[types.UID]corev1.ResourceList{}
-	}
 	if f.Refused[uid] == nil {
 		f.Refused[uid] = corev1.ResourceList{}
 	}

@@ -83,7 +83,7 @@ func TestEnoughIsEnough(t *testing.T) {
 		s := scenarios.Draw(t, "scenario").distinct()
 		parallel := rapid.IntRange(0, 9).Draw(t, "parallel")
 		before := quota.Foresee(s.static, s.migrations, s.used, parallel)
-		require.Nil(t, quota.Foresee(before.Enough, s.migrations, s.used, parallel).Refused)
+		require.Empty(t, quota.Foresee(before.Enough, s.migrations, s.used, parallel).Refused)
 		require.Len(t, before.Enough, len(s.static))
 		worst := rats{}
 		for _, missing := range before.Refused {
@@ -139,5 +139,6 @@ func TestForeseeIsPure(t *testing.T) {
 		spoil(got.Enough)
 		require.Equal(t, drawn[1].String(), drawn[0].String(), "its result shares no memory with them")
 	})
-	require.Equal(t, quota.Forecast{Enough: corev1.ResourceList{}}, quota.Foresee(nil, nil, nil, 0))
+	none := quota.Forecast{Refused: map[types.UID]corev1.ResourceList{}, Enough: corev1.ResourceList{}}
+	require.Equal(t, none, quota.Foresee(nil, nil, nil, 0))
 }

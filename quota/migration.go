@@ -8,10 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// A Migration is one live migration's claim on its namespace's quota.
-//
-// While a virtual machine live-migrates, two pods run for it: the source and
-// the target. What the second one costs is the claim.
+// A Migration is one live migration's claim on its namespace's quota: while a virtual machine
+// live-migrates, two pods run for it, the source and the target, and the second one is charged too.
 type Migration struct {
 	// UID is that of the VirtualMachineInstanceMigration. The functions of this
 	// package count a UID once, however often it is listed; see [Policy.Decide].
@@ -34,9 +32,9 @@ type Migration struct {
 	// Priority orders the migrations that wait for the budget: higher is granted
 	// first.
 	Priority int32
-	// Growth is what the target pod asks for beside Surge and keeps afterwards: the
-	// growth of a guest by hot-plug, which must fit the static limits. The rule does
-	// not read it; whoever makes room for target pods does. Nil means none.
+	// Growth is what the target pod asks for beside Surge and keeps afterwards: the growth of
+	// a guest by hot-plug, which must fit the static limits. Nil means none. The rule does not
+	// read it, nor Node, Over and RefusedBy; package applier does.
 	Growth corev1.ResourceList
 	// Node is the node that the migration leaves, for KubeVirt's limit of outbound
 	// migrations per node. Empty means that it is not known.
@@ -46,8 +44,7 @@ type Migration struct {
 	Over bool
 	// RefusedBy is the name of the quota that refused the target pod last, as the API
 	// server has said. It may be one that is no ResourceQuota of the namespace, such as
-	// OpenShift's ClusterResourceQuota. The rule does not read it; whoever makes room for
-	// target pods does. Empty means that it is not known.
+	// OpenShift's ClusterResourceQuota. Empty means that it is not known.
 	RefusedBy string
 	// Created breaks ties of Priority: the older is granted first. Those without
 	// a time (the zero value) are older than all others.
@@ -71,10 +68,9 @@ type State int
 
 const (
 	// Queued migrations exist, but KubeVirt has not tried to create their target
-	// pod yet, or waits for its own parallel limits. They need no headroom yet.
+	// pod yet, or waits for its own parallel limits.
 	Queued State = iota
-	// Blocked migrations had their target pod refused by quota. They need
-	// headroom now.
+	// Blocked migrations had their target pod refused by quota.
 	Blocked
 	// Charged migrations have some of their surge in the quota's usage. They stay
 	// so until the losing pod (the source after success, the target after failure
@@ -96,15 +92,13 @@ func (s State) String() string {
 	}
 }
 
-// GrowthAboveStatic tells whether a hot-plug can migrate within the static limits: it
-// returns by how much m.Growth and regular, the usage that no migration holds, are above them
-// together, by resource, and nil if they are not. Only Growth of m is read, so that a webhook
-// can ask before the hot-plug:
+// GrowthAboveStatic returns by how much m.Growth and regular, the usage that no migration
+// holds, are together above the static limits, by resource, and nil if they are not. Only Growth
+// of m is read, so that a webhook can ask before a hot-plug:
 //
 //	missing := quota.Migration{Growth: growth}.GrowthAboveStatic(rq.Spec.Hard, decision.Regular)
 //
-// It answers as [Decision.Fits] does about Growth: a resource without a limit, and growth of
-// zero or less, always fit.
+// A resource without a limit, and growth of zero or less, always fit, as in [Decision.Fits].
 func (m Migration) GrowthAboveStatic(static, regular corev1.ResourceList) corev1.ResourceList {
 	var missing corev1.ResourceList
 	for name, q := range m.Growth {
@@ -124,13 +118,13 @@ func (m Migration) GrowthAboveStatic(static, regular corev1.ResourceList) corev1
 
 // DeepCopy returns a copy of m that shares no memory with it.
 func (m Migration) DeepCopy() Migration {
-	m.Surge, m.Held, m.Growth = copyList(m.Surge), copyList(m.Held), copyList(m.Growth)
+	m.Surge, m.Held, m.Growth = m.Surge.DeepCopy(), m.Held.DeepCopy(), m.Growth.DeepCopy()
 	if m.Shares == nil {
 		return m
 	}
 	shares := make([]Share, len(m.Shares))
 	for i, share := range m.Shares {
-		shares[i] = Share{Traits: share.Traits, Surge: copyList(share.Surge), Held: copyList(share.Held)}
+		shares[i] = Share{Traits: share.Traits, Surge: share.Surge.DeepCopy(), Held: share.Held.DeepCopy()}
 	}
 	m.Shares = shares
 	return m

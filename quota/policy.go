@@ -9,16 +9,13 @@ import (
 
 // Effective returns what status.hard of a ResourceQuota must be now: its static
 // limits (spec.hard), raised by the surge of the charged and the blocked migrations,
-// and no lower than what regular workloads use already.
+// and no lower than what regular workloads use already. It is the Hard of the zero
+// [Policy]; see [Policy.Decide] for which migrations count.
 //
 // The result has exactly the keys of static and is never nil. A limit that is not
 // raised keeps the spelling of static; a raised one is written canonically in the
-// format of static (DecimalSI where that has none). Nil or empty migrations are
-// none; a resource absent from used has no usage. Negative amounts count as zero,
-// but an unraised negative limit is returned as it is.
-//
-// Which migrations count, and how often, is said at [Policy.Decide], of which this
-// is the Hard of the zero Policy.
+// format of static (DecimalSI where that has none). A resource absent from used has no
+// usage. Negative amounts count as zero, but an unraised negative limit is returned as it is.
 func Effective(static corev1.ResourceList, migrations []Migration, used corev1.ResourceList) corev1.ResourceList {
 	t := newTally(static, used)
 	migrations = distinct(migrations)
@@ -41,17 +38,15 @@ type Policy struct {
 	// negative amount) grants nothing new. What is charged already stays granted
 	// whatever the budget says, and uses it up.
 	Budget corev1.ResourceList
-	// Eager grants queued migrations too, before KubeVirt has tried to create
-	// their target pods. It saves each of them one refusal, and costs headroom
-	// that lies open until they start.
+	// Eager grants queued migrations too, which saves each of them one refusal, and costs
+	// headroom that lies open until they start.
 	Eager bool
 	// Strict means that usage above static does not lift the limit. A migration
 	// whose target pod would be refused for that reason is deferred.
 	Strict bool
 	// Lift caps how far regular usage above static lifts the limit, in ResourceQuota
-	// names and units: what is above both static and Lift was taken from the room of
-	// migrations. It does not lift the limit, and a migration whose target pod would be
-	// refused because of it is deferred. An absent key, or a nil list, is no cap.
+	// names and units. A migration whose target pod would be refused because of usage above
+	// it is deferred. An absent key, or a nil list, is no cap.
 	Lift corev1.ResourceList
 }
 

@@ -20,6 +20,11 @@ type line struct {
 	charged amount // surge of those
 	whole   amount // surge of the charged migrations that hold all of it
 	granted amount // surge of the others that are granted
+
+	above  amount // regular usage that does not lift the limit
+	capped bool   // whether there is a budget
+	budget amount
+	queued amount // for the budget, by those that wait for it
 }
 
 func newTally(static, used corev1.ResourceList) tally {

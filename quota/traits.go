@@ -11,33 +11,29 @@ import (
 
 // Traits are what the scopes of a ResourceQuota ask of an object that it charges.
 // They decide which scoped quotas charge it, without the object. The zero value
-// is an ordinary pod: neither terminating nor best-effort, of no priority class.
+// is an ordinary pod: neither terminating nor best-effort, of no priority class. As JSON they
+// are a part of the entries of ledger/configmap.
 type Traits struct {
-	// Terminating: the pod has an active deadline (spec.activeDeadlineSeconds).
-	// It has nothing to do with deletion.
-	Terminating bool
+	// Terminating: the pod has an active deadline (spec.activeDeadlineSeconds), deleted or not.
+	Terminating bool `json:"terminating,omitzero"`
 	// BestEffort: the pod's quality-of-service class is BestEffort.
-	BestEffort bool
+	BestEffort bool `json:"bestEffort,omitzero"`
 	// PriorityClass is the pod's priority class; empty: none.
-	PriorityClass string
+	PriorityClass string `json:"priorityClass,omitzero"`
 	// CrossNamespacePodAffinity: the pod has an affinity or anti-affinity term that
 	// names namespaces or selects them.
-	CrossNamespacePodAffinity bool
-	// Claim: the object is a PersistentVolumeClaim, not a pod. Then only the
-	// volume attributes classes are looked at; of a pod they are not.
-	Claim bool
-	// VolumeAttributesClass is the one that the claim's spec asks for; empty: none.
-	// Until a change of class is complete a claim refers to up to three, and a quota
-	// that selects any of them charges it.
-	VolumeAttributesClass string
-	// CurrentVolumeAttributesClass is the one that the claim's volume has, by its
-	// status; empty: none.
-	CurrentVolumeAttributesClass string
-	// TargetVolumeAttributesClass is the one that the volume is being changed to, by
-	// the claim's status; empty: none.
-	TargetVolumeAttributesClass string
+	CrossNamespacePodAffinity bool `json:"crossNamespacePodAffinity,omitzero"`
+	// Claim: the object is a PersistentVolumeClaim, not a pod. Only then the volume
+	// attributes classes count.
+	Claim bool `json:"claim,omitzero"`
+	// VolumeAttributesClass is the one that the claim's spec asks for, Current... the one that
+	// its volume has, and Target... the one that the volume is being changed to; empty: none.
+	// A quota that selects any of them charges the claim.
+	VolumeAttributesClass        string `json:"volumeAttributesClass,omitzero"`
+	CurrentVolumeAttributesClass string `json:"currentVolumeAttributesClass,omitzero"`
+	TargetVolumeAttributesClass  string `json:"targetVolumeAttributesClass,omitzero"`
 	// ResourceClaim: the object is a ResourceClaim, which no scope selects.
-	ResourceClaim bool
+	ResourceClaim bool `json:"resourceClaim,omitzero"`
 }
 
 // TraitsOf returns the traits of pod; of nil, the zero Traits.
@@ -83,16 +79,13 @@ func crossesNamespaces(affinity *corev1.Affinity) bool {
 		return false
 	}
 	crosses := func(t corev1.PodAffinityTerm) bool { return len(t.Namespaces) > 0 || t.NamespaceSelector != nil }
-	weighted := func(t corev1.WeightedPodAffinityTerm) bool { return crosses(t.PodAffinityTerm) }
-	if with := affinity.PodAffinity; with != nil &&
-		(slices.ContainsFunc(with.RequiredDuringSchedulingIgnoredDuringExecution, crosses) ||
-			slices.ContainsFunc(with.PreferredDuringSchedulingIgnoredDuringExecution, weighted)) {
-		return true
+	some := func(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm) bool {
+		return slices.ContainsFunc(required, crosses) ||
+			slices.ContainsFunc(preferred, func(t corev1.WeightedPodAffinityTerm) bool { return crosses(t.PodAffinityTerm) })
 	}
-	apart := affinity.PodAntiAffinity
-	return apart != nil &&
-		(slices.ContainsFunc(apart.RequiredDuringSchedulingIgnoredDuringExecution, crosses) ||
-			slices.ContainsFunc(apart.PreferredDuringSchedulingIgnoredDuringExecution, weighted))
+	with, apart := affinity.PodAffinity, affinity.PodAntiAffinity
+	return with != nil && some(with.RequiredDuringSchedulingIgnoredDuringExecution, with.PreferredDuringSchedulingIgnoredDuringExecution) ||
+		apart != nil && some(apart.RequiredDuringSchedulingIgnoredDuringExecution, apart.PreferredDuringSchedulingIgnoredDuringExecution)
 }
 
 // TraitsOfClaim returns the traits of pvc; of nil, those of a claim that refers to no
@@ -114,17 +107,15 @@ func TraitsOfClaim(pvc *corev1.PersistentVolumeClaim) Traits {
 	return t
 }
 
-// SelectedBy reports whether the scopes of rq select an object with these traits:
-// all of spec.scopes and all of spec.scopeSelector do. Without scopes every object is
-// selected; nil selects nothing. It does not ask whether rq limits anything that
-// such an object is charged for.
+// SelectedBy reports whether the scopes of rq, all of spec.scopes and of spec.scopeSelector,
+// select an object with these traits, whatever rq limits. Without scopes every object is
+// selected; nil selects nothing.
 //
 // It answers as Kubernetes' evaluators do (k8s.io/apiserver/pkg/quota/v1/generic and
 // k8s.io/kubernetes/pkg/quota/v1/evaluator/core, v1.37). The operator counts for the
 // scopes PriorityClass and VolumeAttributesClass only. NotIn and DoesNotExist select
-// an object without a class too. An unknown scope, an unknown operator, and values
-// that are missing, superfluous or malformed select nothing; but Exists disregards
-// its values.
+// an object without a class too. An unknown scope or operator, and values that are missing,
+// superfluous or malformed select nothing; but Exists disregards its values.
 func (t Traits) SelectedBy(rq *corev1.ResourceQuota) bool {
 	if rq == nil {
 		return false
@@ -179,7 +170,7 @@ func selectsClass(r corev1.ScopedResourceSelectorRequirement, classes ...string)
 	if r.Operator == corev1.ScopeSelectorOpExists {
 		return len(classes) > 0
 	}
-	requirement, err := labels.NewRequirement(string(r.ScopeName), operatorOf(r.Operator), r.Values)
+	requirement, err := labels.NewRequirement(string(r.ScopeName), operators[r.Operator], r.Values)
 	if err != nil {
 		return false
 	}
@@ -191,21 +182,12 @@ func selectsClass(r corev1.ScopedResourceSelectorRequirement, classes ...string)
 	})
 }
 
-// operatorOf returns the operator of a label selector that o stands for; of an
-// unknown o, one that no label selector has.
-func operatorOf(o corev1.ScopeSelectorOperator) selection.Operator {
-	switch o {
-	case corev1.ScopeSelectorOpIn:
-		return selection.In
-	case corev1.ScopeSelectorOpNotIn:
-		return selection.NotIn
-	case corev1.ScopeSelectorOpExists:
-		return selection.Exists
-	case corev1.ScopeSelectorOpDoesNotExist:
-		return selection.DoesNotExist
-	default:
-		return ""
-	}
+// operators are those of label selectors. An unknown one is empty, which no selector has.
+var operators = map[corev1.ScopeSelectorOperator]selection.Operator{
+	corev1.ScopeSelectorOpIn:           selection.In,
+	corev1.ScopeSelectorOpNotIn:        selection.NotIn,
+	corev1.ScopeSelectorOpExists:       selection.Exists,
+	corev1.ScopeSelectorOpDoesNotExist: selection.DoesNotExist,
 }
 
 // Selects reports whether the scopes of rq select pod, as [Traits.SelectedBy] says.

@@ -30,18 +30,18 @@ func Minus(a, b resource.Quantity) resource.Quantity {
 
 // Min returns the lesser of a and b; a if they are equal.
 func Min(a, b resource.Quantity) resource.Quantity {
-	if a.Cmp(b) <= 0 {
-		return a.DeepCopy()
+	if a.Cmp(b) > 0 {
+		a = b
 	}
-	return b.DeepCopy()
+	return a.DeepCopy()
 }
 
 // Max returns the greater of a and b; a if they are equal.
 func Max(a, b resource.Quantity) resource.Quantity {
-	if a.Cmp(b) >= 0 {
-		return a.DeepCopy()
+	if a.Cmp(b) < 0 {
+		a = b
 	}
-	return b.DeepCopy()
+	return a.DeepCopy()
 }
 
 // Each combines a and b, resource by resource of a. Where b has none it counts as zero.
