@@ -1,12 +1,14 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"hash/maphash"
 	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
@@ -14,18 +16,19 @@ import (
 
 // The defaults of a [Config].
 const (
-	DefaultGap     = 10 * time.Millisecond
+	DefaultGap     = 4 * time.Millisecond
 	DefaultSpread  = 30 * time.Second
 	DefaultResync  = 10 * time.Minute
 	DefaultWorkers = 4
 )
 
+// The pauses after errors.
 const (
-	firstPause = 100 * time.Millisecond // after an error
+	firstPause = 100 * time.Millisecond
 	maxPause   = time.Minute
 )
 
-// A Config is what a [Loop] works with.
+// A Config is what a [Loop] works with. Zero times and Workers mean the defaults.
 type Config struct {
 	// Reconcile reconciles one namespace. RequeueAfter is when to call it again if
 	// nothing happens before; zero means not at all. After an error it is called again
@@ -33,29 +36,22 @@ type Config struct {
 	// namespace never overlap. It is required.
 	Reconcile func(ctx context.Context, namespace string) (requeueAfter time.Duration, err error)
 	// Namespaces returns the names of all namespaces, best from a cache. They are
-	// reconciled at the start and on every resync, which finds what no event told. If
-	// nil, only events count.
+	// reconciled at the start and on every resync. If nil, only events count.
 	Namespaces func() ([]string, error)
 	// Urgent reports whether the namespace of an object is reconciled at once when an
 	// informer's initial list contains the object, such as migration.InProgress. If nil, no
 	// namespace is urgent.
 	Urgent func(object any) bool
 
-	// Gap is the least time between the beginnings of two reconciles of the same
-	// namespace. Zero means DefaultGap.
+	// Gap is the least time between the beginnings of two reconciles of the same namespace.
 	Gap time.Duration
-	// Spread is the time over which the namespaces are reconciled at the start. Zero
-	// means DefaultSpread.
+	// Spread is the time over which the namespaces are reconciled at the start.
 	Spread time.Duration
 	// Resync is how often all namespaces are reconciled, and the time over which that is
-	// spread. Zero means DefaultResync.
+	// spread.
 	Resync time.Duration
-	// Workers is how many namespaces are reconciled at the same time. Zero means
-	// DefaultWorkers.
+	// Workers is how many namespaces are reconciled at the same time.
 	Workers int
-
-	// Reconciled is called after each reconcile, for metrics. It may be nil.
-	Reconciled func(ctx context.Context, namespace string, err error)
 }
 
 // A Loop reconciles namespaces. [New] makes one. It is safe for concurrent use.
@@ -63,7 +59,9 @@ type Loop struct {
 	config Config
 	seed   maphash.Seed // so that each process spreads the namespaces otherwise
 	queue  workqueue.TypedRateLimitingInterface[string]
-	begun  sync.Map // by namespace: when its last reconcile began, for less than a gap
+
+	mu   sync.Mutex
+	gaps map[string]bool // namespaces whose last reconcile began less than a gap ago, and whether they were added since
 }
 
 // New returns a Loop. It fails if Reconcile is missing, or if anything is negative.
@@ -74,22 +72,16 @@ func New(config Config) (*Loop, error) {
 	if config.Gap < 0 || config.Spread < 0 || config.Resync < 0 || config.Workers < 0 {
 		return nil, errors.New("a loop cannot have negative times or workers")
 	}
-	config.Gap = orDefault(config.Gap, DefaultGap)
-	config.Spread = orDefault(config.Spread, DefaultSpread)
-	config.Resync = orDefault(config.Resync, DefaultResync)
-	config.Workers = orDefault(config.Workers, DefaultWorkers)
+	config.Gap = cmp.Or(config.Gap, DefaultGap)
+	config.Spread = cmp.Or(config.Spread, DefaultSpread)
+	config.Resync = cmp.Or(config.Resync, DefaultResync)
+	config.Workers = cmp.Or(config.Workers, DefaultWorkers)
 	return &Loop{
 		config: config,
 		seed:   maphash.MakeSeed(),
 		queue:  workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstPause, maxPause)),
+		gaps:   map[string]bool{},
 	}, nil
-}
-
-func orDefault[T int | time.Duration](value, byDefault T) T {
-	if value == 0 {
-		return byDefault
-	}
-	return value
 }
 
 // Add asks for a reconcile of namespace, also before Run was called: at once, or when the
@@ -98,11 +90,28 @@ func (l *Loop) Add(namespace string) {
 	if namespace == "" {
 		return
 	}
-	if _, recent := l.begun.Load(namespace); recent {
-		l.queue.AddAfter(namespace, l.config.Gap)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, recent := l.gaps[namespace]; recent {
+		l.gaps[namespace] = true
 		return
 	}
 	l.queue.Add(namespace)
+}
+
+// beginGap has Add wait for the end of the gap after a reconcile of namespace.
+func (l *Loop) beginGap(namespace string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gaps[namespace] = false
+	time.AfterFunc(l.config.Gap, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.gaps[namespace] {
+			l.queue.Add(namespace)
+		}
+		delete(l.gaps, namespace)
+	})
 }
 
 // within adds namespace somewhere within a time, always at the same place.
@@ -130,7 +139,9 @@ func (l *Loop) Handler(namespaceOf func(object any) string) cache.ResourceEventH
 			l.Add(namespaceOf(object))
 		},
 		UpdateFunc: func(before, after any) {
-			if !unchanged(before, after) {
+			b, ok := before.(metav1.Object)
+			a, isToo := after.(metav1.Object)
+			if !ok || !isToo || a.GetResourceVersion() == "" || a.GetResourceVersion() != b.GetResourceVersion() {
 				l.Add(namespaceOf(after))
 			}
 		},
@@ -138,24 +149,18 @@ func (l *Loop) Handler(namespaceOf func(object any) string) cache.ResourceEventH
 	}
 }
 
-// unchanged reports whether an update is one that informers send when they resync.
-func unchanged(before, after any) bool {
-	type versioned interface{ GetResourceVersion() string }
-	b, ok := before.(versioned)
-	a, isToo := after.(versioned)
-	return ok && isToo && a.GetResourceVersion() != "" && a.GetResourceVersion() == b.GetResourceVersion()
-}
-
 // Run reconciles namespaces until ctx is done, and returns when the last reconcile has. Call
 // it once, when the caches that Reconcile reads have synced. Errors are logged by the
 // logger in ctx.
 func (l *Loop) Run(ctx context.Context) {
 	var working sync.WaitGroup
-	working.Add(1)
-	go func() {
-		defer working.Done()
-		l.work(ctx, &working)
-	}()
+	working.Add(l.config.Workers)
+	for range l.config.Workers {
+		go func() {
+			defer working.Done()
+			l.work(ctx)
+		}()
+	}
 	l.all(ctx, l.config.Spread)
 	resync := time.NewTicker(l.config.Resync)
 	defer resync.Stop()
@@ -170,22 +175,14 @@ func (l *Loop) Run(ctx context.Context) {
 	working.Wait()
 }
 
-// work reconciles what is in the queue, Config.Workers namespaces at a time. A loop that has
-// nothing to do has no workers.
-func (l *Loop) work(ctx context.Context, working *sync.WaitGroup) {
-	free := make(chan struct{}, l.config.Workers)
+// work reconciles what is in the queue.
+func (l *Loop) work(ctx context.Context) {
 	for {
-		free <- struct{}{}
 		namespace, done := l.queue.Get()
 		if done || ctx.Err() != nil {
 			return
 		}
-		working.Add(1)
-		go func() {
-			defer working.Done()
-			l.reconcile(ctx, namespace)
-			<-free
-		}()
+		l.reconcile(ctx, namespace)
 	}
 }
 
@@ -207,9 +204,7 @@ func (l *Loop) all(ctx context.Context, over time.Duration) {
 // reconcile reconciles namespace, which the queue has handed out.
 func (l *Loop) reconcile(ctx context.Context, namespace string) {
 	defer l.queue.Done(namespace)
-	l.begun.Store(namespace, nil)
-	time.AfterFunc(l.config.Gap, func() { l.begun.Delete(namespace) })
-
+	l.beginGap(namespace)
 	requeueAfter, err := l.config.Reconcile(ctx, namespace)
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Cannot reconcile, backing off", "namespace", namespace)
@@ -219,8 +214,5 @@ func (l *Loop) reconcile(ctx context.Context, namespace string) {
 	}
 	if requeueAfter > 0 {
 		l.queue.AddAfter(namespace, requeueAfter)
-	}
-	if l.config.Reconciled != nil {
-		l.config.Reconciled(ctx, namespace, err)
 	}
 }
