@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 
@@ -19,6 +18,10 @@ import (
 	"github.com/vmquota/headroom/ledger/internal/turns"
 	"github.com/vmquota/headroom/quota"
 )
+
+// DisabledAnnotation is the kill switch of one ResourceQuota, if its value is "true":
+// headroom does not write to it.
+const DisabledAnnotation = "headroom.vmquota.io/disabled"
 
 // maxTries is how often a quota is tried to be written, on fresh data each time, before
 // a conflict is an error.
@@ -38,8 +41,7 @@ type Config struct {
 	//		return lister.ResourceQuotas(namespace).List(labels.Everything())
 	//	}
 	//
-	// Nil: each Apply lists them from the API server. A cache that is behind does no
-	// harm, because nothing is written over what it has not seen.
+	// If nil, each Apply lists them from the API server. A cache that is behind does no harm.
 	List func(ctx context.Context, namespace string) ([]*corev1.ResourceQuota, error)
 	// Now tells the time. It is required; time.Now is what most callers want.
 	Now func() time.Time
@@ -49,24 +51,21 @@ type Config struct {
 	Policy func(namespace string) quota.Policy
 	// Disabled is the kill switch for all quotas, and is asked each time. If nil, it is off.
 	Disabled func() bool
-	// DisabledFor is one more kill switch of a single quota, beside [DisabledAnnotation],
-	// for controllers that have an annotation of their own or go by a label of the
-	// namespace; it is asked each time, with a quota that is read only. If nil, there is
-	// none.
+	// DisabledFor is one more kill switch of a single quota, beside [DisabledAnnotation]. It
+	// is asked each time, with a quota that is read only. If nil, there is none.
 	DisabledFor func(rq *corev1.ResourceQuota) bool
 
 	// Parallel are the limits of KubeVirt that offers start from; see [Parallel].
 	Parallel Parallel
 	// Guard writes [OfferAnnotation] while room is open. It costs two more writes for
-	// each offer, and delays the room by 20 ms.
+	// each offer, and delays the room by 20 ms, or more on a busy API server.
 	Guard bool
-	// Enqueue asks for a call of Apply for another namespace, because a migration
-	// there has its turn, such as the Add method of a work queue. It must not block, and
-	// must not call the Applier. If nil, such a migration waits for the next call.
+	// Enqueue asks for a call of Apply for another namespace, because a migration there has
+	// its turn. It must not block or call the Applier. If nil, the migration waits for the
+	// next call.
 	Enqueue func(namespace string)
 
-	// Recorder receives events on the ResourceQuotas; the package comment lists them.
-	// Nil: there are none.
+	// Recorder receives the events of the package comment. If nil, there are none.
 	Recorder record.EventRecorder
 	// Metrics receives what is worth counting. If nil, nobody does.
 	Metrics Metrics
@@ -90,8 +89,8 @@ type Metrics interface {
 // for the same namespace wait for each other.
 type Applier struct {
 	config   Config
-	offers   offers
-	memories turns.Turns[memoriesOf]
+	offers   *offers
+	memories turns.Turns[memories]
 }
 
 // New returns an Applier. It fails if Ledger, Quotas or Now is missing.
@@ -109,13 +108,12 @@ func New(config Config) (*Applier, error) {
 	if len(missing) > 0 {
 		return nil, fmt.Errorf("an applier needs %s", strings.Join(missing, ", "))
 	}
-	return &Applier{config: config, offers: offers{parallel: config.Parallel.orDefault()}}, nil
+	return &Applier{config: config, offers: newOffers(config.Parallel)}, nil
 }
 
 // Apply makes status.hard of every ResourceQuota in namespace what it must be now. Call it
 // after every change of the ledger and every event of a ResourceQuota there, status updates
-// included; again after Result.RequeueAfter; and for all namespaces at the start and on
-// every resync. It does nothing where nothing is to be done.
+// included; again after Result.RequeueAfter; and for all namespaces on every resync.
 //
 // A quota that cannot be written does not keep it from the others: the error joins those
 // in Result.Quotas, each an [Error], and the Result is there beside it. If the ledger or
@@ -130,7 +128,7 @@ func (a *Applier) Apply(ctx context.Context, namespace string) (Result, error) {
 	if err != nil {
 		return Result{}, failed(namespace, "", "wait for another call", err)
 	}
-	defer func() { done(len(memories.quotas) > 0) }()
+	defer func() { done(len(*memories) > 0) }()
 
 	inFlight, unread := a.migrations(ctx, namespace)
 	partial := errors.Is(unread, ledger.ErrPartial)
@@ -142,27 +140,26 @@ func (a *Applier) Apply(ctx context.Context, namespace string) (Result, error) {
 	}
 	quotas, err := a.list(ctx, namespace)
 	if err != nil {
-		return Result{}, err
+		return Result{}, failed(namespace, "", "list", err)
 	}
-	s := a.config.setting(namespace, inFlight)
+	s := a.config.setting(namespace, quotas, inFlight)
 	s.partial = partial
-	views := s.views(quotas, memories)
-	wants, alone := admit(views)
-	turns, queue, again, others := a.offers.update(namespace, inFlight, wants, alone, s.now)
+	views, again, others := a.offers.views(namespace, s, byName(quotas), memories)
 	if a.config.Enqueue != nil {
 		for _, other := range others {
 			a.config.Enqueue(other)
 		}
 	}
-	enqueue(views, queue)
 	memories.forget(quotas, views)
-	result := Result{RequeueAfter: again}
+	result, errs := Result{RequeueAfter: again}, []error{unread}
 	for _, v := range views {
-		if outcome, exists := a.reconcile(ctx, v, turns, memories); exists {
-			result.Quotas = append(result.Quotas, outcome)
+		if q, exists := a.reconcile(ctx, v, memories); exists {
+			result.Quotas = append(result.Quotas, q)
+			result.RequeueAfter = sooner(result.RequeueAfter, q.RequeueAfter)
+			errs = append(errs, q.Err)
 		}
 	}
-	return result.complete(unread)
+	return result, errors.Join(errs...)
 }
 
 // migrations returns those in the ledger, which are read only.
@@ -177,38 +174,20 @@ func (a *Applier) migrations(ctx context.Context, namespace string) ([]quota.Mig
 	return a.config.Ledger.Migrations(ctx, namespace)
 }
 
-// setting returns what all quotas of namespace have in common.
-func (c *Config) setting(namespace string, inFlight []quota.Migration) setting {
-	s := setting{now: c.Now(), inFlight: inFlight, guard: c.Guard, later: later(inFlight)}
-	if c.Policy != nil {
-		s.policy = c.Policy(namespace)
-		s.policy.Lift, s.policy.Eager = nil, false
-	}
-	all := c.Disabled != nil && c.Disabled()
-	s.disabled = func(rq *corev1.ResourceQuota) bool {
-		return all || rq.Annotations[DisabledAnnotation] == "true" || c.DisabledFor != nil && c.DisabledFor(rq)
-	}
-	return s
-}
-
-// list returns the quotas of namespace, sorted by name.
+// list returns the quotas of namespace, which are read only.
 func (a *Applier) list(ctx context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
 	if a.config.List != nil {
-		quotas, err := a.config.List(ctx, namespace)
-		if err != nil {
-			return nil, failed(namespace, "", "list", err)
-		}
-		return byName(quotas), nil
+		return a.config.List(ctx, namespace)
 	}
 	live, err := a.config.Quotas.ResourceQuotas(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, failed(namespace, "", "list", err)
+		return nil, err
 	}
-	var quotas []*corev1.ResourceQuota
+	quotas := make([]*corev1.ResourceQuota, len(live.Items))
 	for i := range live.Items {
-		quotas = append(quotas, &live.Items[i])
+		quotas[i] = &live.Items[i]
 	}
-	return byName(quotas), nil
+	return quotas, nil
 }
 
 // byName returns quotas sorted by name.
@@ -216,104 +195,67 @@ func byName(quotas []*corev1.ResourceQuota) []*corev1.ResourceQuota {
 	return slices.SortedFunc(slices.Values(quotas), func(a, b *corev1.ResourceQuota) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// views returns those of the quotas that there is anything to do about.
-func (s setting) views(quotas []*corev1.ResourceQuota, memories *memoriesOf) []*view {
-	var views []*view
-	s.elsewhere = elsewhere(s.inFlight, quotas)
-	for _, rq := range quotas {
-		known := memories.quotas[rq.UID]
-		rq = known.newest(rq)
-		if _, annotated := rq.Annotations[OfferAnnotation]; known == nil && len(s.inFlight) == 0 && !annotated && quota.Equal(rq.Status.Hard, rq.Spec.Hard) {
-			continue
-		}
-		v := s.view(rq, memories.of(rq))
-		if v.concerned() {
-			views = append(views, v)
-		}
-	}
-	return views
-}
-
-// reconcile makes one quota what it must be, if it is the turn of these migrations. It
-// reports whether the quota still exists.
-func (a *Applier) reconcile(ctx context.Context, v *view, turns map[types.UID]bool, memories *memoriesOf) (QuotaResult, bool) {
+// reconcile makes one quota what it must be. It reports whether the quota still exists.
+func (a *Applier) reconcile(ctx context.Context, v *view, memories *memories) (QuotaResult, bool) {
 	client := a.config.Quotas.ResourceQuotas(v.rq.Namespace)
 	for try := 1; ; try++ {
-		p := v.plan(turns)
+		p := v.plan()
 		if p.next == nil {
 			v.memory.remember(p.history)
-			if p.again == 0 && len(v.inTheWay) == 0 { // what was refused is not needed any more
+			if p.RequeueAfter == 0 && len(v.inTheWay) == 0 { // what was refused is not needed any more
 				v.memory.refusals, v.refused = refusals{}, 0
 			}
 		}
 		switch {
 		case v.refused > 0:
-			p.again, p.why = v.refused, "the API server has refused the write"
 			return a.notWritten(ctx, v, p, v.memory.refusals.err), true
 		case p.next == nil:
 			return a.outcome(ctx, v, p), true
 		}
-		written, err := update(ctx, client, p.next)
+		err := ctx.Err()
+		var written *corev1.ResourceQuota
+		if err == nil {
+			written, err = client.UpdateStatus(ctx, p.next, metav1.UpdateOptions{})
+		}
 		switch {
 		case err == nil:
 			v.memory.remember(p.history)
 			v.memory.latest, v.memory.refusals = written, refusals{}
-			a.tellWrote(ctx, v, p)
+			a.tellWrote(ctx, p)
 			v.rq = written
 			return a.outcome(ctx, v, p), true
 		case apierrors.IsNotFound(err):
 			return QuotaResult{}, false
-		case !apierrors.IsConflict(err) || try == maxTries:
-			return a.failed(ctx, v, p, err), true
+		case apierrors.IsConflict(err) && try < maxTries:
+		case isRefusal(err):
+			err = failed(v.rq.Namespace, v.rq.Name, "write status", fmt.Errorf("%w: %w", ErrForbidden, err))
+			v.memory.refusals.add(v.rq, v.policy, err, v.now)
+			v.refused = v.memory.refusals.until.Sub(v.now)
+			a.tellRefused(ctx, v, err)
+			return a.notWritten(ctx, v, p, err), true
+		default:
+			return a.notWritten(ctx, v, p, failed(v.rq.Namespace, v.rq.Name, "write status", err)), true
 		}
-		fresh, err := get(ctx, client, v.rq.Name)
-		switch {
-		case apierrors.IsNotFound(err):
+		fresh, err := client.Get(ctx, v.rq.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
 			return QuotaResult{}, false
-		case err != nil:
+		}
+		if err != nil {
 			return a.notWritten(ctx, v, p, failed(v.rq.Namespace, v.rq.Name, "read after a conflict", err)), true
 		}
-		deferred, queue := v.deferred, v.queue
+		deferred, standing := v.deferred, v.standing
 		v = v.view(fresh, memories.of(fresh))
-		v.deferred, v.queue = deferred, queue
+		v.deferred, v.standing = deferred, standing
 	}
-}
-
-func update(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
-}
-
-func get(ctx context.Context, client typedcorev1.ResourceQuotaInterface, name string) (*corev1.ResourceQuota, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	return client.Get(ctx, name, metav1.GetOptions{})
-}
-
-// failed returns the outcome of a write that failed.
-func (a *Applier) failed(ctx context.Context, v *view, p plan, err error) QuotaResult {
-	isRefused := refused(err)
-	if isRefused {
-		err = fmt.Errorf("%w: %w", ErrForbidden, err)
-	}
-	err = failed(v.rq.Namespace, v.rq.Name, "write status", err)
-	if isRefused {
-		first := v.memory.refusals.add(v.rq, v.policy, err, v.now)
-		a.tellRefused(ctx, v, err, first)
-		p.again, p.why = v.memory.refusals.until.Sub(v.now), "the API server has refused the write"
-	}
-	return a.notWritten(ctx, v, p, err)
 }
 
 // notWritten returns the outcome if p was to be written and was not.
 func (a *Applier) notWritten(ctx context.Context, v *view, p plan, err error) QuotaResult {
-	p.action, p.history = Unchanged, v.memory.history
-	r := a.outcome(ctx, v, p)
-	r.Err = err
-	return r
+	p.Action, p.Err, p.history = Unchanged, err, v.memory.history
+	if v.refused > 0 {
+		p.RequeueAfter, p.Why = v.refused, "the API server has refused the write"
+	}
+	return a.outcome(ctx, v, p)
 }
 
 func (a *Applier) outcome(ctx context.Context, v *view, p plan) QuotaResult {
@@ -324,15 +266,4 @@ func (a *Applier) outcome(ctx context.Context, v *view, p plan) QuotaResult {
 		r.Offered = nil // there is no room yet, or no more
 	}
 	return r
-}
-
-// complete adds up the results. What is unread comes first.
-func (r Result) complete(unread error) (Result, error) {
-	slices.SortFunc(r.Quotas, func(a, b QuotaResult) int { return strings.Compare(a.Name, b.Name) })
-	errs := []error{unread}
-	for _, q := range r.Quotas {
-		r.RequeueAfter = sooner(r.RequeueAfter, q.RequeueAfter)
-		errs = append(errs, q.Err)
-	}
-	return r, errors.Join(errs...)
 }

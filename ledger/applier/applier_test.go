@@ -33,9 +33,7 @@ func TestNew(t *testing.T) {
 func TestAMigrationThatDoesNotFitCostsOneWrite(t *testing.T) {
 	for name, state := range map[string]quota.State{"queued": quota.Queued, "blocked": quota.Blocked} {
 		t.Run(name, func(t *testing.T) {
-			s := newScene(t)
-			s.limit("q", "limits.cpu=4 limits.memory=4952Mi")
-			s.use("q", "limits.cpu=4 limits.memory=5068112Ki")
+			s := sceneOf(t, "limits.cpu=4 limits.memory=4952Mi", "limits.cpu=4 limits.memory=5068112Ki")
 			before := s.quota("q")
 			a := blocked("a", "limits.cpu=1 limits.memory=1267028Ki")
 			a.State = state
@@ -69,9 +67,7 @@ func TestAMigrationThatDoesNotFitCostsOneWrite(t *testing.T) {
 // What a charged migration charges is on top of static, also if it fitted: regular
 // workloads keep what they had.
 func TestChargedIsOnTop(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4 pods=10")
-	s.use("q", "limits.cpu=2 pods=2")
+	s := sceneOf(t, "limits.cpu=4 pods=10", "limits.cpu=2 pods=2")
 	s.inFlight(queued("a", "limits.cpu=1 pods=1"))
 	fits := s.only()
 	require.Equal(t, applier.Unchanged, fits.Action)
@@ -182,9 +178,7 @@ func TestStaticIsEdited(t *testing.T) {
 	} {
 		for _, first := range []string{"quota controller", "applier"} {
 			t.Run(name+", "+first+" first", func(t *testing.T) {
-				s := newScene(t)
-				s.limit("q", "limits.cpu=5 pods=5")
-				s.use("q", "limits.cpu=6 pods=6")
+				s := sceneOf(t, "limits.cpu=5 pods=5", "limits.cpu=6 pods=6")
 				inFlight := []quota.Migration{charged("a", "limits.cpu=1 pods=1 limits.memory=512Mi"), blocked("b", "limits.cpu=1 pods=1 limits.memory=512Mi")}
 				s.inFlight(inFlight...)
 				s.apply()
@@ -299,9 +293,7 @@ func TestAllInTheWayOrNone(t *testing.T) {
 // The second migration of a VM whose first one is not over waits for that, perhaps for
 // hours, and must not hold the others back meanwhile.
 func TestAMigrationThatWaitsForAnotherUsesUpNoBudget(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=3")
-	s.use("q", "limits.cpu=4")
+	s := sceneOf(t, "limits.cpu=3", "limits.cpu=4")
 	s.policy = quota.Policy{Budget: list("limits.cpu=2")}
 	first, second, other := charged("a", "limits.cpu=1"), queued("b", "limits.cpu=1"), blocked("c", "limits.cpu=1")
 	second.VMI, first.Over = first.VMI, true
@@ -331,9 +323,7 @@ func TestGrowth(t *testing.T) {
 		"all fits":                        {"limits.cpu=1", "limits.cpu=4", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newScene(t)
-			s.limit("q", "limits.cpu=4")
-			s.use("q", test.used)
+			s := sceneOf(t, "limits.cpu=4", test.used)
 			a := blocked("a", "limits.cpu=2")
 			a.Growth = list("limits.cpu=1 limits.memory=1Ti")
 			s.inFlight(a)
@@ -522,9 +512,7 @@ func TestContext(t *testing.T) {
 // Nothing that comes out shares memory with what goes in, or with the applier.
 func TestResultsAreTheCallers(t *testing.T) {
 	const huge = "12345678901234567890"
-	s := newScene(t)
-	s.limit("q", "limits.memory="+huge)
-	s.use("q", "limits.memory=30000000000000000000")
+	s := sceneOf(t, "limits.memory="+huge, "limits.memory=30000000000000000000")
 	cached := s.quota("q")
 	s.config.List = func(context.Context, string) ([]*corev1.ResourceQuota, error) {
 		return []*corev1.ResourceQuota{cached}, nil

@@ -78,6 +78,7 @@ func TestDisabled(t *testing.T) {
 				s.recount("tenant/q", "limits.cpu=4")
 				s.inFlight(blocked("a", "limits.cpu=1"))
 				s.apply()
+				s.apply()
 				s.pass(20 * time.Millisecond)
 				s.apply()
 				require.Equal(t, "limits.cpu=5", s.hard("q"))
@@ -115,9 +116,7 @@ func TestDisabledBesideAnother(t *testing.T) {
 
 // What it has room for is not deferred, whatever else the quota is short of.
 func TestDisabledDefersWhatLacksRoomOnly(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4 pods=4")
-	s.use("q", "limits.cpu=6 pods=3")
+	s := sceneOf(t, "limits.cpu=4 pods=4", "limits.cpu=6 pods=3")
 	switches["one quota"](s, true)
 	s.inFlight(charged("a", "limits.cpu=1"), blocked("b", "pods=1"), blocked("c", "limits.cpu=1"))
 	require.Equal(t, "c Disabled", deferrals(s.only()))

@@ -17,65 +17,56 @@
 //
 // # What is enforced
 //
-//   - The surge of charged migrations is on top of the static limits for as long as it is
-//     charged, also if they fitted without it: regular workloads keep what they had.
-//   - A migration without a target pod gets its surge on top while it has an offer.
-//   - With neither, status.hard is spec.hard.
-//
-// Resources that spec.hard does not limit are never added, a limit of zero is a limit, and
-// a resource that kube-controller-manager has not counted yet is left to it.
+// The surge of charged migrations is on top of the static limits for as long as it is charged,
+// also if they fitted without it: regular workloads keep what they had. A migration without a
+// target pod gets its surge on top while it has an offer. With neither, status.hard is spec.hard.
+// Resources that spec.hard does not limit are never added, a limit of zero is a limit, and a
+// resource that kube-controller-manager has not counted yet is left to it.
 //
 // # Offers
 //
 // An offer is room that is open for a target pod which has not come. It is made to two
-// migrations at a time, because KubeVirt creates one pod after the other, and to no more
-// than KubeVirt can start (see [Parallel]), in KubeVirt's order, as soon as they are in the
-// ledger. It ends when the pod is charged, and lapses after one second. A lapsed
-// offer is made again when a migration ends anywhere in the cluster, and after pauses of
-// 2 s, 4 s and so on up to a minute. If more migrations run than KubeVirt was thought to
-// run, the limit is learned; an offer beyond the limit, one at a time with pauses that
-// grow from 10 s to 5 min, finds that out.
+// migrations at a time, because KubeVirt creates one pod after the other, and to no more than
+// KubeVirt can start (see [Parallel]), in KubeVirt's order. It ends when the pod is charged, and
+// lapses after one second. A lapsed offer is made again when a migration ends anywhere in the
+// cluster, and after pauses of 2 s, 4 s and so on up to a minute. If more migrations run than
+// KubeVirt was thought to run, the limit is learned; one offer at a time beyond the limit, with
+// pauses that grow from 10 s to 5 min, finds that out.
 //
 // No offer is made that cannot help: where a quota in the way is switched off or may not be
 // written, where a quota that is none of the namespace has refused the target pod, where the
 // budget does not last, where the guest grows by more than the static limits have left. A target
 // pod has to pass all quotas that see it, so there is room in all of those that are in its way,
-// or in none; quotas that are not in its way stay closed. The deferred migrations are in
-// Decision.Deferred.
+// or in none; the other quotas stay closed. The deferred migrations are in Decision.Deferred.
 //
 // # When it is written
 //
 // At once: room for a target pod, the surge of a target pod that has come, the end of an
-// offer. After a recount has reset what only charged migrations need, it is written again
-// after 100 ms, and no more often than once a second: a namespace in which 20 pods end per
-// second costs one write per second. What charged migrations no longer need is taken
-// away by kube-controller-manager together with the usage; if it does not come within
-// 150 ms, by this package.
-//
-// A migration that is refused costs one write (with [Config].Guard three), and one that
-// fits costs one.
+// offer. What only charged migrations need is written again 100 ms after a recount has reset it,
+// and no more often than once a second. What they no longer need is taken away by
+// kube-controller-manager together with the usage, or after 150 ms by this package. So a
+// migration that fits costs one write, and one that is refused one (with [Config].Guard three).
 //
 // # Recounts
 //
 // Usage falls only when kube-controller-manager recounts, and it can seem to have fallen for
-// regular workloads when it has not. The caches may still show a pod that has ended and was
-// recounted. And a recount misses a target pod that quota admission has charged and the API
-// server has not stored yet. So for 100 ms after a recount regular workloads get no more room
-// than before it. If usage then still lacks as much as a target pod that came at that time
-// charges, that is kept back until the next recount, for five minutes at most.
+// regular workloads when it has not: the caches may still show a pod that has ended, and a
+// recount misses a target pod that the API server has not stored yet. So for 100 ms after a
+// recount regular workloads get no more room than before it. If usage then still lacks as much as
+// a target pod that came at that time charges, that is kept back until the next recount, for five
+// minutes at most.
 //
 // # What is taken
 //
 // Until its pod comes, any pod may take the room of an offer. [OfferAnnotation] lets an
-// admission policy keep them out. What regular workloads take above static does not lift
-// the limit, uses the budget up, and is recorded in an event after a second. It ends when
-// usage falls.
+// admission policy keep them out. What regular workloads take above static does not lift the
+// limit, uses the budget up, and is recorded in an event after a second. It ends when usage falls.
 //
 // One theft as large as the largest waiting surge is forgiven, so that it does not stop a
-// drain; from then on there is one offer at a time in the namespace. So with the default of
-// two offers at a time, regular workloads never hold more above static than the surges of two
-// migrations, and of those that have ended and that the ledger still has at that moment. At
-// that point the waiting migrations are deferred, as RegularAboveStatic.
+// drain; from then on there is one offer at a time in the namespace. So regular workloads never
+// hold more above static than the surges of two migrations (Parallel.Open), and of those that
+// have ended and that the ledger still has at that moment. Then the waiting migrations are
+// deferred, as RegularAboveStatic.
 //
 // Regular usage that was above static before the offer lifts the limit: static was lowered,
 // or overhead grew. If usage rises above static while there is no room for it, no offer is
@@ -89,15 +80,11 @@
 // [ErrForbidden], and is tried again after 0.5 s, 1 s and so on up to 5 minutes, or when the
 // quota (its labels, annotations or spec) or the policy of the namespace has changed.
 //
-// # Switching it off
+// With [DisabledAnnotation] on a quota, Config.DisabledFor or Config.Disabled nothing is written
+// any more. kube-controller-manager restores.
 //
-// The annotation [DisabledAnnotation] on one quota, Config.DisabledFor, or Config.Disabled
-// for all: nothing is written any more. kube-controller-manager restores.
-//
-// # What is remembered
-//
-// Only in memory, and lost with a restart: offers, what was taken, pauses, and what was
-// told in events.
+// Offers, what was taken, pauses, and what was told in events are only in memory, and lost with
+// a restart.
 //
 // # Events and logs
 //

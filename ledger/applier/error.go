@@ -53,9 +53,9 @@ func WorthRetry(err error) error {
 	return errors.Join(rest...)
 }
 
-// refused reports whether the API server has refused a request as such, rather than
+// isRefusal reports whether the API server has refused a request as such, rather than
 // failed at it or found it outdated: by any status 4xx but those that pass by themselves.
-func refused(err error) bool {
+func isRefusal(err error) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {
 		return false

@@ -1,37 +1,40 @@
 package applier
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 const (
 	// OfferAnnotation is on a ResourceQuota while room is open in it for target pods that
-	// have not come, if Config.Guard is set. It is for a ValidatingAdmissionPolicy that
-	// refuses all other pods meanwhile, as long as status.hard is above spec.hard as well:
-	// kube-controller-manager ends that, whatever becomes of the annotation. See
-	// examples/controller/guard.
-	//
-	// It is written 20 ms before the room, with a status.hard that is raised by one unit,
-	// because the admission policy and quota admission have caches of their own.
+	// have not come, if Config.Guard is set; its value is "open". It is for a
+	// ValidatingAdmissionPolicy that refuses all other pods meanwhile, as long as status.hard is
+	// above spec.hard as well: kube-controller-manager ends that, whatever becomes of the
+	// annotation. See examples/controller/guard.
 	OfferAnnotation = "headroom.vmquota.io/offer"
-
-	// offerOpen is the value of OfferAnnotation. It says nothing but that it is there.
-	offerOpen = "open"
-	// guardLead is how long before the room OfferAnnotation is written.
+	// guardLead is how long before the room, at least, OfferAnnotation is written, with a status.hard
+	// that is raised by one unit: the admission policy and quota admission have caches of
+	// their own.
 	guardLead = 20 * time.Millisecond
+	// lagFactor is how many times as long as this process took to see the annotation the
+	// admission policy is given at least: on a busy API server all watches lag.
+	lagFactor = 3
+	maxLead   = 500 * time.Millisecond
 )
 
-func (v *view) isAnnotated() bool {
-	_, annotated := v.rq.Annotations[OfferAnnotation]
+func isAnnotated(rq *corev1.ResourceQuota) bool {
+	_, annotated := rq.Annotations[OfferAnnotation]
 	return annotated
 }
 
 // isGuarded reports whether the admission policy refuses regular pods, once it has seen rq.
 func (v *view) isGuarded() bool {
-	return v.isAnnotated() && exceeds(v.rq.Status.Hard, v.rq.Spec.Hard)
+	return isAnnotated(v.rq) && exceeds(v.rq.Status.Hard, v.rq.Spec.Hard)
 }
 
 // lead returns how long to wait until the admission policy knows that an offer is about to
@@ -40,42 +43,51 @@ func (v *view) lead() time.Duration {
 	if !v.isGuarded() {
 		return guardLead
 	}
-	return v.memory.history.announced.Add(guardLead).Sub(v.now)
+	h := v.memory.history
+	if h.announced.IsZero() {
+		return 0 // by an earlier process
+	}
+	seen := h.seen
+	if seen.IsZero() {
+		seen = v.now
+	}
+	return h.announced.Add(min(max(guardLead, lagFactor*seen.Sub(h.announced)), maxLead)).Sub(v.now)
 }
 
 // announce returns p for the time before an offer: the annotation is there, and status.hard
 // is above spec.hard, but there is no room.
 func (v *view) announce(p plan, lead time.Duration) plan {
-	p.again, p.why = lead, "an offer is announced to the admission policy"
+	p.RequeueAfter, p.Why = lead, "an offer is announced to the admission policy"
 	if v.isGuarded() {
+		if p.history.seen.IsZero() {
+			p.history.seen = v.now
+		}
 		return p
 	}
 	hard := v.target(v.closed)
 	if !exceeds(hard, v.rq.Spec.Hard) {
 		addUnit(hard)
 	}
-	p.next, p.action = v.write(hard, true), Announced
-	p.history.announced, p.history.recounts.enforced = v.now, hard
+	p.next, p.Action = v.write(hard, true), Announced
+	p.history.announced, p.history.seen, p.history.recounts.enforced = v.now, time.Time{}, hard
 	return p
 }
 
 // addUnit raises one limit of list by the least amount, of a resource of which that is less
 // than any pod asks for if there is one.
 func addUnit(list corev1.ResourceList) {
-	names := append([]corev1.ResourceName{
+	cpus := []corev1.ResourceName{corev1.ResourceLimitsCPU, corev1.ResourceRequestsCPU, corev1.ResourceCPU}
+	names := slices.Concat([]corev1.ResourceName{
 		corev1.ResourceLimitsMemory, corev1.ResourceRequestsMemory, corev1.ResourceMemory, corev1.ResourceRequestsStorage,
-		corev1.ResourceLimitsCPU, corev1.ResourceRequestsCPU, corev1.ResourceCPU,
-	}, sortedNames(list)...)
+	}, cpus, amounts.Names(list))
 	for _, name := range names {
-		q, limited := list[name]
-		switch {
-		case !limited:
-			continue
-		case name == corev1.ResourceLimitsCPU, name == corev1.ResourceRequestsCPU, name == corev1.ResourceCPU:
-			list[name] = plus(q, *resource.NewMilliQuantity(1, resource.DecimalSI))
-		default:
-			list[name] = plus(q, *resource.NewQuantity(1, resource.DecimalSI))
+		if q, limited := list[name]; limited {
+			unit := resource.NewQuantity(1, resource.DecimalSI)
+			if slices.Contains(cpus, name) {
+				unit = resource.NewMilliQuantity(1, resource.DecimalSI)
+			}
+			list[name] = plus(q, *unit)
+			return
 		}
-		return
 	}
 }

@@ -35,6 +35,7 @@ func TestGuard(t *testing.T) {
 	require.Empty(t, r.Offered)
 	require.Equal(t, 20*time.Millisecond, r.RequeueAfter)
 	require.True(t, s.isAnnotated())
+	require.Equal(t, 20*time.Millisecond, s.only().RequeueAfter, "the caches show it")
 
 	s.pass(19 * time.Millisecond)
 	r = s.only()
@@ -54,6 +55,25 @@ func TestGuard(t *testing.T) {
 	require.Equal(t, []string{"Announced q", "Raised q", "Announced q"}, s.counted())
 }
 
+// The caches of the admission policy may be as late as those of this process: it takes three
+// times as long as these took, and half a second at most.
+func TestGuardOnABusyAPIServer(t *testing.T) {
+	for late, lead := range map[time.Duration]time.Duration{
+		5 * time.Millisecond: 20 * time.Millisecond, 50 * time.Millisecond: 150 * time.Millisecond, 300 * time.Millisecond: 500 * time.Millisecond,
+	} {
+		s := guarded(t)
+		s.apply()
+		s.pass(late)
+		r := s.only()
+		require.Equal(t, applier.Unchanged, r.Action)
+		require.Equal(t, lead-late, r.RequeueAfter)
+		s.pass(lead - late - 1)
+		require.Equal(t, time.Duration(1), s.only().RequeueAfter)
+		s.pass(1)
+		require.Equal(t, applier.Raised, s.only().Action)
+	}
+}
+
 // A recount ends the guard, because the admission policy asks for a status.hard above
 // spec.hard. So what comes after it is in two steps again.
 func TestGuardAndARecount(t *testing.T) {
@@ -69,6 +89,7 @@ func TestGuardAndARecount(t *testing.T) {
 			require.Equal(t, applier.Announced, r.Action)
 			require.Equal(t, "limits.cpu=4001m", s.hard("q"))
 			require.Equal(t, 20*time.Millisecond, r.RequeueAfter)
+			s.apply()
 			s.pass(20 * time.Millisecond)
 			require.Equal(t, applier.Raised, s.only().Action)
 			require.Equal(t, "limits.cpu=5", s.hard("q"))
@@ -89,6 +110,7 @@ func TestGuardBesideOthers(t *testing.T) {
 	s.inFlight(charged("c", "limits.cpu=1"), blocked("a", "limits.cpu=1"))
 	require.Equal(t, applier.Announced, s.only().Action)
 	require.Equal(t, "limits.cpu=5", s.hard("q"))
+	s.apply()
 	s.pass(20 * time.Millisecond)
 	s.apply()
 	require.Equal(t, "limits.cpu=6", s.hard("q"))
@@ -105,6 +127,7 @@ func TestGuardWhileTheCachesAreBehind(t *testing.T) {
 		s.use("q", "limits.cpu=5")
 		s.inFlight(charged("c", "limits.cpu=1"), blocked("a", "limits.cpu=1"))
 		s.apply()
+		s.apply()
 		s.pass(20 * time.Millisecond)
 		s.apply()
 		require.Equal(t, "limits.cpu=6", s.hard("q"))
@@ -117,6 +140,7 @@ func TestGuardWhileTheCachesAreBehind(t *testing.T) {
 		require.Equal(t, "limits.cpu=4001m", s.hard("q"))
 		require.True(t, s.isAnnotated())
 		s.inFlight(blocked("a", "limits.cpu=1"))
+		s.apply()
 		s.pass(20 * time.Millisecond)
 		s.apply()
 		require.Equal(t, "limits.cpu=5", s.hard("q"))

@@ -4,21 +4,20 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
-// settleTime is how long regular usage must stand still, while there is no room for it,
-// before it counts as usage that was there before. A source pod that has ended in the
-// caches looks like regular usage until kube-controller-manager has recounted.
+// settleTime is how long regular usage must stand still, without room for it, before it lifts
+// the limit. A source pod that has ended in the caches looks like regular usage until
+// kube-controller-manager has recounted.
 const settleTime = time.Second
 
-// A baseline tells regular usage that was there before an offer, which lifts the limit
-// where it is above static, from usage that came while room was open. The latter is
-// a target pod that the caches do not show yet, or it was taken by a regular workload.
-// Neither lifts the limit: otherwise a tenant that takes each offer would gain quota
-// without bound.
+// A baseline separates regular usage that was there before an offer, which lifts the limit
+// where it is above static, from usage that came while room was open: a target pod that the
+// caches do not show yet, or what a regular workload has taken. The latter does not lift the
+// limit: otherwise a tenant that takes each offer would gain quota without bound.
 //
 // The zero value knows nothing: what it sees first was there before.
 type baseline struct {
@@ -106,9 +105,6 @@ func (b *baseline) before(static, regular corev1.ResourceList) corev1.ResourceLi
 // forgiven is what of the taken is lifted for an offer all the same: as much as one
 // migration charges, the largest that waits. So one theft does not stop a drain for good.
 func (b *baseline) forgiven(waiting []quota.Migration) corev1.ResourceList {
-	if b.taken == nil {
-		return nil
-	}
 	largest := corev1.ResourceList{}
 	for i := range waiting {
 		for name, q := range waiting[i].Surge {
@@ -134,11 +130,16 @@ func positive(list corev1.ResourceList) corev1.ResourceList {
 	return left
 }
 
-// set puts q into list, which may be nil.
-func set(list corev1.ResourceList, name corev1.ResourceName, q resource.Quantity) corev1.ResourceList {
-	if list == nil {
-		list = corev1.ResourceList{}
+// set puts value into m, which may be nil.
+func set[M ~map[K]V, K comparable, V any](m M, key K, value V) M {
+	if m == nil {
+		m = M{}
 	}
-	list[name] = q
-	return list
+	m[key] = value
+	return m
 }
+
+var (
+	each, exceeds            = amounts.Each, amounts.Exceeds
+	plus, minus, least, most = amounts.Plus, amounts.Minus, amounts.Min, amounts.Max
+)

@@ -1,11 +1,14 @@
 package applier
 
 import (
+	"encoding/json"
 	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vmquota/headroom/quota"
 )
 
 // A memory is what an Applier remembers about one ResourceQuota. It is lost with a
@@ -33,7 +36,7 @@ func (m *memory) remember(h history) {
 // newest returns the later of rq, which may come from a cache, and the answer to our
 // last write.
 func (m *memory) newest(rq *corev1.ResourceQuota) *corev1.ResourceQuota {
-	if m == nil || m.latest == nil {
+	if m.latest == nil {
 		return rq
 	}
 	theirs, err := strconv.ParseUint(rq.ResourceVersion, 10, 64)
@@ -45,45 +48,71 @@ func (m *memory) newest(rq *corev1.ResourceQuota) *corev1.ResourceQuota {
 	return rq
 }
 
-// idle reports whether there is nothing to remember about a quota that no migration
-// concerns.
-func (m *memory) idle() bool {
-	return m.latest == nil && m.refusals.count == 0
-}
-
-// memoriesOf one namespace are by UID, so that a quota that is recreated is another one.
-// Whoever has them has the namespace to himself.
-type memoriesOf struct{ quotas map[types.UID]*memory }
+// Memories are those of one namespace by UID, so that a quota that is recreated is another
+// one. They are for one call of Apply at a time.
+type memories map[types.UID]*memory
 
 // of returns the memory of rq; a new one if there is none.
-func (m *memoriesOf) of(rq *corev1.ResourceQuota) *memory {
-	remembered := m.quotas[rq.UID]
-	if remembered == nil {
-		remembered = &memory{}
-		if m.quotas == nil {
-			m.quotas = map[types.UID]*memory{}
-		}
-		m.quotas[rq.UID] = remembered
+func (m *memories) of(rq *corev1.ResourceQuota) *memory {
+	if *m == nil {
+		*m = memories{}
 	}
-	return remembered
+	if (*m)[rq.UID] == nil {
+		(*m)[rq.UID] = &memory{}
+	}
+	return (*m)[rq.UID]
 }
 
-// forget drops what is about quotas that are gone, and about those with nothing to
-// remember. In use are those that migrations concern, or that are raised.
-func (m *memoriesOf) forget(quotas []*corev1.ResourceQuota, inUse []*view) {
-	if len(m.quotas) == 0 {
-		return
-	}
-	kept := map[types.UID]*memory{}
+// forget drops what is about quotas that are gone, and about those that are not in use
+// (migrations concern them, or they are raised) and have nothing to remember.
+func (m *memories) forget(quotas []*corev1.ResourceQuota, inUse []*view) {
+	kept := memories{}
 	for _, rq := range quotas {
-		if remembered := m.quotas[rq.UID]; remembered != nil && !remembered.idle() {
-			kept[rq.UID] = remembered
+		if known := (*m)[rq.UID]; known != nil && (known.latest != nil || known.refusals.count > 0) {
+			kept[rq.UID] = known
 		}
 	}
 	for _, v := range inUse {
-		if remembered := m.quotas[v.rq.UID]; remembered != nil {
-			kept[v.rq.UID] = remembered
-		}
+		kept[v.rq.UID] = v.memory
 	}
-	m.quotas = kept
+	*m = kept
+}
+
+// A write that is refused is tried again, because RBAC and webhooks are repaired without
+// a change of the quota. An API server that has just started refuses for a moment, until it
+// has read the roles.
+const (
+	firstRefusalPause = 500 * time.Millisecond
+	maxRefusalPause   = 5 * time.Minute
+)
+
+// refusals are those of our writes by the API server. The zero value has none.
+type refusals struct {
+	count         int       // in a row
+	until         time.Time // no attempt before
+	err           error     // of the last one
+	circumstances string    // in which it was refused
+}
+
+func (r *refusals) add(rq *corev1.ResourceQuota, policy quota.Policy, err error, now time.Time) {
+	pause := doubling(r.count, firstRefusalPause, maxRefusalPause)
+	*r = refusals{count: r.count + 1, until: now.Add(pause), err: err, circumstances: circumstances(rq, policy)}
+}
+
+// hold returns for how long not to try, zero if now. Other circumstances are worth a try.
+func (r *refusals) hold(rq *corev1.ResourceQuota, policy quota.Policy, now time.Time) time.Duration {
+	if r.count == 0 || !now.Before(r.until) || r.circumstances != circumstances(rq, policy) {
+		return 0
+	}
+	return r.until.Sub(now)
+}
+
+// circumstances are what a refusal may depend on, as far as it can be seen: the quota
+// but for its status, and the policy.
+func circumstances(rq *corev1.ResourceQuota, policy quota.Policy) string {
+	value, err := json.Marshal([]any{rq.Labels, rq.Annotations, rq.Spec, policy})
+	if err != nil {
+		return err.Error()
+	}
+	return string(value)
 }

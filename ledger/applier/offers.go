@@ -7,23 +7,21 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vmquota/headroom/quota"
 )
 
 const (
-	// offerLife is how long room stays open for a target pod that does not come. A pod
-	// comes some milliseconds after the write. What loses a race is nudged within this
-	// time by package migration.
+	// A pod comes some milliseconds after the write. What loses a race is nudged within
+	// offerLife by package migration.
 	offerLife = time.Second
-	// A lapsed offer is made again after a pause that doubles with each lapse, and
-	// at once when a migration ends anywhere in the cluster.
+	// The pause after a lapse doubles with each, and ends when a migration ends anywhere.
 	firstLapsePause = 2 * time.Second
 	maxLapsePause   = time.Minute
-	// A migration that waits only because all parallel migrations seem to be taken is
-	// offered room all the same after a pause that doubles: KubeVirt may be configured
-	// for more of them.
+	// The pause before an offer beyond KubeVirt's limits doubles with each: KubeVirt may be
+	// configured for more than was thought.
 	firstProbePause = 10 * time.Second
 	maxProbePause   = 5 * time.Minute
 	// learnPause is how long more migrations than were thought possible must run for the
@@ -47,19 +45,23 @@ func (p Parallel) orDefault() Parallel {
 	return Parallel{Cluster: cmp.Or(max(p.Cluster, 0), 5), Node: cmp.Or(max(p.Node, 0), 2), Open: cmp.Or(max(p.Open, 0), 2)}
 }
 
-// Offers are those of one cluster: room that is open for target pods which have not come. At
-// most Parallel.Open migrations have one, and no more than KubeVirt can start, in KubeVirt's
-// order: priority, then age. An offer ends when its pod is charged, and lapses when the pod does
-// not come. A lapsed one waits while others get their turn.
-//
-// KubeVirt's limits are learned upwards: if more migrations run than were thought
-// possible, that many are possible.
+// Offers are those of one cluster; see the package comment. KubeVirt's limits are learned
+// upwards: if more migrations run than were thought possible, that many are possible.
 type offers struct {
-	mu          sync.Mutex
-	parallel    Parallel
-	byNamespace map[string]map[types.UID]*turn
-	probe       time.Time     // when the next offer beyond the limits may be made; zero: not known yet
-	probePause  time.Duration // after that one
+	mu         sync.Mutex
+	parallel   Parallel
+	turns      map[turnOf]*turn
+	probe      time.Time     // when the next offer beyond the limits may be made; zero: not known yet
+	probePause time.Duration // after that one
+}
+
+func newOffers(parallel Parallel) *offers {
+	return &offers{parallel: parallel.orDefault(), turns: map[turnOf]*turn{}}
+}
+
+type turnOf struct {
+	namespace string
+	uid       types.UID
 }
 
 // A turn is where one migration stands.
@@ -79,27 +81,49 @@ type turn struct {
 	waits quota.DeferralReason // for what it waits in the queue; empty: it does not
 }
 
-// update tells what namespace looks like now, and returns whose turn it is there, what the
-// others wait for in the queue, when to call again (zero: after the next change only), and in
-// which other namespaces an offer was made. Wants are those that may have a turn, and whether
-// they need room; the others that are not charged wait for something else. Alone says that there
-// must be one offer at a time in this namespace.
-func (o *offers) update(namespace string, migrations []quota.Migration, wants map[types.UID]bool, alone bool, now time.Time) (turns map[types.UID]bool, queue map[types.UID]quota.DeferralReason, again time.Duration, others []string) {
+// A standing is where migrations are in the queue: for what each of them waits, which is
+// nothing if it has an open offer.
+type standing map[types.UID]quota.DeferralReason
+
+func (s standing) open(uid types.UID) bool {
+	reason, known := s[uid]
+	return known && reason == ""
+}
+
+// views returns the views of a namespace, with the standing of its migrations. Again is when
+// to call it again (zero: after the next change only), and others are the other namespaces in
+// which an offer was made or taken back.
+func (o *offers) views(namespace string, s setting, quotas []*corev1.ResourceQuota, m *memories) (views []*view, again time.Duration, others []string) {
+	views = s.views(quotas, m)
+	wants, alone := admit(views)
+	standing, again, others := o.update(namespace, s.inFlight, wants, alone, s.now)
+	for _, v := range views {
+		v.standing = standing
+	}
+	return views, again, others
+}
+
+// update takes over what namespace looks like now. Wants are those that may have a turn, and
+// whether they need room; the others that are not charged wait for something else. Alone means
+// one offer at a time in this namespace. See views for the results.
+func (o *offers) update(namespace string, migrations []quota.Migration, wants map[types.UID]bool, alone bool, now time.Time) (at standing, again time.Duration, others []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if ended := o.record(namespace, migrations, wants, alone, now); ended {
-		o.retryLapsed()
+		for _, t := range o.turns {
+			t.next = time.Time{} // a lapsed one is tried again
+		}
 	}
 	o.lapse(now)
 	others = o.make(namespace, now)
-	queue = make(map[types.UID]quota.DeferralReason, len(o.byNamespace[namespace]))
-	for uid, t := range o.byNamespace[namespace] {
-		if t.waits != "" {
-			queue[uid] = t.waits
+	at = standing{}
+	for _, m := range migrations {
+		t := o.turns[turnOf{namespace, m.UID}]
+		if t.waits != "" || !t.open.IsZero() {
+			at[m.UID] = t.waits
 		}
 		switch {
 		case !t.open.IsZero():
-			turns = with(turns, uid)
 			again = sooner(again, t.open.Add(offerLife).Sub(now))
 		case t.wants && t.next.After(now):
 			again = sooner(again, t.next.Sub(now))
@@ -107,17 +131,25 @@ func (o *offers) update(namespace string, migrations []quota.Migration, wants ma
 			again = sooner(again, o.probe.Sub(now))
 		}
 	}
-	return turns, queue, again, others
+	return at, again, others
 }
 
 // record takes over what namespace says, and reports whether a migration there has left
 // KubeVirt's parallel ones.
 func (o *offers) record(namespace string, migrations []quota.Migration, wants map[types.UID]bool, alone bool, now time.Time) (ended bool) {
-	before, after := o.byNamespace[namespace], map[types.UID]*turn{}
+	gone := map[turnOf]*turn{}
+	for of, t := range o.turns {
+		if of.namespace == namespace {
+			gone[of] = t
+		}
+	}
 	for _, m := range migrations {
-		t := before[m.UID]
+		of := turnOf{namespace, m.UID}
+		t := gone[of]
+		delete(gone, of)
 		if t == nil {
 			t = &turn{namespace: namespace}
+			o.turns[of] = t
 		}
 		runs, ran := m.State >= quota.Charged && !m.Over, !t.running.IsZero()
 		ended = ended || ran && !runs
@@ -131,38 +163,21 @@ func (o *offers) record(namespace string, migrations []quota.Migration, wants ma
 		if runs {
 			t.lapses, t.lapsed, t.next = 0, time.Time{}, time.Time{}
 		}
-		after[m.UID] = t
 	}
-	for uid, t := range before {
-		ended = ended || !t.running.IsZero() && after[uid] == nil
-	}
-	if o.byNamespace == nil {
-		o.byNamespace = map[string]map[types.UID]*turn{}
-	}
-	o.byNamespace[namespace] = after
-	if len(after) == 0 {
-		delete(o.byNamespace, namespace)
+	for of, t := range gone {
+		ended = ended || !t.running.IsZero()
+		delete(o.turns, of)
 	}
 	return ended
 }
 
-func (o *offers) retryLapsed() {
-	for _, turns := range o.byNamespace {
-		for _, t := range turns {
-			t.next = time.Time{}
-		}
-	}
-}
-
 func (o *offers) lapse(now time.Time) {
-	for _, turns := range o.byNamespace {
-		for _, t := range turns {
-			if end := t.open.Add(offerLife); !t.open.IsZero() && !now.Before(end) {
-				t.open, t.lapsed = time.Time{}, end
-				t.next = end.Add(doubling(t.lapses, firstLapsePause, maxLapsePause))
-				if t.lapses++; t.alone { // its room was taken, which says nothing of KubeVirt
-					t.lapses = 0
-				}
+	for _, t := range o.turns {
+		if end := t.open.Add(offerLife); !t.open.IsZero() && !now.Before(end) {
+			t.open, t.lapsed = time.Time{}, end
+			t.next = end.Add(doubling(t.lapses, firstLapsePause, maxLapsePause))
+			if t.lapses++; t.alone { // its room was taken, which says nothing of KubeVirt
+				t.lapses = 0
 			}
 		}
 	}
@@ -181,19 +196,17 @@ func (t *turn) before(other *turn) int {
 func (o *offers) make(namespace string, now time.Time) (others []string) {
 	taken := slots{Parallel: o.parallel, leaving: map[string]int{}, open: map[string]int{}}
 	var open, waiting []*turn
-	for _, turns := range o.byNamespace {
-		for _, t := range turns {
-			t.waits = ""
-			switch {
-			case !t.running.IsZero():
-				taken.take(t)
-			case !t.open.IsZero():
-				open = append(open, t)
-			case t.wants && !t.next.After(now):
-				waiting = append(waiting, t)
-			case t.wants:
-				t.waits = OfferLapsed
-			}
+	for _, t := range o.turns {
+		t.waits = ""
+		switch {
+		case !t.running.IsZero():
+			taken.take(t)
+		case !t.open.IsZero():
+			open = append(open, t)
+		case t.wants && !t.next.After(now):
+			waiting = append(waiting, t)
+		case t.wants:
+			t.waits = OfferLapsed
 		}
 	}
 	changed := func(t *turn) {
@@ -248,8 +261,7 @@ func (o *offers) make(namespace string, now time.Time) (others []string) {
 	return others
 }
 
-// slots are KubeVirt's parallel migrations that are taken: by migrations that run, and by
-// offers.
+// slots are KubeVirt's parallel migrations that are taken, by running migrations and by offers.
 type slots struct {
 	Parallel
 	running int
@@ -276,16 +288,14 @@ func (s *slots) take(t *turn) {
 	}
 }
 
-// learn raises the limits to what is seen to run. What has just begun does not count: it may
-// be the successor of one that the caches do not show as over yet.
+// learn raises the limits to what is seen to run. What has just begun may be the successor of
+// a migration that the caches do not show as over yet.
 func (o *offers) learn(now time.Time) {
 	running, leaving, before := 0, map[string]int{}, o.parallel
-	for _, turns := range o.byNamespace {
-		for _, t := range turns {
-			if !t.running.IsZero() && now.Sub(t.running) >= learnPause {
-				running++
-				leaving[t.migration.Node]++
-			}
+	for _, t := range o.turns {
+		if !t.running.IsZero() && now.Sub(t.running) >= learnPause {
+			running++
+			leaving[t.migration.Node]++
 		}
 	}
 	delete(leaving, "") // not known
@@ -313,19 +323,17 @@ func (o *offers) mayProbe(now time.Time) bool {
 }
 
 // with adds uid to set, which may be nil.
-func with(set map[types.UID]bool, uid types.UID) map[types.UID]bool {
-	if set == nil {
-		set = map[types.UID]bool{}
-	}
-	set[uid] = true
-	return set
-}
+func with(uids map[types.UID]bool, uid types.UID) map[types.UID]bool { return set(uids, uid, true) }
 
 // doubling returns first, twice that, and so on for n = 0, 1, ..., up to limit.
 func doubling(n int, first, limit time.Duration) time.Duration {
-	pause := first
-	for ; n > 0 && pause < limit; n-- {
-		pause *= 2
+	return min(first<<min(n, 20), limit)
+}
+
+// sooner returns the lesser of two times to wait, of which zero is none at all.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
 	}
-	return min(pause, limit)
+	return a
 }

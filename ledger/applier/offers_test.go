@@ -412,9 +412,7 @@ func TestAnOpenOfferIsKept(t *testing.T) {
 // A migration that fits needs no room, but it has a turn: while KubeVirt may start it, what
 // it needs of what charged migrations add is written again at once.
 func TestAMigrationThatFitsHasATurn(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=4")
+	s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
 	s.inFlight(charged("a", "limits.cpu=1"), queued("b", "limits.cpu=1"))
 	require.Equal(t, applier.Raised, s.only().Action)
 	require.Equal(t, "limits.cpu=5", s.hard("q"))

@@ -19,15 +19,14 @@ import (
 // write, and due says when.
 
 const (
-	// What only charged migrations need is written again this long after the last recount
-	// by kube-controller-manager has reset it, so that caches can catch up: a pod that has
-	// ended may still be in them. It does not wait for longer than putBackGap, and is
-	// written no more often, so that a busy namespace does not cost a write for each pod
-	// that ends.
+	// What only charged migrations need is written again putBackPause after the last recount
+	// has reset it, because a pod that has ended may still be in the caches. It waits no longer
+	// than putBackGap, and is written no more often, so that a busy namespace does not cost a
+	// write for each pod that ends.
 	putBackPause = 100 * time.Millisecond
 	putBackGap   = time.Second
-	// What charged migrations no longer need is taken away by kube-controller-manager,
-	// with the usage. This is how long to wait for it.
+	// lowerPause is how long to wait for kube-controller-manager to take away, with the usage,
+	// what charged migrations no longer need.
 	lowerPause = 150 * time.Millisecond
 )
 
@@ -39,18 +38,15 @@ type history struct {
 	low, high time.Time // since when status.hard is too low, or not too low but different; zero: it is not
 	putBack   time.Time // when status.hard was last raised for charged migrations alone
 	announced time.Time // when OfferAnnotation was written
+	seen      time.Time // when a plan first saw it in the caches
 	recounts  recounts
 }
 
 // A plan is what there is to do about a quota, and why.
 type plan struct {
-	decision quota.Decision
-	hard     corev1.ResourceList   // what status.hard has to be
-	next     *corev1.ResourceQuota // what to write; nil: nothing
-	action   Action                // what that is
-	why      string
-	again    time.Duration // when to plan again; zero: after the next change
-	history  history       // if next is written, or nil
+	QuotaResult                       // if next is written
+	next        *corev1.ResourceQuota // what to write; nil: nothing
+	history     history               // if next is written, or nil
 }
 
 // forgivenUID is that of no migration.
@@ -147,11 +143,11 @@ func offered(m quota.Migration) quota.Migration {
 	return m
 }
 
-// open returns the migrations that this quota has to make room for, if it is the turn of
-// these, and whether any target pod may come now.
-func (v *view) open(turns map[types.UID]bool) (offers map[types.UID]bool, expected bool) {
-	for _, m := range v.migrations {
-		if m.State >= quota.Charged || !turns[m.UID] {
+// open returns the migrations that this quota has to make room for, and whether any target
+// pod may come now.
+func (v *view) open() (offers map[types.UID]bool, expected bool) {
+	for _, m := range v.waiting {
+		if !v.standing.open(m.UID) {
 			continue
 		}
 		expected = true
@@ -162,54 +158,54 @@ func (v *view) open(turns map[types.UID]bool) (offers map[types.UID]bool, expect
 	return offers, expected
 }
 
-// plan says what to do, if it is the turn of these migrations.
-func (v *view) plan(turns map[types.UID]bool) plan {
-	offers, expected := v.open(turns)
-	p := plan{decision: v.closed, hard: v.rq.Status.Hard, action: Unchanged}
+// plan says what to do.
+func (v *view) plan() plan {
+	offers, expected := v.open()
+	p := plan{QuotaResult: QuotaResult{Decision: v.closed, Effective: v.rq.Status.Hard, Action: Unchanged}}
 	if len(offers) > 0 {
-		p.decision = v.decide(offers)
+		p.Decision = v.decide(offers)
 	}
 	switch {
 	case v.off:
-		p.why = "a kill switch is on: hands off"
+		p.Why = "a kill switch is on: hands off"
 		return p
 	case len(v.rq.Status.Hard) == 0 && len(v.rq.Spec.Hard) > 0:
-		p.why = "kube-controller-manager has not counted the quota yet"
+		p.Why = "kube-controller-manager has not counted the quota yet"
 		return p
 	}
 	p.history = v.memory.history
 	p.history.recounts = v.recounts
-	p.hard = v.target(p.decision)
+	p.Effective = v.target(p.Decision)
 	p.history.offered = nil
 	for uid := range v.memory.history.offered { // until it is closed, or its pod is charged
-		if !slices.Contains(p.decision.Granted, uid) || offers[uid] {
+		if !slices.Contains(p.Decision.Granted, uid) || offers[uid] {
 			p.history.offered = with(p.history.offered, uid)
 		}
 	}
-	tooLow := exceeds(p.hard, v.rq.Status.Hard)
+	tooLow := exceeds(p.Effective, v.rq.Status.Hard)
 	announce := v.guard && len(offers) > 0
 	if lead := v.lead(); announce && tooLow && lead > 0 {
 		return v.announce(p, lead)
 	}
-	announced := announce == v.isAnnotated()
-	if !announced || !quota.Equal(p.hard, v.rq.Status.Hard) {
+	announced := announce == isAnnotated(v.rq)
+	if !announced || !quota.Equal(p.Effective, v.rq.Status.Hard) {
 		due, why := v.due(p, offers, tooLow, !announced && (announce || v.isGuarded() || !tooLow) || tooLow && expected)
 		if wait := due.Sub(v.now); wait > 0 {
 			p.history.low, p.history.high = sinceWhen(p.history.low, v.now, tooLow), sinceWhen(p.history.high, v.now, !tooLow)
-			p.again, p.why = wait, why
+			p.RequeueAfter, p.Why = wait, why
 			return p
 		}
-		p.next, p.action = v.write(p.hard, announce), change(v.rq, p.hard)
-		p.history.recounts.enforced = p.hard
-		if p.action == Raised && len(offers) == 0 && v.held == 0 {
+		p.next, p.Action = v.write(p.Effective, announce), change(v.rq, p.Effective)
+		p.history.recounts.enforced = p.Effective
+		if p.Action == Raised && len(offers) == 0 && v.held == 0 {
 			p.history.putBack = v.now
 		}
 	}
-	p.again = v.held
-	p.why = v.whyEnforced(len(offers), len(p.decision.Granted)-len(offers))
+	p.RequeueAfter = v.held
+	p.Why = v.whyEnforced(len(offers), len(p.Decision.Granted)-len(offers))
 	p.history.low, p.history.high = time.Time{}, time.Time{}
 	p.history.offered, p.history.granted = offers, nil
-	for _, uid := range p.decision.Granted {
+	for _, uid := range p.Decision.Granted {
 		p.history.granted = with(p.history.granted, uid)
 	}
 	return p
@@ -233,15 +229,15 @@ func (v *view) target(d quota.Decision) corev1.ResourceList {
 	return target
 }
 
-// due returns when to write p.hard, and what is waited for until then. At once is written
+// due returns when to write p.Effective, and what is waited for until then. At once is written
 // what is urgent, what a pod that has come is charged for, and whatever closes an offer.
 func (v *view) due(p plan, offers map[types.UID]bool, tooLow, urgent bool) (due time.Time, why string) {
 	before := v.memory.history
 	closed, newly := false, false
 	for uid := range before.offered {
-		closed = closed || !offers[uid] && !slices.Contains(p.decision.Granted, uid)
+		closed = closed || !offers[uid] && !slices.Contains(p.Decision.Granted, uid)
 	}
-	for _, uid := range p.decision.Granted {
+	for _, uid := range p.Decision.Granted {
 		newly = newly || !before.granted[uid]
 	}
 	switch {
@@ -253,21 +249,13 @@ func (v *view) due(p plan, offers map[types.UID]bool, tooLow, urgent bool) (due 
 		if last := since.Add(putBackGap); last.Before(due) {
 			due = last
 		}
-		if next := before.putBack.Add(putBackGap); next.After(due) {
-			due = next
-		}
-		return due, "a recount by kube-controller-manager has reset the limit; it is about to be written again"
+		return latest(due, before.putBack.Add(putBackGap)), "a recount by kube-controller-manager has reset the limit; it is about to be written again"
 	default:
 		return sinceWhen(before.high, v.now, true).Add(lowerPause), "kube-controller-manager is about to lower the limit with the usage"
 	}
 }
 
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
+func latest(a, b time.Time) time.Time { return slices.MaxFunc([]time.Time{a, b}, time.Time.Compare) }
 
 // sinceWhen returns since when something is so: since before if that is known.
 func sinceWhen(before, now time.Time, is bool) time.Time {
@@ -285,13 +273,9 @@ func sinceWhen(before, now time.Time, is bool) time.Time {
 func (v *view) write(hard corev1.ResourceList, announce bool) *corev1.ResourceQuota {
 	next := v.rq.DeepCopy()
 	next.Status.Hard = hard
+	delete(next.Annotations, OfferAnnotation)
 	if announce {
-		if next.Annotations == nil {
-			next.Annotations = map[string]string{}
-		}
-		next.Annotations[OfferAnnotation] = offerOpen
-	} else {
-		delete(next.Annotations, OfferAnnotation)
+		next.Annotations = set(next.Annotations, OfferAnnotation, "open")
 	}
 	return next
 }
@@ -337,22 +321,14 @@ func count(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// result is p for the caller.
+// result completes the plan for the caller.
 func (p plan) result(v *view) QuotaResult {
-	r := QuotaResult{
-		Name:         v.rq.Name,
-		Static:       v.rq.Spec.Hard.DeepCopy(),
-		Hard:         v.rq.Status.Hard.DeepCopy(),
-		Effective:    p.hard.DeepCopy(),
-		Decision:     p.decision,
-		Offered:      slices.Sorted(maps.Keys(p.history.offered)),
-		Action:       p.action,
-		Why:          p.why,
-		Taken:        v.memory.baseline.taken.DeepCopy(),
-		RequeueAfter: sooner(p.again, v.unsettled()),
-	}
-	r.Decision.Deferred = v.deferred
-	r.Queued = v.queued()
+	r := p.QuotaResult
+	r.Name, r.Static, r.Hard = v.rq.Name, v.rq.Spec.Hard.DeepCopy(), v.rq.Status.Hard.DeepCopy()
+	r.Effective, r.Taken = p.Effective.DeepCopy(), v.memory.baseline.taken.DeepCopy()
+	r.Offered = slices.Sorted(maps.Keys(p.history.offered))
+	r.RequeueAfter = sooner(p.RequeueAfter, v.unsettled())
+	r.Decision.Deferred, r.Queued = v.deferred, v.queued()
 	return r
 }
 
@@ -368,19 +344,15 @@ func Plan(config Config, quotas []*corev1.ResourceQuota, inFlight []quota.Migrat
 	if config.Now == nil {
 		config.Now = func() time.Time { return time.Unix(0, 0) }
 	}
-	namespace := quotas[0].Namespace
-	s := config.setting(namespace, quota.Sorted(inFlight))
-	views := s.views(byName(quotas), &memoriesOf{})
 	if config.Parallel.Open == 0 {
 		config.Parallel.Open = math.MaxInt // what comes a moment later is not left out
 	}
-	offers := offers{parallel: config.Parallel.orDefault()}
-	wants, alone := admit(views)
-	turns, queue, _, _ := offers.update(namespace, s.inFlight, wants, alone, s.now)
-	enqueue(views, queue)
+	namespace := quotas[0].Namespace
+	s := config.setting(namespace, quotas, quota.Sorted(inFlight))
+	views, _, _ := newOffers(config.Parallel).views(namespace, s, byName(quotas), &memories{})
 	var results []QuotaResult
 	for _, v := range views {
-		results = append(results, v.plan(turns).result(v))
+		results = append(results, v.plan().result(v))
 	}
 	return results
 }

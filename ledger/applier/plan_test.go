@@ -101,9 +101,7 @@ func TestRefusedElsewhere(t *testing.T) {
 	require.Equal(t, []types.UID{"b"}, result.Offered)
 
 	t.Run("while it has an offer", func(t *testing.T) {
-		s := newScene(t)
-		s.limit("q", "limits.cpu=4")
-		s.use("q", "limits.cpu=4")
+		s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
 		s.inFlight(refusedBy("a", "q"))
 		s.apply()
 		require.Equal(t, "limits.cpu=5", s.hard("q"))

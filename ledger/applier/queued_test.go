@@ -72,9 +72,7 @@ func TestQueued(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newScene(t)
-			s.limit("q", "limits.cpu=4 pods=9")
-			s.use("q", "limits.cpu=4 pods=4")
+			s := sceneOf(t, "limits.cpu=4 pods=9", "limits.cpu=4 pods=4")
 			s.config.Parallel = test.parallel
 			s.restart()
 			s.inFlight(test.inFlight...)

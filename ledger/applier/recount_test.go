@@ -188,7 +188,7 @@ func TestRestart(t *testing.T) {
 				}
 			}
 			step(0, func() { s.inFlight(blocked("a", "limits.cpu=1"), queued("b", "limits.cpu=1")) })
-			step(1, func() { s.pass(20 * time.Millisecond) })
+			step(1, func() { s.apply(); s.pass(20 * time.Millisecond) })
 			require.Equal(t, "limits.cpu=6", s.hard("q"))
 			step(2, func() {
 				s.use("q", "limits.cpu=5")

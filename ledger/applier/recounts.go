@@ -14,14 +14,10 @@ import (
 const syncPeriod = 5 * time.Minute
 
 // recounts tell how far the usage of regular workloads can be believed to have fallen. It
-// falls only when kube-controller-manager recounts, and it seems to fall
-//
-//   - until the caches show that a pod has ended which a migration was charged for. They
-//     have putBackPause for that;
-//   - if a target pod is charged, but not stored yet or not seen by kube-controller-manager
-//     when it recounts: that pod is not counted until the next recount.
-//
-// The zero value has seen nothing.
+// falls only when kube-controller-manager recounts. It seems to fall until the caches show that a
+// pod has ended which a migration was charged for (they have putBackPause for that), and if
+// kube-controller-manager recounts when a target pod is charged and not stored yet, until the
+// next recount. The zero value has seen nothing.
 type recounts struct {
 	at        time.Time               // of the last recount
 	counted   corev1.ResourceList     // usage after it

@@ -12,9 +12,7 @@ import (
 // A source pod has ended and was recounted, and the caches do not show it. Whatever makes a
 // write urgent, regular pods get no more room than they had.
 func TestAnEndedPodInTheCachesMakesNoRoom(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=6")
+	s := sceneOf(t, "limits.cpu=4", "limits.cpu=6")
 	c, d := charged("c", "limits.cpu=1"), charged("d", "limits.cpu=1")
 	s.inFlight(c, d)
 	s.apply()
@@ -38,9 +36,7 @@ func TestAnEndedPodInTheCachesMakesNoRoom(t *testing.T) {
 
 // A target pod that comes after a recount is no regular one, and takes nobody's room.
 func TestATargetPodAfterARecount(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=5")
-	s.use("q", "limits.cpu=6")
+	s := sceneOf(t, "limits.cpu=5", "limits.cpu=6")
 	d, b := charged("d", "limits.cpu=1"), blocked("b", "limits.cpu=2")
 	s.inFlight(charged("c", "limits.cpu=1"), d)
 	s.apply()
@@ -55,9 +51,7 @@ func TestATargetPodAfterARecount(t *testing.T) {
 
 // What a tenant deletes in the meantime is his again when the caches have caught up.
 func TestADeletedPodMakesRoom(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=5")
+	s := sceneOf(t, "limits.cpu=4", "limits.cpu=5")
 	s.inFlight(charged("c", "limits.cpu=1"))
 	s.apply()
 	s.pass(time.Minute)
@@ -73,9 +67,7 @@ func TestADeletedPodMakesRoom(t *testing.T) {
 // in between, and then does not count it before its next recount.
 func TestATargetPodThatIsNotCountedMakesNoRoom(t *testing.T) {
 	uncounted := func(t *testing.T, used string, ofPods ...quota.Migration) *scene {
-		s := newScene(t)
-		s.limit("q", "limits.cpu=4")
-		s.use("q", "limits.cpu=4")
+		s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
 		s.inFlight(blocked("a", "limits.cpu=1"))
 		s.apply()
 		s.use("q", "limits.cpu=5")
@@ -107,9 +99,7 @@ func TestATargetPodThatIsNotCountedMakesNoRoom(t *testing.T) {
 		require.Equal(t, "limits.cpu=5", s.hard("q"))
 	})
 	t.Run("not counted, and a pod of the tenant's comes", func(t *testing.T) {
-		s := newScene(t)
-		s.limit("q", "limits.cpu=5")
-		s.use("q", "limits.cpu=4500m")
+		s := sceneOf(t, "limits.cpu=5", "limits.cpu=4500m")
 		s.inFlight(blocked("a", "limits.cpu=1"))
 		s.apply()
 		s.recount("tenant/q", "limits.cpu=4500m")

@@ -34,9 +34,7 @@ func (s *scene) refuse(err error) func() int {
 
 // full is a scene with a full quota and a blocked migration.
 func full(t tb) *scene {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=4")
+	s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
 	s.inFlight(blocked("a", "limits.cpu=1"))
 	return s
 }

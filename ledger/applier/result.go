@@ -41,9 +41,9 @@ type QuotaResult struct {
 	// pending: see Why, RequeueAfter and Err.
 	Effective corev1.ResourceList
 	// Decision is what the rule makes of the quota for the migrations that are charged or
-	// have an offer. Its Deferred are those that this quota is in the way of and that
-	// get no room; beside the reasons of package quota there are those of this one. What
-	// is deferred because of another quota of the namespace is in neither list.
+	// have an offer. Its Deferred are those that this quota is in the way of and that get no
+	// room, also for reasons of this package. Those deferred because of another quota of the
+	// namespace are in neither list.
 	Decision quota.Decision
 	// Queued are the migrations that see this quota and wait for their turn, or for KubeVirt,
 	// with the reasons of this package. Missing is what they lack in the quota as it is; nil if
@@ -66,58 +66,37 @@ type QuotaResult struct {
 // Action is what Apply has written to the status of a ResourceQuota.
 type Action string
 
+// The actions.
 const (
-	// Unchanged means nothing.
-	Unchanged Action = "Unchanged"
-	// Raised means higher enforced limits, at least one.
-	Raised Action = "Raised"
-	// Lowered means lower enforced limits, none of them below static.
-	Lowered Action = "Lowered"
-	// Restored means that status.hard is spec.hard again.
-	Restored Action = "Restored"
-	// Announced means OfferAnnotation alone, before the room or after it.
-	Announced Action = "Announced"
+	Unchanged Action = "Unchanged" // nothing
+	Raised    Action = "Raised"    // higher enforced limits, at least one
+	Lowered   Action = "Lowered"   // lower enforced limits, none of them below static
+	Restored  Action = "Restored"  // status.hard is spec.hard again
+	Announced Action = "Announced" // OfferAnnotation alone, before the room or after it
 )
 
-// Reasons of deferrals beside those of package quota. Missing is nil unless said otherwise.
+// Reasons of deferrals beside those of package quota; [Sentence] says what each means.
+// Missing is nil unless said otherwise.
 const (
-	// Disabled means that a kill switch is on.
-	Disabled quota.DeferralReason = "Disabled"
-	// WriteRefused means that the API server refuses to write the quota.
+	Disabled     quota.DeferralReason = "Disabled"
 	WriteRefused quota.DeferralReason = "WriteRefused"
-	// RefusedElsewhere means that the target pod was refused by a quota that is no
+	// RefusedElsewhere is for a target pod that was refused by a quota which is no
 	// ResourceQuota of the namespace, such as OpenShift's ClusterResourceQuota, so that room
 	// does not help. See quota.Migration.RefusedBy.
 	RefusedElsewhere quota.DeferralReason = "RefusedElsewhere"
-	// GrowthAboveStatic means that the guest grows by hot-plug, and that the growth does
-	// not fit the static limits, so the target pod can never come. Missing is what is
-	// missing in the static limits.
+	// GrowthAboveStatic is for a guest that grows by hot-plug by more than the static limits
+	// have left, so the target pod can never come. Missing is what they lack.
 	GrowthAboveStatic quota.DeferralReason = "GrowthAboveStatic"
 )
 
-// Reasons of QuotaResult.Queued. What KubeVirt can start is what [Parallel] says, or what was
-// learned; [Plan] knows of the migrations of its namespace only.
+// Reasons of QuotaResult.Queued; [Sentence] says what each means. What KubeVirt can start is
+// what [Parallel] says, or what was learned; [Plan] knows of the migrations of its namespace only.
 const (
-	// ParallelInCluster means that as many migrations run as KubeVirt runs in a cluster.
 	ParallelInCluster quota.DeferralReason = "ParallelInCluster"
-	// ParallelFromNode means that as many leave the node as KubeVirt lets leave one.
-	ParallelFromNode quota.DeferralReason = "ParallelFromNode"
-	// Outranked means that KubeVirt starts migrations of higher priority first.
-	Outranked quota.DeferralReason = "Outranked"
-	// Behind means that another migration of the same virtual machine is before it.
-	Behind quota.DeferralReason = "Behind"
-	// InTurn means that room is being made for others first.
-	InTurn quota.DeferralReason = "InTurn"
-	// OfferLapsed means that there was room, and KubeVirt did not create the target pod.
-	OfferLapsed quota.DeferralReason = "OfferLapsed"
-	// Unsettled means that usage has just risen above static, and must stand still first.
-	Unsettled quota.DeferralReason = "Unsettled"
+	ParallelFromNode  quota.DeferralReason = "ParallelFromNode"
+	Outranked         quota.DeferralReason = "Outranked"
+	Behind            quota.DeferralReason = "Behind"
+	InTurn            quota.DeferralReason = "InTurn"
+	OfferLapsed       quota.DeferralReason = "OfferLapsed"
+	Unsettled         quota.DeferralReason = "Unsettled"
 )
-
-// sooner returns the lesser of two times to wait, of which zero is none at all.
-func sooner(a, b time.Duration) time.Duration {
-	if a == 0 || b != 0 && b < a {
-		return b
-	}
-	return a
-}

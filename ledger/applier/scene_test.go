@@ -51,6 +51,14 @@ func newScene(t tb) *scene {
 	return s
 }
 
+// sceneOf is a scene with the quota q.
+func sceneOf(t tb, limits, used string) *scene {
+	s := newScene(t)
+	s.limit("q", limits)
+	s.use("q", used)
+	return s
+}
+
 // restart makes a new applier, which remembers nothing.
 func (s *scene) restart() {
 	s.t.Helper()

@@ -78,9 +78,7 @@ func TestTaken(t *testing.T) {
 // A recount is seen before the end of the migration whose pod has ended: usage seems to fall,
 // and then to rise again. That makes nothing of what was taken legitimate.
 func TestTakenSurvivesCachesThatLag(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=5")
+	s := sceneOf(t, "limits.cpu=4", "limits.cpu=5")
 	c, a := charged("c", "limits.cpu=1"), blocked("a", "limits.cpu=1")
 	s.inFlight(c, a)
 	s.apply()
@@ -124,9 +122,7 @@ func TestTakenByTheLast(t *testing.T) {
 // A target pod is charged before any cache shows it. That is not taken, however late.
 func TestATargetPodAheadOfTheCaches(t *testing.T) {
 	for _, late := range []time.Duration{time.Millisecond, 900 * time.Millisecond, 1500 * time.Millisecond} {
-		s := newScene(t)
-		s.limit("q", "limits.cpu=4")
-		s.use("q", "limits.cpu=4")
+		s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
 		s.inFlight(blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1"), blocked("c", "limits.cpu=1"))
 		s.apply()
 		s.use("q", "limits.cpu=6")
@@ -168,9 +164,7 @@ func TestWhatWasThereBeforeLifts(t *testing.T) {
 		require.Nil(t, s.only().Taken)
 	})
 	t.Run("overhead grows in a drain", func(t *testing.T) {
-		s := newScene(t)
-		s.limit("q", "limits.cpu=4")
-		s.use("q", "limits.cpu=4")
+		s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
 		used := 4000
 		for i := range 20 { // in all, more than one migration charges
 			uid, surge := types.UID(fmt.Sprint(i)), "limits.cpu=600m"
@@ -204,9 +198,7 @@ func milli(n int) string {
 
 // While something is taken there is one offer at a time, so that it cannot be taken of many.
 func TestOffersAreAloneWhileSomethingIsTaken(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=4")
+	s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
 	a, b := blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1")
 	s.inFlight(a, b)
 	require.Len(t, s.only().Offered, 2)
@@ -254,9 +246,7 @@ func TestStrict(t *testing.T) {
 // A1: a tenant hot-plugs its virtual machine beyond static, and takes whatever it sees. The
 // target can never come, so there is nothing to see.
 func TestHotPlugMintsNothing(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=2")
-	s.use("q", "limits.cpu=1")
+	s := sceneOf(t, "limits.cpu=2", "limits.cpu=1")
 	a := blocked("a", "limits.cpu=1")
 	a.Growth = list("limits.cpu=2")
 	s.inFlight(a)

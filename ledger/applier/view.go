@@ -12,26 +12,33 @@ import (
 
 // A setting is what all quotas of a namespace have in common.
 type setting struct {
-	now      time.Time
-	inFlight []quota.Migration
-	partial  bool // there may be migrations that cannot be read
-	policy   quota.Policy
-	disabled func(rq *corev1.ResourceQuota) bool
-	guard    bool
-	later    map[types.UID]bool // migrations that wait for another one of their VMI
-
+	now       time.Time
+	inFlight  []quota.Migration
+	partial   bool // there may be migrations that cannot be read
+	policy    quota.Policy
+	disabled  func(rq *corev1.ResourceQuota) bool
+	guard     bool
+	later     map[types.UID]bool // migrations that wait for another one of their VMI
 	elsewhere map[types.UID]bool // migrations that were refused by a quota which is none of the namespace
 }
 
-// elsewhere returns the migrations that were refused by a quota which is none of quotas.
-func elsewhere(inFlight []quota.Migration, quotas []*corev1.ResourceQuota) map[types.UID]bool {
-	var elsewhere map[types.UID]bool
+// setting returns that of a namespace with these quotas.
+func (c *Config) setting(namespace string, quotas []*corev1.ResourceQuota, inFlight []quota.Migration) setting {
+	s := setting{now: c.Now(), inFlight: inFlight, guard: c.Guard, later: later(inFlight)}
+	if c.Policy != nil {
+		s.policy = c.Policy(namespace)
+		s.policy.Lift, s.policy.Eager = nil, false
+	}
+	all := c.Disabled != nil && c.Disabled()
+	s.disabled = func(rq *corev1.ResourceQuota) bool {
+		return all || rq.Annotations[DisabledAnnotation] == "true" || c.DisabledFor != nil && c.DisabledFor(rq)
+	}
 	for _, m := range inFlight {
 		if m.RefusedBy != "" && !slices.ContainsFunc(quotas, func(rq *corev1.ResourceQuota) bool { return rq.Name == m.RefusedBy }) {
-			elsewhere = with(elsewhere, m.UID)
+			s.elsewhere = with(s.elsewhere, m.UID)
 		}
 	}
-	return elsewhere
+	return s
 }
 
 // later returns the migrations that wait for another one of their VMI: KubeVirt creates a
@@ -72,14 +79,39 @@ type view struct {
 	closed     quota.Decision     // the rule without any offer
 	recounts   recounts
 	held       time.Duration // for how long at most regular usage is believed to be more than it seems to be; zero: it is not
-
-	queue map[types.UID]quota.DeferralReason // what those in the queue wait for
+	standing   standing      // of the migrations of the namespace in the queue for offers
 }
 
-// view looks at one quota. It is where the baseline is brought up to date.
+// views returns those of the quotas that there is anything to do about.
+func (s setting) views(quotas []*corev1.ResourceQuota, m *memories) []*view {
+	var views []*view
+	for _, rq := range quotas {
+		known := (*m)[rq.UID]
+		if known != nil {
+			rq = known.newest(rq)
+		} else if len(s.inFlight) == 0 && !isAnnotated(rq) && quota.Equal(rq.Status.Hard, rq.Spec.Hard) {
+			continue
+		}
+		if v := s.view(rq, m.of(rq)); v.concerned() {
+			views = append(views, v)
+		}
+	}
+	return views
+}
+
+// view returns that of one quota, and brings its baseline up to date.
 func (s setting) view(rq *corev1.ResourceQuota, m *memory) *view {
-	v := &view{setting: s, rq: rq, memory: m, migrations: s.under(rq), off: s.disabled(rq)}
-	v.charged, v.waiting = divide(v.migrations)
+	v := &view{setting: s, rq: rq, memory: m, migrations: s.inFlight, off: s.disabled(rq)}
+	if len(rq.Spec.Scopes) > 0 || rq.Spec.ScopeSelector != nil { // otherwise quota.Under only copies
+		v.migrations = quota.Under(rq, s.inFlight)
+	}
+	for _, m := range v.migrations {
+		if m.State >= quota.Charged {
+			v.charged = append(v.charged, m)
+		} else {
+			v.waiting = append(v.waiting, m)
+		}
+	}
 	v.refused = m.refusals.hold(rq, v.policy, v.now)
 	d := v.decide(nil)
 	is := noRoom
@@ -103,14 +135,6 @@ func (s setting) view(rq *corev1.ResourceQuota, m *memory) *view {
 	return v
 }
 
-// under returns the migrations as rq sees them. They are read only.
-func (s setting) under(rq *corev1.ResourceQuota) []quota.Migration {
-	if len(rq.Spec.Scopes) == 0 && rq.Spec.ScopeSelector == nil {
-		return s.inFlight // quota.Under would return copies of them
-	}
-	return quota.Under(rq, s.inFlight)
-}
-
 // counted returns what of list kube-controller-manager counts already.
 func (v *view) counted(list corev1.ResourceList) corev1.ResourceList {
 	counted := make(corev1.ResourceList, len(list))
@@ -122,44 +146,11 @@ func (v *view) counted(list corev1.ResourceList) corev1.ResourceList {
 	return counted
 }
 
-// divide returns which of migrations are charged, and which wait for their target pods. The
-// lists share memory with migrations if all are of one kind.
-func divide(migrations []quota.Migration) (charged, waiting []quota.Migration) {
-	n := 0
-	for i := range migrations {
-		if migrations[i].State >= quota.Charged {
-			n++
-		}
-	}
-	switch n {
-	case len(migrations):
-		return slices.Clip(migrations), nil
-	case 0:
-		return nil, slices.Clip(migrations)
-	}
-	charged, waiting = make([]quota.Migration, 0, n), make([]quota.Migration, 0, len(migrations)-n)
-	for _, m := range migrations {
-		if m.State >= quota.Charged {
-			charged = append(charged, m)
-		} else {
-			waiting = append(waiting, m)
-		}
-	}
-	return charged, waiting
-}
-
-// enqueue tells the views what migrations wait for in the queue.
-func enqueue(views []*view, queue map[types.UID]quota.DeferralReason) {
-	for _, v := range views {
-		v.queue = queue
-	}
-}
-
 // queued returns the waiting migrations that are not deferred by any quota and have no offer.
 func (v *view) queued() []quota.Deferral {
 	var queued []quota.Deferral
 	for _, m := range v.waiting {
-		reason := v.queue[m.UID]
+		reason := v.standing[m.UID]
 		switch {
 		case v.later[m.UID]:
 			reason = Behind
@@ -190,24 +181,25 @@ func short(m quota.Migration, limits, used corev1.ResourceList) corev1.ResourceL
 // concerned reports whether there is anything to do or to tell: the quota is raised, or
 // limits anything that its migrations charge twice, or something was taken.
 func (v *view) concerned() bool {
-	if v.isAnnotated() || exceeds(v.rq.Status.Hard, v.rq.Spec.Hard) || v.memory.baseline.taken != nil {
+	if isAnnotated(v.rq) || exceeds(v.rq.Status.Hard, v.rq.Spec.Hard) || v.memory.baseline.taken != nil {
 		return true
 	}
-	for i := range v.migrations {
-		for name, q := range v.migrations[i].Surge {
-			if _, limited := v.rq.Spec.Hard[name]; limited && q.Sign() > 0 {
+	return slices.ContainsFunc(v.migrations, func(m quota.Migration) bool {
+		for name := range positive(m.Surge) {
+			if _, limited := v.rq.Spec.Hard[name]; limited {
 				return true
 			}
 		}
-	}
-	return false
+		return false
+	})
 }
 
 // admit settles which of the migrations that wait may have a turn, and whether they need room,
-// and tells the views what is deferred. A target pod has to pass all quotas that see it, so what
-// gets no room in one of them gets none in any, and uses up no budget. Alone says to make one
+// and notes in the views what is deferred. A target pod has to pass all quotas that see it, so
+// what gets no room in one of them gets none in any, and uses up no budget. Alone means one
 // offer at a time, because room of offers was taken.
 func admit(views []*view) (wants map[types.UID]bool, alone bool) {
+	wants = map[types.UID]bool{}
 	unwanted := map[types.UID]bool{}
 	defers := func(v *view, deferred []quota.Deferral) {
 		v.deferred = append(v.deferred, deferred...)
@@ -233,13 +225,9 @@ func admit(views []*view) (wants map[types.UID]bool, alone bool) {
 	for _, v := range views {
 		alone = alone || v.memory.baseline.taken != nil
 		for _, m := range v.waiting {
-			if unwanted[m.UID] || v.later[m.UID] || v.elsewhere[m.UID] {
-				continue
+			if !unwanted[m.UID] && !v.later[m.UID] && !v.elsewhere[m.UID] {
+				wants[m.UID] = wants[m.UID] || v.inTheWay[m.UID]
 			}
-			if wants == nil {
-				wants = map[types.UID]bool{}
-			}
-			wants[m.UID] = wants[m.UID] || v.inTheWay[m.UID]
 		}
 	}
 	return wants, alone

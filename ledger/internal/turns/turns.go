@@ -7,7 +7,7 @@ import (
 )
 
 // Turns let one caller after the other have a key, and the value that is kept for it. The
-// zero value is ready. No value is kept of a key that nobody has, unless done says so.
+// zero value is ready.
 type Turns[T any] struct {
 	mu    sync.Mutex
 	byKey map[string]*turn[T]
@@ -22,7 +22,7 @@ type turn[T any] struct {
 }
 
 // Take waits for the turn of key, until ctx is done. The caller calls done, with
-// whether the value is kept for whoever comes later.
+// whether the value is kept although nobody waits for it.
 func (t *Turns[T]) Take(ctx context.Context, key string) (value *T, done func(keep bool), err error) {
 	t.mu.Lock()
 	if t.byKey == nil {
