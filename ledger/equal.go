@@ -13,10 +13,9 @@ import (
 // Equal reports whether a and b are the same record, so that replacing one by the
 // other would change nothing. The order of the migrations does not matter, nor how
 // an amount is spelled (1000m is 1), nor a fraction of a second of Created. Of
-// several migrations with the same UID only the one that counts is looked at, as in
-// [Canonical]. Nil and empty are the same for a and b, for a Surge and for a Growth, but
-// not for a Held or for Shares, where they may differ in meaning. Shares are compared in
-// their order.
+// several migrations with the same UID one counts, as in [Canonical]. Nil and empty are the
+// same for a and b, for a Surge and for a Growth, but not for a Held or for Shares, whose
+// order matters.
 func Equal(a, b []quota.Migration) bool {
 	return slices.EqualFunc(sorted(a), sorted(b), equal)
 }

@@ -11,10 +11,8 @@ import (
 	"github.com/vmquota/headroom/quota"
 )
 
-// A Ledger records the migrations in flight, by namespace. Whoever sees migrations
-// replaces the record of a namespace by what he sees; whoever writes quotas reads
-// it. There is no way to add or remove a single migration: a record that is replaced
-// as a whole cannot leak what was missed.
+// A Ledger records the migrations in flight, by namespace. A record is only replaced as a
+// whole, so that it cannot leak what was missed.
 //
 // Implementations are safe for concurrent use and share no memory with callers, in
 // neither direction: not through slices and maps, and not through quantities that
@@ -24,12 +22,10 @@ import (
 // A namespace that nothing was recorded for is one without migrations. A reader sees
 // all of a Replace or nothing of it, and namespaces have no influence on each other.
 // Once a Replace has returned nil, reads through the same Ledger see it, or something
-// later. The empty namespace name is refused with [ErrNoNamespace], because in
-// Kubernetes it means all namespaces.
+// later. The empty namespace name is refused with [ErrNoNamespace].
 //
-// If ctx is done before the call, its error is returned and nothing is written. No
-// other error says that nothing was written: a write that timed out may have been
-// carried out. Calling Replace again is always safe.
+// If ctx is done before the call, its error is returned and nothing is written. After any
+// other error a write may have been carried out. Calling Replace again is always safe.
 //
 // No migrations come with an error, with one exception: see [ErrPartial].
 type Ledger interface {
@@ -54,11 +50,9 @@ type Ledger interface {
 
 // ErrPartial says that a part of the record cannot be read: it is corrupt, or was
 // written by a version that is not understood. Beside it, Migrations returns the
-// migrations that it could read, so that one bad entry does not stop all the others. The
-// error says where what could not be read is; it stays there until Replace replaces it.
-//
-// The migrations beside ErrPartial are enough to raise a limit, but not to lower it:
-// one that is missing may hold a part of what is used.
+// migrations that it could read. They are enough to raise a limit, but not to lower it: one
+// that is missing may hold a part of what is used. The error says where the unreadable part
+// is; it stays there until Replace replaces it.
 var ErrPartial = errors.New("a part of the ledger cannot be read")
 
 // ErrNoNamespace is returned for the empty namespace name.

@@ -1,7 +1,9 @@
 package configmap
 
 import (
+	"errors"
 	"strconv"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,15 +18,55 @@ type Informer interface {
 	AddEventHandler(handler cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error)
 }
 
+// OnChange calls f with each tenant namespace whose record has changed, whoever changed
+// it, and in the beginning with each that has one. Reads of this Ledger show the change
+// by then. The calls come one after the other, from the informer: f should put the
+// namespace on a queue and return.
+//
+// The registration has synced when f was called for all that were there in the beginning.
+// It is an error if the Ledger has no informer ([WithInformer]).
+func (l *Ledger) OnChange(f func(namespace string)) (cache.ResourceEventHandlerRegistration, error) {
+	if l.cache == nil {
+		return nil, errors.New("a ledger without an informer does not see changes")
+	}
+	changed := func(object any) {
+		if namespace, ok := l.tenantOf(object); ok {
+			f(namespace)
+		}
+	}
+	return l.cache.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: changed,
+		UpdateFunc: func(before, after any) {
+			b, ok := before.(*corev1.ConfigMap)
+			a, isToo := after.(*corev1.ConfigMap)
+			if !ok || !isToo || a.ResourceVersion != b.ResourceVersion { // otherwise a resync of the informer
+				changed(after)
+			}
+		},
+		DeleteFunc: changed,
+	})
+}
+
+// tenantOf returns the tenant namespace of an object from the informer. The name of the
+// ConfigMap decides, as it does when one is read: a label can be lost.
+func (l *Ledger) tenantOf(object any) (string, bool) {
+	name, err := cache.DeletionHandlingObjectToName(object)
+	if err != nil || name.Namespace != l.system {
+		return "", false
+	}
+	return strings.CutPrefix(name.Name, prefix)
+}
+
 // cached is an informer's cache, corrected by what this process knows to be later. Its
-// methods do nothing on nil.
+// methods take tenant namespaces, and do nothing on nil.
 type cached struct {
 	informer Informer
+	system   string
 
 	mu sync.Mutex
-	// latest is by tenant namespace, and only where the informer may be behind. What is
-	// known of deleted ones stays until there is a new one, because a cache without the
-	// ConfigMap may still be about to see how it was created.
+	// latest has an element only where the informer may be behind. What is known of
+	// deleted ones stays until there is a new one, because a cache without the ConfigMap
+	// may still be about to see how it was created.
 	latest map[string]*known
 }
 
@@ -32,44 +74,46 @@ type cached struct {
 // a read or by the answer to a write. It is replaced, but not changed.
 type known struct {
 	configMap *corev1.ConfigMap // nil: there is none
-	// version is the resourceVersion of configMap; without one, the last that it had.
+	// version is the resourceVersion of configMap; without one, the last that it had. A
+	// greater one is a later one.
 	version  uint64
 	doubtful bool // a write has failed, or the versions cannot be compared
 }
 
-// get returns the ConfigMap of p, or nil if there is none, or false if it must be asked
-// for.
-func (c *cached) get(p place) (*corev1.ConfigMap, bool) {
+func knownAs(configMap *corev1.ConfigMap) known {
+	version, err := strconv.ParseUint(configMap.ResourceVersion, 10, 64)
+	return known{configMap: configMap, version: version, doubtful: err != nil}
+}
+
+// get returns the ConfigMap, or nil if there is none, or false if it must be asked for.
+func (c *cached) get(tenant string) (*corev1.ConfigMap, bool) {
 	if c == nil || !c.informer.HasSynced() {
 		return nil, false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	latest := c.latest[p.tenant]
-	inCache, ok := c.stored(p)
+	latest := c.latest[tenant]
+	stored, ok := c.stored(tenant)
 	switch {
 	case !ok || latest != nil && latest.doubtful:
 		return nil, false
 	case latest == nil:
-		return inCache, true
-	case inCache == nil:
+		return stored, true
+	case stored == nil:
 		// Either the cache has not seen it yet, or somebody has deleted it.
 		return nil, latest.configMap == nil
 	}
-	version, ok := versionOf(inCache)
-	if !ok {
-		return nil, false
+	k := knownAs(stored)
+	if !k.doubtful && (k.version > latest.version || k.version == latest.version && latest.configMap != nil) {
+		delete(c.latest, tenant)
+		return stored, true
 	}
-	if version > latest.version || version == latest.version && latest.configMap != nil {
-		delete(c.latest, p.tenant)
-		return inCache, true
-	}
-	return latest.configMap, true
+	return latest.configMap, !k.doubtful
 }
 
-// stored returns what the informer has for p, and false if that is no ConfigMap.
-func (c *cached) stored(p place) (*corev1.ConfigMap, bool) {
-	object, exists, err := c.informer.GetStore().GetByKey(p.system + "/" + p.name())
+// stored returns what the informer has, and false if that is no ConfigMap.
+func (c *cached) stored(tenant string) (*corev1.ConfigMap, bool) {
+	object, exists, err := c.informer.GetStore().GetByKey(c.system + "/" + Name(tenant))
 	if err != nil || !exists {
 		return nil, err == nil
 	}
@@ -77,103 +121,69 @@ func (c *cached) stored(p place) (*corev1.ConfigMap, bool) {
 	return configMap, ok
 }
 
-// wrote notes the answer to a create or an update.
-func (c *cached) wrote(p place, configMap *corev1.ConfigMap) {
-	if c != nil {
-		c.note(p, knownAs(configMap))
+// wrote notes the answer to a write: written, or that before was deleted. A read that
+// overtook the answer may have found what is later.
+func (c *cached) wrote(tenant string, before, written *corev1.ConfigMap) {
+	if c == nil {
+		return
 	}
-}
-
-// deleted notes that configMap was deleted, in the version that it has.
-func (c *cached) deleted(p place, configMap *corev1.ConfigMap) {
-	if c != nil {
-		gone := knownAs(configMap)
-		gone.configMap = nil
-		c.note(p, gone)
+	var k known
+	if written != nil {
+		k = knownAs(written)
+	} else {
+		k = knownAs(before)
+		k.configMap = nil
 	}
-}
-
-// note makes k the latest, unless a read that overtook the answer to a write has found
-// what is later.
-func (c *cached) note(p place, k *known) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if latest := c.latest[p.tenant]; latest == nil || latest.version <= k.version || k.doubtful {
-		c.latest[p.tenant] = k
+	if latest := c.latest[tenant]; latest == nil || latest.version <= k.version || k.doubtful {
+		c.latest[tenant] = &k
 	}
 }
 
 // doubt notes that a write has failed, so that nobody knows what is there.
-func (c *cached) doubt(p place) {
+func (c *cached) doubt(tenant string) {
 	if c == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	doubtful := &known{doubtful: true}
-	if latest := c.latest[p.tenant]; latest != nil {
+	doubtful := known{doubtful: true}
+	if latest := c.latest[tenant]; latest != nil {
 		doubtful.version = latest.version
 	}
-	c.latest[p.tenant] = doubtful
+	c.latest[tenant] = &doubtful
 }
 
-// A glance is what there was before a live read.
-type glance struct {
-	latest  *known
-	inCache *known // nil: nothing
-}
-
-func (c *cached) glance(p place) glance {
+// beforeRead returns a function that notes what a live read has found, unless more has
+// become known since beforeRead was called.
+func (c *cached) beforeRead(tenant string) (saw func(configMap *corev1.ConfigMap)) {
 	if c == nil {
-		return glance{}
+		return func(*corev1.ConfigMap) {}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	g := glance{latest: c.latest[p.tenant]}
-	if configMap, ok := c.stored(p); ok && configMap != nil {
-		g.inCache = knownAs(configMap)
+	before := c.latest[tenant]
+	var gone known // if the read finds nothing: what was known, and what the cache showed
+	if stored, ok := c.stored(tenant); ok && stored != nil {
+		gone = knownAs(stored)
+		gone.configMap = nil
 	}
-	return g
-}
-
-// saw notes what a live read has found, unless more has become known since before it.
-func (c *cached) saw(p place, before glance, configMap *corev1.ConfigMap) {
-	if c == nil {
-		return
+	if before != nil {
+		gone.version = max(gone.version, before.version)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.latest[p.tenant] != before.latest {
-		return
+	return func(configMap *corev1.ConfigMap) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		switch {
+		case c.latest[tenant] != before:
+		case configMap != nil:
+			k := knownAs(configMap)
+			c.latest[tenant] = &k
+		case gone == known{}:
+			delete(c.latest, tenant)
+		default:
+			c.latest[tenant] = &gone
+		}
 	}
-	if configMap != nil {
-		c.latest[p.tenant] = knownAs(configMap)
-		return
-	}
-	// Whatever this process knew before, and what the cache showed, is gone.
-	var gone known
-	if before.latest != nil {
-		gone.version = before.latest.version
-	}
-	if before.inCache != nil {
-		gone.version = max(gone.version, before.inCache.version)
-		gone.doubtful = before.inCache.doubtful
-	}
-	if gone == (known{}) {
-		delete(c.latest, p.tenant)
-		return
-	}
-	c.latest[p.tenant] = &gone
-}
-
-func knownAs(configMap *corev1.ConfigMap) *known {
-	version, ok := versionOf(configMap)
-	return &known{configMap: configMap, version: version, doubtful: !ok}
-}
-
-// versionOf returns the resourceVersion, of which a greater one is a later one among
-// objects of the same kind.
-func versionOf(configMap *corev1.ConfigMap) (version uint64, ok bool) {
-	version, err := strconv.ParseUint(configMap.ResourceVersion, 10, 64)
-	return version, err == nil
 }

@@ -15,131 +15,102 @@ import (
 	"github.com/vmquota/headroom/quota"
 )
 
-// contents is what the ConfigMap of a namespace says. The zero value is that of none.
-type contents struct {
-	migrations []quota.Migration // those that could be read, sorted by UID
-	unread     []*Error          // sorted by key
-	foreign    []string          // keys that are none of a UID, sorted
-}
+// Label is on every ConfigMap of the ledger. Its value is the tenant namespace whose
+// migrations are in it.
+const Label = "headroom.vmquota.io/namespace"
 
-// A place is where the record of a tenant namespace is.
-type place struct {
-	tenant string
-	system string
-}
+const prefix = "headroom-"
 
-func (p place) name() string { return Name(p.tenant) }
+// Name returns the name of the ConfigMap with the migrations of a tenant namespace. No two
+// namespaces have the same.
+func Name(namespace string) string { return prefix + namespace }
 
-// errorOf returns err as an *Error, and nil as nil.
-func (p place) errorOf(err error) error {
-	if err == nil {
-		return nil
-	}
-	return p.keyError("", err)
-}
+// Select makes a list or a watch one of the ConfigMaps of the ledger. It is for the
+// factory of the informer of [WithInformer], which then caches nothing else:
+//
+//	informers.WithTweakListOptions(configmap.Select)
+func Select(options *metav1.ListOptions) { options.LabelSelector = Label }
 
-func (p place) keyError(key string, err error) *Error {
-	return &Error{Namespace: p.tenant, ConfigMap: p.system + "/" + p.name(), Key: key, Err: err}
-}
-
-// read returns what is in configMap, which is nil if there is none.
-func (p place) read(configMap *corev1.ConfigMap) contents {
+// read returns the migrations in configMap, which is nil if there is none, sorted by UID. The
+// error is a ledger.ErrPartial with an [Error] for each entry that cannot be read, sorted by key.
+func (l *Ledger) read(tenant string, configMap *corev1.ConfigMap) ([]quota.Migration, error) {
 	if configMap == nil {
-		return contents{}
+		return nil, nil
 	}
-	c := contents{migrations: make([]quota.Migration, 0, len(configMap.Data))}
-	for key, value := range configMap.Data {
-		if !isKey(key) {
-			c.foreign = append(c.foreign, key)
-			continue
-		}
-		m, err := decode(key, value)
+	migrations := make([]quota.Migration, 0, len(configMap.Data))
+	var unread []error
+	keys := slices.AppendSeq(slices.Collect(maps.Keys(configMap.Data)), maps.Keys(configMap.BinaryData))
+	slices.Sort(keys)
+	for _, key := range keys {
+		m, err := decode(key, configMap.Data[key])
 		if err != nil {
-			c.unread = append(c.unread, p.keyError(key, err))
+			unread = append(unread, l.errorAt(tenant, key, err))
 			continue
 		}
-		c.migrations = append(c.migrations, m)
+		migrations = append(migrations, m)
 	}
-	for key := range configMap.BinaryData {
-		if !isKey(key) {
-			c.foreign = append(c.foreign, key)
-			continue
-		}
-		c.unread = append(c.unread, p.keyError(key, errors.New("not an entry of the ledger: it is binary")))
+	slices.SortFunc(migrations, func(a, b quota.Migration) int { return cmp.Compare(a.UID, b.UID) })
+	if unread != nil {
+		return migrations, fmt.Errorf("%w: %w", ledger.ErrPartial, errors.Join(unread...))
 	}
-	slices.SortFunc(c.migrations, func(a, b quota.Migration) int { return cmp.Compare(a.UID, b.UID) })
-	slices.SortFunc(c.unread, func(a, b *Error) int { return cmp.Compare(a.Key, b.Key) })
-	slices.Sort(c.foreign)
-	return c
+	return migrations, nil
 }
 
-// next returns the ConfigMap that has migrations in it, and all that is foreign in current,
-// whose contents are c. It is nil if nothing is left, and current itself if nothing changes.
+// next returns the ConfigMap that has migrations in it instead of recorded, which is what can
+// be read in current. It is nil if there are none, and current itself if nothing changes.
 // Migrations is canonical. The error joins what is left out of the record, which keeps
 // nothing else out.
-func (p place) next(current *corev1.ConfigMap, c contents, migrations []quota.Migration, writer string) (*corev1.ConfigMap, error) {
-	data, binary := map[string]string{}, map[string][]byte{}
-	for _, key := range c.foreign {
-		if value, ok := current.Data[key]; ok {
-			data[key] = value
-		} else {
-			binary[key] = current.BinaryData[key]
-		}
-	}
-	recorded := make(map[types.UID]*quota.Migration, len(c.migrations))
-	for i := range c.migrations {
-		recorded[c.migrations[i].UID] = &c.migrations[i]
+func (l *Ledger) next(tenant string, current *corev1.ConfigMap, recorded, migrations []quota.Migration) (*corev1.ConfigMap, error) {
+	data := make(map[string]string, len(migrations))
+	known := make(map[types.UID]quota.Migration, len(recorded))
+	for _, m := range recorded {
+		known[m.UID] = m
 	}
 	var leftOut []error
 	for _, m := range migrations {
-		old, known := recorded[m.UID]
-		if known && same(*old, m) {
-			data[keyOf(m.UID)] = current.Data[keyOf(m.UID)]
+		key := keyOf(m.UID)
+		old, isKnown := known[m.UID]
+		if isKnown && same(old, m) {
+			data[key] = current.Data[key]
 			continue
 		}
-		key, value, read, err := encode(m, writer)
+		value, read, err := encode(m)
 		if err != nil {
-			leftOut = append(leftOut, p.keyError(keyOf(m.UID), fmt.Errorf("migration %q of VMI %q: left out: %w", m.UID, m.VMI, err)))
+			leftOut = append(leftOut, l.errorAt(tenant, key, fmt.Errorf("migration %q of VMI %q: left out: %w", m.UID, m.VMI, err)))
 		}
 		switch {
 		case value == "":
-		case known && same(*old, read):
+		case isKnown && same(old, read):
 			data[key] = current.Data[key]
 		default:
 			data[key] = value
 		}
 	}
-	if n := shorten(data, binary, migrations); n > 0 {
-		leftOut = append(leftOut, p.errorOf(fmt.Errorf("%d migrations are left out: %w", n, ErrTooLarge)))
+	if n := shorten(data, migrations); n > 0 {
+		leftOut = append(leftOut, l.errorAt(tenant, "", fmt.Errorf("%d migrations are left out: %w", n, ErrTooLarge)))
 	}
 	err := errors.Join(leftOut...)
+	next := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: l.system, Name: Name(tenant)}}
 	switch {
-	case len(data)+len(binary) == 0:
+	case len(data) == 0:
 		return nil, err
-	case current != nil && current.Labels[Label] == p.tenant && maps.Equal(current.Data, data) && len(current.BinaryData) == len(binary):
+	case current == nil:
+	case current.Labels[Label] == tenant && maps.Equal(current.Data, data) && len(current.BinaryData) == 0:
 		return current, err
-	}
-	next := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: p.system, Name: p.name()}}
-	if current != nil {
+	default:
 		next = current.DeepCopy()
 	}
-	next.Data, next.BinaryData = data, binary
-	if next.Labels == nil {
-		next.Labels = map[string]string{}
-	}
-	next.Labels[Label] = p.tenant
+	next.Data, next.BinaryData = data, nil
+	metav1.SetMetaDataLabel(&next.ObjectMeta, Label, tenant)
 	return next, err
 }
 
 // shorten leaves so many of migrations out of the data of a ConfigMap that it is not too
 // large, and returns how many: first those that have not come far, of these the last in turn.
 // The API server counts the values, without their keys.
-func shorten(data map[string]string, binary map[string][]byte, migrations []quota.Migration) int {
+func shorten(data map[string]string, migrations []quota.Migration) (n int) {
 	excess := -corev1.MaxSecretSize // which is the limit for a ConfigMap, too
 	for _, value := range data {
-		excess += len(value)
-	}
-	for _, value := range binary {
 		excess += len(value)
 	}
 	if excess <= 0 {
@@ -148,7 +119,6 @@ func shorten(data map[string]string, binary map[string][]byte, migrations []quot
 	least := slices.SortedFunc(slices.Values(migrations), func(a, b quota.Migration) int {
 		return cmp.Or(cmp.Compare(a.State, b.State), quota.ByTurn(b, a))
 	})
-	n := 0
 	for ; excess > 0 && n < len(least); n++ {
 		key := keyOf(least[n].UID)
 		excess -= len(data[key])

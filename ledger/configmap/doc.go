@@ -1,6 +1,5 @@
 // Package configmap is a ledger in ConfigMaps: one for each tenant namespace that has
-// migrations in flight, all of them in one system namespace. A tenant may edit the
-// ConfigMaps of his own namespace, and would mint quota there.
+// migrations in flight, all of them in one system namespace, where no tenant may edit them.
 //
 // # What is stored
 //
@@ -23,8 +22,7 @@
 //	      "since": "2026-08-03T14:05:06Z",
 //	      "surge": {
 //	        "limits.cpu": "1015m"
-//	      },
-//	      "writer": "virt"
+//	      }
 //	    }
 //
 // Where "held" is absent, none of the surge is in the usage of the quota, or all of it
@@ -35,8 +33,7 @@
 //
 // A change is one write: create, update, or delete. It carries the resourceVersion of
 // what it was computed from, and is computed anew from fresh data if that is outdated.
-// An entry that does not change keeps its bytes, and with them its writer. Nothing is
-// written if nothing changes.
+// An entry that does not change keeps its bytes. Nothing is written if nothing changes.
 //
 // A ConfigMap takes 1 MiB, which some 2,000 migrations in one namespace reach. Those that
 // have not come far are left out then, and told with [ErrTooLarge]. An amount that nobody can
@@ -44,22 +41,17 @@
 //
 // # Reading
 //
-// With [WithInformer] nothing is read from the API server as long as the informer's cache
-// is good enough: it is synced, and not older than what this Ledger has read or written.
-// Where it is older, what was written goes before it. So a Replace is never taken for
-// superfluous because of a cache that has not seen the one before it.
-//
-// The cache may still be behind another process. Then Replace may find the record equal
-// although that process has changed it since. The change comes with the cache: whoever
-// writes should look at a namespace again when [Ledger.OnChange] names it.
+// With [WithInformer] nothing is read from the API server as long as the informer's cache is
+// synced. Where it is older than what this Ledger has read or written, that goes before it. So a
+// Replace is never taken for superfluous because of a cache that has not seen the one before it.
+// It may be if another process has changed the record since: whoever writes should reconcile a
+// namespace again when [Ledger.OnChange] names it.
 //
 // # What cannot be read
 //
 // An entry that is corrupt or of another version is an [Error] that names the key, inside
 // of a ledger.ErrPartial; beside it, Migrations returns all that it could read. The next
-// Replace replaces it, whether it knows the migration or not: it knows what is in flight. A
-// key that is that of no UID, which is one with a dot, is ignored and kept; as long as one is
-// there, its ConfigMap stays.
+// Replace replaces it, whether it knows the migration or not: it knows what is in flight.
 //
 // # What it needs
 //

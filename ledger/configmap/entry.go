@@ -1,6 +1,8 @@
 package configmap
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	kjson "sigs.k8s.io/json"
 
 	"github.com/vmquota/headroom/ledger/internal/spelling"
@@ -39,34 +42,52 @@ type entry struct {
 	Over      bool        `json:"over,omitzero"`
 	RefusedBy string      `json:"refusedBy,omitzero"`
 	Shares    []share     `json:"shares,omitzero"`
-	Writer    string      `json:"writer,omitzero"`
 }
 
 type share struct {
-	Traits traits  `json:"traits,omitzero"`
-	Surge  amounts `json:"surge,omitzero"`
-	Held   amounts `json:"held,omitzero"`
+	Traits quota.Traits `json:"traits,omitzero"`
+	Surge  amounts      `json:"surge,omitzero"`
+	Held   amounts      `json:"held,omitzero"`
 }
 
-// traits are quota.Traits, field by field: the compiler says if there are others.
-type traits struct {
-	Terminating                  bool   `json:"terminating,omitzero"`
-	BestEffort                   bool   `json:"bestEffort,omitzero"`
-	PriorityClass                string `json:"priorityClass,omitzero"`
-	CrossNamespacePodAffinity    bool   `json:"crossNamespacePodAffinity,omitzero"`
-	Claim                        bool   `json:"claim,omitzero"`
-	VolumeAttributesClass        string `json:"volumeAttributesClass,omitzero"`
-	CurrentVolumeAttributesClass string `json:"currentVolumeAttributesClass,omitzero"`
-	TargetVolumeAttributesClass  string `json:"targetVolumeAttributesClass,omitzero"`
-	ResourceClaim                bool   `json:"resourceClaim,omitzero"`
+// amounts is a ResourceList of quantities that anybody may have written.
+type amounts corev1.ResourceList
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (a *amounts) UnmarshalJSON(value []byte) error {
+	var texts map[corev1.ResourceName]string
+	errs, err := kjson.UnmarshalStrict(value, &texts)
+	if errs = append(errs, err); texts != nil {
+		*a = make(amounts, len(texts))
+	}
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		q, err := spelling.Parse(texts[name])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s %q: %w", name, texts[name], err))
+		}
+		(*a)[name] = q
+	}
+	return errors.Join(errs...)
 }
 
-// encode returns the key and the value of the entry for m, and the migration that is
-// read from it: m, up to what an entry cannot express. The error says what of m is left
-// out: amounts that nobody can read again, or all of it, with no value, if it has a UID or a
-// time that JSON does not have. Nothing of that kind comes from InFlight.
-func encode(m quota.Migration, writer string) (key, value string, read quota.Migration, err error) {
-	var lost lost
+// encode returns the value of the entry for m, and the migration that is read from it: m,
+// up to what an entry cannot express. The error says what of m is left out: amounts that
+// nobody can read again, or all of it, with no value, if it has a UID or a time that JSON
+// does not have. Nothing of that kind comes from InFlight.
+func encode(m quota.Migration) (value string, read quota.Migration, err error) {
+	var lost []error
+	written := func(what string, list corev1.ResourceList) amounts {
+		a := amounts(maps.Clone(list))
+		for _, name := range slices.Sorted(maps.Keys(a)) {
+			exact := spelling.Exact(a[name])
+			a[name] = exact
+			if _, err := spelling.Parse(exact.String()); err != nil {
+				lost = append(lost, fmt.Errorf("%s: %s: %w", what, name, err))
+				delete(a, name)
+			}
+		}
+		return a
+	}
 	e := entry{
 		Version:   version,
 		UID:       m.UID,
@@ -74,100 +95,79 @@ func encode(m quota.Migration, writer string) (key, value string, read quota.Mig
 		State:     m.State.String(),
 		Since:     m.Created,
 		Priority:  m.Priority,
-		Surge:     lost.amounts("surge", m.Surge),
-		Held:      lost.amounts("held", m.Held),
-		Growth:    lost.amounts("growth", m.Growth),
+		Surge:     written("surge", m.Surge),
+		Held:      written("held", m.Held),
+		Growth:    written("growth", m.Growth),
 		Node:      m.Node,
 		Over:      m.Over,
 		RefusedBy: m.RefusedBy,
-		Writer:    writer,
 	}
 	if m.Shares != nil {
 		e.Shares = make([]share, len(m.Shares))
 	}
 	for i, s := range m.Shares {
-		e.Shares[i] = share{Traits: traits(s.Traits), Surge: lost.amounts("surge of a share", s.Surge), Held: lost.amounts("held of a share", s.Held)}
+		e.Shares[i] = share{Traits: s.Traits, Surge: written("surge of a share", s.Surge), Held: written("held of a share", s.Held)}
 	}
 	text, err := json.MarshalIndent(e, "", "  ")
+	if err == nil {
+		read, err = decode(keyOf(m.UID), string(text))
+	}
 	if err != nil {
-		return "", "", quota.Migration{}, err
+		return "", quota.Migration{}, err
 	}
-	key, value = keyOf(m.UID), string(text)
-	if read, err = decode(key, value); err != nil {
-		return "", "", quota.Migration{}, err
-	}
-	return key, value, read, errors.Join(lost...)
+	return string(text), read, errors.Join(lost...)
 }
 
 // decode returns the migration in an entry. It takes only what encode could have made,
 // up to white space and the order of fields: one that it does not understand in full is
 // one that must not be overwritten.
 func decode(key, value string) (quota.Migration, error) {
-	var e entry
-	strict, err := kjson.UnmarshalStrict([]byte(value), &e)
-	if err := errors.Join(append(strict, err)...); err != nil || e.Version != version {
-		return quota.Migration{}, refuse(value, err)
-	}
-	if want := keyOf(e.UID); key != want {
-		return quota.Migration{}, fmt.Errorf("a corrupt entry: its uid %q belongs to the key %q", e.UID, want)
-	}
-	m, err := e.migration()
-	if err != nil {
-		return quota.Migration{}, fmt.Errorf("a corrupt entry: %w", err)
-	}
-	return m, nil
-}
-
-// refuse says what value is, which could not be decoded, because of err if it is an
-// entry of this version.
-func refuse(value string, err error) error {
-	var of struct {
+	var header struct {
 		Version *int `json:"version"`
 	}
-	switch notJSON := json.Unmarshal([]byte(value), &of); {
-	case notJSON != nil:
-		return fmt.Errorf("not an entry of the ledger: %w", notJSON)
-	case of.Version == nil:
-		return errors.New("not an entry of the ledger: it has no version")
-	case *of.Version != version:
-		return fmt.Errorf("an entry of version %d, which is not understood; known is %d", *of.Version, version)
-	default:
-		return fmt.Errorf("a corrupt entry: %w", err)
+	switch err := json.Unmarshal([]byte(value), &header); {
+	case err != nil:
+		return quota.Migration{}, fmt.Errorf("not an entry of the ledger: %w", err)
+	case header.Version == nil:
+		return quota.Migration{}, errors.New("not an entry of the ledger: it has no version")
+	case *header.Version != version:
+		return quota.Migration{}, fmt.Errorf("an entry of version %d, which is not understood; known is %d", *header.Version, version)
 	}
-}
-
-func (e entry) migration() (quota.Migration, error) {
-	state, err := parseState(e.State)
-	surge, surgeErr := e.Surge.list("surge")
-	held, heldErr := e.Held.list("held")
-	growth, growthErr := e.Growth.list("growth")
+	var e entry
+	errs, err := kjson.UnmarshalStrict([]byte(value), &e)
+	state, stateErr := parseState(e.State)
 	m := quota.Migration{
 		UID:       e.UID,
 		VMI:       e.VMI,
 		State:     state,
-		Surge:     surge,
-		Held:      held,
-		Growth:    growth,
+		Surge:     corev1.ResourceList(e.Surge),
+		Held:      corev1.ResourceList(e.Held),
+		Growth:    corev1.ResourceList(e.Growth),
 		Node:      e.Node,
 		Over:      e.Over,
 		RefusedBy: e.RefusedBy,
 		Priority:  e.Priority,
 		Created:   metav1.NewTime(e.Since.UTC().Truncate(time.Second)),
 	}
-	if year := m.Created.Year(); year < 0 || year > 9999 {
-		err = errors.Join(err, errors.New("since is out of range"))
-	}
-	err = errors.Join(err, surgeErr, heldErr, growthErr)
 	if e.Shares != nil {
 		m.Shares = make([]quota.Share, len(e.Shares))
 	}
 	for i, s := range e.Shares {
-		surge, surgeErr := s.Surge.list("surge of a share")
-		held, heldErr := s.Held.list("held of a share")
-		m.Shares[i] = quota.Share{Traits: quota.Traits(s.Traits), Surge: surge, Held: held}
-		err = errors.Join(err, surgeErr, heldErr)
+		m.Shares[i] = quota.Share{Traits: s.Traits, Surge: corev1.ResourceList(s.Surge), Held: corev1.ResourceList(s.Held)}
 	}
-	return m, err
+	if errs = append(errs, err); errors.Join(errs...) == nil { // otherwise there is no more to say
+		errs = append(errs, stateErr)
+		if year := m.Created.Year(); year < 0 || year > 9999 {
+			errs = append(errs, errors.New("since is out of range"))
+		}
+		if want := keyOf(e.UID); key != want {
+			errs = append(errs, fmt.Errorf("its uid %q belongs to the key %q", e.UID, want))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return quota.Migration{}, fmt.Errorf("a corrupt entry: %w", err)
+	}
+	return m, nil
 }
 
 // parseState is the reverse of quota.State.String.
@@ -186,42 +186,26 @@ func parseState(s string) (quota.State, error) {
 	return 0, fmt.Errorf("unknown state %q", s)
 }
 
-// amounts is a ResourceList as it is written.
-type amounts map[corev1.ResourceName]string
-
-// lost are the reasons why amounts are left out.
-type lost []error
-
-// amounts returns list as it is written, without what nobody can read again.
-func (l *lost) amounts(what string, list corev1.ResourceList) amounts {
-	if list == nil {
-		return nil
+// keyOf returns the data key for uid. Names that the API server generates are used as they
+// are. In others, what a key must not have in it is written as _ and two hexadecimal digits
+// for each byte, the empty one as _, and one that gets too long for a key as its SHA-256 sum
+// behind a dot, which no other key has. So no two UIDs have the same key.
+func keyOf(uid types.UID) string {
+	if uid == "" {
+		return "_"
 	}
-	a := make(amounts, len(list))
-	for _, name := range slices.Sorted(maps.Keys(list)) {
-		exact := spelling.Exact(list[name])
-		text := exact.String()
-		if _, err := spelling.Parse(text); err != nil {
-			*l = append(*l, fmt.Errorf("%s: %s: %w", what, name, err))
-			continue
+	var key strings.Builder
+	for _, c := range []byte(uid) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-':
+			key.WriteByte(c)
+		default:
+			fmt.Fprintf(&key, "_%02x", c)
 		}
-		a[name] = text
 	}
-	return a
-}
-
-func (a amounts) list(what string) (corev1.ResourceList, error) {
-	if a == nil {
-		return nil, nil
+	if key.Len() <= validation.DNS1123SubdomainMaxLength { // which is the limit for a key, too
+		return key.String()
 	}
-	l := make(corev1.ResourceList, len(a))
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(a)) {
-		q, err := spelling.Parse(a[name])
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %s %q: %w", what, name, a[name], err))
-		}
-		l[name] = q
-	}
-	return l, errors.Join(errs...)
+	sum := sha256.Sum256([]byte(uid))
+	return "sha256." + hex.EncodeToString(sum[:])
 }

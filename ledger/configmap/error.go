@@ -3,8 +3,6 @@ package configmap
 import (
 	"errors"
 	"fmt"
-
-	"github.com/vmquota/headroom/ledger"
 )
 
 // ErrTooLarge is inside of the [Error] for migrations that do not fit into a ConfigMap. The
@@ -26,23 +24,12 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Key == "" {
-		return fmt.Sprintf("ledger of namespace %q in configmap %s: %v", e.Namespace, e.ConfigMap, e.Err)
+	where := fmt.Sprintf("ledger of namespace %q in configmap %s", e.Namespace, e.ConfigMap)
+	if e.Key != "" {
+		where += fmt.Sprintf(": key %q", e.Key)
 	}
-	return fmt.Sprintf("ledger of namespace %q in configmap %s: key %q: %v", e.Namespace, e.ConfigMap, e.Key, e.Err)
+	return fmt.Sprintf("%s: %v", where, e.Err)
 }
 
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
-
-// partial returns what is wrong with unread as one error, or nil if there are none.
-func partial(unread []*Error) error {
-	if len(unread) == 0 {
-		return nil
-	}
-	errs := make([]error, len(unread))
-	for i, e := range unread {
-		errs[i] = e
-	}
-	return fmt.Errorf("%w: %w", ledger.ErrPartial, errors.Join(errs...))
-}

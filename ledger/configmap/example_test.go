@@ -22,7 +22,7 @@ func Example() {
 	factory := informers.NewSharedInformerFactoryWithOptions(clientset, 0,
 		informers.WithNamespace("headroom"), informers.WithTweakListOptions(configmap.Select))
 	record := configmap.New(clientset.CoreV1(), "headroom",
-		configmap.WithInformer(factory.Core().V1().ConfigMaps().Informer()), configmap.WithWriter("virt"))
+		configmap.WithInformer(factory.Core().V1().ConfigMaps().Informer()))
 	if _, err := record.OnChange(func(string) { /* add the namespace to the queue */ }); err != nil {
 		fmt.Println(err)
 	}
@@ -55,7 +55,6 @@ func Example() {
 	//   "state": "Blocked",
 	//   "surge": {
 	//     "limits.cpu": "1015m"
-	//   },
-	//   "writer": "virt"
+	//   }
 	// }
 }

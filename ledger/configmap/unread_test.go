@@ -17,6 +17,7 @@ import (
 // unread are entries that cannot be read, by what is wrong with them, and what the error says.
 var unread = map[string]struct{ key, value, says string }{
 	"prose":           {"README", "see the wiki", "not an entry of the ledger"},
+	"a file":          {"note.txt", "see the wiki", "not an entry of the ledger"},
 	"a corrupt entry": {"bad", `{"version": 1, "uid": "bad", "state": "Blocked", "surge": {"pods": "many"}}`, `pods "many"`},
 	"a huge amount":   {"bad", `{"version": 1, "uid": "bad", "state": "Blocked", "surge": {"pods": "1e999"}}`, "exponent is out of range"},
 	"a cut entry":     {"bad", `{"version": 1, "uid": "ba`, "not an entry of the ledger"},
@@ -88,36 +89,6 @@ func TestUnreadAll(t *testing.T) {
 	require.NoError(t, l.Replace(ctx, tenant, blocked("1", "c")))
 	requireMigrations(t, l, blocked("1", "c"))
 	require.Empty(t, s.get(t, tenant).BinaryData)
-}
-
-// TestForeignKeys holds that keys which are those of no UID are ignored and kept.
-func TestForeignKeys(t *testing.T) {
-	ctx := context.Background()
-	for _, key := range []string{"kube.conf", ".hidden", "note.txt", "sha256.x", "sha256." + strings.Repeat("a", 63)} {
-		for _, binary := range []bool{false, true} {
-			s := newServer(t)
-			l := configmap.New(s.CoreV1(), system)
-			s.put(t, tenant, func(m *corev1.ConfigMap) {
-				if binary {
-					m.BinaryData = map[string][]byte{key: []byte("keep me")}
-				} else {
-					m.Data[key] = "keep me"
-				}
-			})
-			kept := func() string {
-				m := s.get(t, tenant)
-				return m.Data[key] + string(m.BinaryData[key])
-			}
-			for _, migrations := range [][]quota.Migration{blocked("1", "a"), blocked("2", "a", "b"), nil} {
-				require.NoError(t, l.Replace(ctx, tenant, migrations))
-				requireMigrations(t, l, migrations)
-				require.Equal(t, "keep me", kept())
-			}
-			s.ClearActions()
-			require.NoError(t, l.Replace(ctx, tenant, nil))
-			require.Zero(t, s.writes())
-		}
-	}
 }
 
 // TestLeftOut holds that what cannot be recorded keeps nothing else out, and that the error

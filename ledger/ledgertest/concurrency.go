@@ -28,36 +28,17 @@ func concurrentWriters(open opener) error {
 		group.Add(1)
 		go func() {
 			defer group.Done()
-			errs[w] = write(l, w)
+			own := fmt.Sprintf("tenant-%d", w)
+			for round := range rounds {
+				team := teamOf(w, round)
+				errs[w] = errors.Join(errs[w], replace(l, tenant, team), replace(l, own, team),
+					expect(l, own, team, byAmount), expectWhole(l))
+			}
 		}()
 	}
 	group.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	for w := range writers {
-		if err := expect(l, own(w), teamOf(w, rounds-1), byAmount); err != nil {
-			return err
-		}
-	}
-	return expectWhole(l)
+	return errors.Join(append(errs, expectWhole(l))...)
 }
-
-// write replaces the shared namespace and w's own, round after round.
-func write(l ledger.Ledger, w int) error {
-	for round := range rounds {
-		team := teamOf(w, round)
-		if err := errors.Join(replace(l, tenant, copies(team)...), replace(l, own(w), copies(team)...)); err != nil {
-			return err
-		}
-		if err := errors.Join(expect(l, own(w), team, byAmount), expectWhole(l)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func own(w int) string { return fmt.Sprintf("tenant-%d", w) }
 
 // teamOf returns the migrations that w writes in a round. They say so in the VMI.
 // The UIDs are partly those of other writers' teams.

@@ -1,6 +1,7 @@
 package ledgertest
 
 import (
+	"fmt"
 	"reflect"
 	"time"
 
@@ -84,7 +85,7 @@ func full(uid types.UID) quota.Migration {
 	}
 }
 
-// A variant is another way to fill in a migration.
+// A variant is a change of a migration.
 type variant struct {
 	name  string
 	apply func(m *quota.Migration)
@@ -98,103 +99,110 @@ func (v variant) of(m quota.Migration) quota.Migration {
 }
 
 // different are variants of full that are another record: each changes what one field says.
-var different = differences("", reflect.ValueOf(full("")), func(m *quota.Migration) reflect.Value { return reflect.ValueOf(m).Elem() })
+var different = differences()
 
-// differences returns variants of what is at v, in which at finds it. Of a slice they change
-// the first element, and how many there are.
-func differences(name string, v reflect.Value, at func(m *quota.Migration) reflect.Value) (variants []variant) {
-	add := func(what string, change func(v reflect.Value)) {
-		variants = append(variants, variant{name + " " + what, func(m *quota.Migration) {
-			if v := at(m); v.IsValid() {
-				change(v)
-			}
-		}})
-	}
-	switch v.Interface().(type) {
-	case corev1.ResourceList:
-		for _, text := range []string{"12345678901234567891", "-1"} {
-			add("greater or less", func(v reflect.Value) { setAmount(v, "requests.storage", amount(text)) })
-		}
-		add("of one resource more, zero", func(v reflect.Value) { setAmount(v, "services", amount("0")) })
-		add("of one resource less", func(v reflect.Value) {
-			v.SetMapIndex(reflect.ValueOf(corev1.ResourceName("limits.cpu")), reflect.Value{})
-		})
-		add("nil", reflect.Value.SetZero)
-		add("empty", func(v reflect.Value) { v.Set(reflect.ValueOf(list())) })
-		return variants
-	case metav1.Time:
-		add("a second later", func(v reflect.Value) { v.Set(reflect.ValueOf(metav1.NewTime(moment.Add(time.Second)))) })
-		add("unknown", reflect.Value.SetZero)
-		return variants
-	}
-	switch v.Kind() {
-	case reflect.Struct:
-		for i := range v.NumField() {
-			if field := v.Type().Field(i); field.Name != "UID" {
-				variants = append(variants, differences(name+" "+field.Name, v.Field(i), func(m *quota.Migration) reflect.Value {
-					if v := at(m); v.IsValid() {
-						return v.Field(i)
+func differences() (variants []variant) {
+	sample := full("")
+	eachField("", reflect.ValueOf(&sample).Elem(), func(field string, v reflect.Value) {
+		for _, c := range changesOf(v.Type()) {
+			variants = append(variants, variant{field + " " + c.name, func(m *quota.Migration) {
+				eachField("", reflect.ValueOf(m).Elem(), func(name string, v reflect.Value) {
+					if name == field {
+						c.apply(v)
 					}
-					return reflect.Value{}
-				})...)
-			}
+				})
+			}})
 		}
-	case reflect.Slice:
-		add("nil", reflect.Value.SetZero)
-		add("empty", func(v reflect.Value) { v.Set(reflect.MakeSlice(v.Type(), 0, 0)) })
-		add("one less", func(v reflect.Value) { v.Set(v.Slice(0, max(0, v.Len()-1))) })
-		variants = append(variants, differences(name+"[0]", v.Index(0), func(m *quota.Migration) reflect.Value {
-			if v := at(m); v.IsValid() && v.Len() > 0 {
-				return v.Index(0)
-			}
-			return reflect.Value{}
-		})...)
-	case reflect.Bool:
-		add("not", func(v reflect.Value) { v.SetBool(!v.Bool()) })
-	case reflect.String:
-		add("another", func(v reflect.Value) { v.SetString("another") })
-		add("none", reflect.Value.SetZero)
-	default:
-		add("less", func(v reflect.Value) { v.SetInt(v.Int() - 1) })
-		add("zero", reflect.Value.SetZero)
-	}
+	})
 	return variants
 }
 
-// setAmount sets an amount in the ResourceList l.
-func setAmount(l reflect.Value, name corev1.ResourceName, q resource.Quantity) {
-	if l.IsNil() {
-		l.Set(reflect.ValueOf(list()))
+// eachField calls do with each field that v leads to, except UID. Structs are taken apart,
+// and of a slice the first element comes after the slice.
+func eachField(name string, v reflect.Value, do func(name string, v reflect.Value)) {
+	if v.Kind() == reflect.Struct && v.Type() != reflect.TypeFor[metav1.Time]() {
+		for i := range v.NumField() {
+			if field := v.Type().Field(i).Name; field != "UID" {
+				eachField(name+"."+field, v.Field(i), do)
+			}
+		}
+		return
 	}
-	l.SetMapIndex(reflect.ValueOf(name), reflect.ValueOf(q))
+	do(name, v)
+	if v.Kind() == reflect.Slice && v.Len() > 0 {
+		eachField(name+"[0]", v.Index(0), do)
+	}
+}
+
+// A change is one of a field of some type.
+type change struct {
+	name  string
+	apply func(v reflect.Value)
+}
+
+func changesOf(t reflect.Type) []change {
+	zero := change{"zero", reflect.Value.SetZero}
+	switch {
+	case t == reflect.TypeFor[corev1.ResourceList]():
+		set := func(name corev1.ResourceName, text string) change {
+			return change{fmt.Sprintf("%s=%s", name, text), func(v reflect.Value) {
+				if v.IsNil() {
+					v.Set(reflect.ValueOf(list()))
+				}
+				v.SetMapIndex(reflect.ValueOf(name), reflect.ValueOf(amount(text)))
+			}}
+		}
+		return []change{
+			set("requests.storage", "12345678901234567891"), set("requests.storage", "-1"), set("services", "0"),
+			{"without limits.cpu", func(v reflect.Value) {
+				v.SetMapIndex(reflect.ValueOf(corev1.ResourceLimitsCPU), reflect.Value{})
+			}},
+			zero,
+			{"empty", func(v reflect.Value) { v.Set(reflect.ValueOf(list())) }},
+		}
+	case t == reflect.TypeFor[metav1.Time]():
+		later := metav1.NewTime(moment.Add(time.Second))
+		return []change{zero, {"a second later", func(v reflect.Value) { v.Set(reflect.ValueOf(later)) }}}
+	case t.Kind() == reflect.Slice:
+		return []change{
+			{"one less", func(v reflect.Value) { v.Set(v.Slice(0, max(0, v.Len()-1))) }},
+			zero,
+			{"empty", func(v reflect.Value) { v.Set(reflect.MakeSlice(t, 0, 0)) }},
+		}
+	case t.Kind() == reflect.Bool:
+		return []change{{"not", func(v reflect.Value) { v.SetBool(!v.Bool()) }}}
+	case t.Kind() == reflect.String:
+		return []change{zero, {"another", func(v reflect.Value) { v.SetString("another") }}}
+	default:
+		return []change{zero, {"less", func(v reflect.Value) { v.SetInt(v.Int() - 1) }}}
+	}
 }
 
 // same are variants of any migration that are the same record.
 var same = []variant{
 	{"a copy", func(*quota.Migration) {}},
 	{"amounts in other units", func(m *quota.Migration) {
-		for _, l := range []corev1.ResourceList{m.Surge, m.Held, m.Growth} {
-			respell(l)
-		}
+		respell(m.Surge, m.Held, m.Growth)
 		for _, s := range m.Shares {
-			respell(s.Surge)
-			respell(s.Held)
+			respell(s.Surge, s.Held)
 		}
 	}},
 	{"a fraction of a second", func(m *quota.Migration) { m.Created.Time = m.Created.Truncate(time.Second).Add(999 * time.Millisecond) }},
 	{"another time zone", func(m *quota.Migration) { m.Created = metav1.NewTime(m.Created.In(time.FixedZone("", 2*60*60))) }},
 }
 
-// respell writes the amounts of l in decimals, or in decimals with an exponent.
-func respell(l corev1.ResourceList) {
-	for name, q := range l {
-		q = q.DeepCopy()
-		q.Add(resource.Quantity{}) // drops the spelling
-		if q.Format == resource.DecimalSI {
-			q.Format = resource.DecimalExponent
-		} else {
-			q.Format = resource.DecimalSI
+// respell writes amounts in decimals, or in decimals with an exponent.
+func respell(lists ...corev1.ResourceList) {
+	for _, l := range lists {
+		for name, q := range l {
+			q = q.DeepCopy()
+			q.Add(resource.Quantity{}) // drops the spelling
+			if q.Format == resource.DecimalSI {
+				q.Format = resource.DecimalExponent
+			} else {
+				q.Format = resource.DecimalSI
+			}
+			l[name] = q
 		}
-		l[name] = q
 	}
 }

@@ -11,9 +11,8 @@ import (
 	"github.com/vmquota/headroom/quota"
 )
 
-// A Ledger is a ledger.Ledger that keeps its record in memory. [New] makes one. It
-// never fails, except as every ledger does: on a context that is done and on an
-// empty namespace name.
+// A Ledger is a ledger.Ledger that keeps its record in memory. [New] makes one. It fails only
+// on a context that is done and on an empty namespace name.
 type Ledger struct {
 	mu sync.RWMutex
 	// The slices are canonical. They are replaced, but not changed, so that a
@@ -66,8 +65,7 @@ func (l *Ledger) Replace(ctx context.Context, namespace string, migrations []quo
 	return nil
 }
 
-// Writes returns how many calls of Replace have changed the record. It is how a test
-// sees that nothing was written; see ledgertest.Counter.
+// Writes returns how many calls of Replace have changed the record; see ledgertest.Counter.
 func (l *Ledger) Writes() int {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

@@ -1,11 +1,9 @@
 // Package rancher runs headroom in Rancher's process, beside its quota controller.
 //
-// Rancher's controller knows static limits. It writes them to spec.hard of the ResourceQuota
-// of each namespace, and since Rancher 2.14.6 and 2.15.2 its webhook refuses that to
-// everybody else. Headroom enforces effective limits in status.hard, which that webhook
-// leaves open. So both work on the same quotas, and neither writes the other's field:
-// Rancher's controller stays as it is, and what it reads, compares and writes is the same
-// as without headroom.
+// Rancher's controller writes static limits to spec.hard of the ResourceQuota of each
+// namespace, and since Rancher 2.14.6 and 2.15.2 its webhook refuses that to everybody else.
+// Headroom enforces effective limits in status.hard, which that webhook leaves open. Neither
+// writes the other's field, so Rancher's controller stays as it is.
 //
 // # The shim
 //
@@ -30,10 +28,9 @@
 // and no informer. The namespace also keeps Own away from a cluster in which another process
 // enforces.
 //
-// A shim is bound to its context and to nothing else. A start that Rancher cancels and repeats
-// leaves no goroutine and no cache behind, and what ends by itself is started again. Settings
-// are passed in; no environment variable is read. Config.Disabled is asked on every reconcile:
-// while it is true nothing is written, and kube-controller-manager resets what was raised.
+// A shim is bound to its context. A start that Rancher cancels and repeats leaves no goroutine
+// and no cache behind, and what ends by itself is started again. While Config.Disabled is true
+// nothing is written, and kube-controller-manager resets what was raised.
 //
 // # What it needs
 //

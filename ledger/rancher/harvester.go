@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	arithmetic "github.com/vmquota/headroom/quota/amounts"
 )
 
 // HarvesterSkip is the annotation by which a person tells Harvester to leave a
@@ -40,29 +42,23 @@ func HarvesterSkips(rq *corev1.ResourceQuota) bool {
 
 // Clean returns a copy of rq without what Harvester's own scaling has left behind: its
 // annotations, and what it added to limits.cpu and limits.memory in spec.hard. It returns
-// nil if rq has none of its annotations. Everything else in rq stays, HarvesterSkip
-// included. Rq is not modified.
+// nil if rq has none of its annotations. Everything else in rq stays, HarvesterSkip included.
 //
 // Ns is the namespace of rq, read after rq. Its annotation [LimitsAnnotation] is what
 // Harvester adds to, so it decides, and not what the entries say: entries leak, and
 // spec.hard follows them late.
 //
-//   - A limit that is not above the annotation's stays. Harvester has not raised it, or
-//     Rancher has reset it, or Rancher gave less than the annotation asks for.
-//   - A limit above the annotation's becomes the annotation's.
+//   - A limit above the annotation's becomes the annotation's. A lower one stays.
 //   - A limit that the annotation does not have, or has as zero, stays. Harvester does not
 //     raise it.
 //   - Without the annotation, the entries are subtracted if Harvester says that spec.hard
 //     contains them.
 //
 // In all other cases the static limit is not known. The error joins an [Error] with
-// ErrUnclear for each such limit, and there is no copy: spec.hard and the annotations stay
-// for a person to compare. These cases are: no readable annotation and no sign that
-// spec.hard contains the entries; HarvesterSkip, where a person may have set a limit that
-// the entries do not explain; and an annotation that Rancher has refused (condition
+// ErrUnclear for each such limit, and there is no copy. These cases are: no readable annotation
+// and no sign that spec.hard contains the entries; HarvesterSkip, where a person may have set a
+// limit that the entries do not explain; and an annotation that Rancher has refused (condition
 // ResourceQuotaValidated is False), because what Rancher gave instead is not recorded.
-//
-// Where Rancher locks quotas only Rancher can write the copy; see [CleanNamespace].
 func Clean(rq *corev1.ResourceQuota, ns *corev1.Namespace) (*corev1.ResourceQuota, error) {
 	if rq == nil || !scaled(rq) {
 		return nil, nil
@@ -85,7 +81,7 @@ func Clean(rq *corev1.ResourceQuota, ns *corev1.Namespace) (*corev1.ResourceQuot
 	if len(unclear) > 0 {
 		return nil, errors.Join(unclear...)
 	}
-	maps.DeleteFunc(next.Annotations, func(key, _ string) bool { return isHarvesters(key) })
+	maps.DeleteFunc(next.Annotations, func(key, _ string) bool { return key == resync || isEntry(key) })
 	if len(next.Annotations) == 0 {
 		next.Annotations = nil
 	}
@@ -95,15 +91,13 @@ func Clean(rq *corev1.ResourceQuota, ns *corev1.Namespace) (*corev1.ResourceQuot
 // CleanNamespace cleans the ResourceQuotas of a namespace as [Clean] says. It writes only
 // those that have something to clean, once, with the resourceVersion that it read; a
 // conflict is returned and can be tried again. Call it when no Harvester that scales by
-// itself runs any more. Migrations may run: their pods are not affected, and headroom keeps
-// the enforced limit above the static one.
+// itself runs any more. Migrations may run.
 //
 // An error does not keep it from the other quotas. If Rancher's webhook refuses the write
 // (2.14.6, 2.15.2 and newer, for a quota with the label [QuotaLabel]), the error is an
 // [Error] with ErrLocked. Rancher's next sync of the namespace then sets spec.hard to the
 // static limits by itself, unless they do not fit the project. The annotations stay. They
-// have no effect, except that an old Harvester refuses to change the limits of the
-// namespace while they are there.
+// have no effect, except that an old Harvester does not change the limits of the namespace.
 //
 // It needs get of namespaces, and list and update of resourcequotas.
 func CleanNamespace(ctx context.Context, client typedcorev1.CoreV1Interface, namespace string) error {
@@ -120,25 +114,20 @@ func CleanNamespace(ctx context.Context, client typedcorev1.CoreV1Interface, nam
 	}
 	var failed []error
 	for i := range quotas.Items {
-		rq := &quotas.Items[i]
-		next, err := Clean(rq, ns)
-		if err == nil && next != nil {
-			err = update(ctx, client, next)
+		next, err := Clean(&quotas.Items[i], ns)
+		if err != nil || next == nil {
+			failed = append(failed, err)
+			continue
 		}
-		failed = append(failed, err)
+		if _, err = client.ResourceQuotas(namespace).Update(ctx, next, metav1.UpdateOptions{}); err == nil {
+			continue
+		}
+		if next.Labels[QuotaLabel] == "true" && isRefusal(err) {
+			err = fmt.Errorf("%w: %w", ErrLocked, err)
+		}
+		failed = append(failed, &Error{Namespace: namespace, Quota: next.Name, Err: err})
 	}
 	return errors.Join(failed...)
-}
-
-func update(ctx context.Context, client typedcorev1.CoreV1Interface, rq *corev1.ResourceQuota) error {
-	_, err := client.ResourceQuotas(rq.Namespace).Update(ctx, rq, metav1.UpdateOptions{})
-	switch {
-	case err == nil:
-		return nil
-	case rq.Labels[QuotaLabel] == "true" && isRefusal(err):
-		err = fmt.Errorf("%w: %w", ErrLocked, err)
-	}
-	return &Error{Namespace: rq.Namespace, Quota: rq.Name, Err: err}
 }
 
 // isRefusal reports whether an admission webhook may have refused the request: it may answer
@@ -152,23 +141,15 @@ func isRefusal(err error) bool {
 	return code == http.StatusForbidden || code == http.StatusBadRequest
 }
 
-// isHarvesters reports whether an annotation is one that Harvester's scaling writes.
-func isHarvesters(annotation string) bool {
-	return annotation == compensation || annotation == resync || isEntry(annotation)
-}
-
+// isEntry reports whether an annotation says what Harvester's scaling has added.
 func isEntry(annotation string) bool {
-	return strings.HasPrefix(annotation, uidEntry) || strings.HasPrefix(annotation, namedEntry)
+	return annotation == compensation || strings.HasPrefix(annotation, uidEntry) || strings.HasPrefix(annotation, namedEntry)
 }
 
 // scaled reports whether Harvester's scaling has written to rq.
 func scaled(rq *corev1.ResourceQuota) bool {
-	for key := range rq.Annotations {
-		if isHarvesters(key) {
-			return true
-		}
-	}
-	return false
+	_, resyncs := rq.Annotations[resync]
+	return resyncs || slices.ContainsFunc(slices.Collect(maps.Keys(rq.Annotations)), isEntry)
 }
 
 // Leftovers are what there is to tell static limits from raised ones.
@@ -196,7 +177,7 @@ func readLeftovers(rq *corev1.ResourceQuota, ns *corev1.Namespace) leftovers {
 	}
 	for _, key := range slices.Sorted(maps.Keys(rq.Annotations)) {
 		value := rq.Annotations[key]
-		if key == compensation && value == "" || key != compensation && !isEntry(key) {
+		if !isEntry(key) || key == compensation && value == "" {
 			continue
 		}
 		l.raises = true
@@ -206,9 +187,7 @@ func readLeftovers(rq *corev1.ResourceQuota, ns *corev1.Namespace) leftovers {
 		}
 		for name, q := range entry {
 			if key != compensation || name == corev1.ResourceLimitsMemory {
-				sum := l.added[name].DeepCopy()
-				sum.Add(q)
-				l.added[name] = sum
+				l.added[name] = arithmetic.Plus(l.added[name], q)
 			}
 		}
 	}
@@ -268,19 +247,10 @@ func readEntry(value string) (corev1.ResourceList, error) {
 // isRefused reports whether Rancher says that the limits that ns asks for do not fit the
 // project.
 func isRefused(ns *corev1.Namespace) bool {
-	if ns == nil {
-		return false
-	}
-	var status struct {
-		Conditions []struct{ Type, Status string }
-	}
-	if err := json.Unmarshal([]byte(ns.Annotations["cattle.io/status"]), &status); err != nil {
+	type condition struct{ Type, Status string }
+	var status struct{ Conditions []condition }
+	if ns == nil || json.Unmarshal([]byte(ns.Annotations["cattle.io/status"]), &status) != nil {
 		return false // Rancher has not said anything
 	}
-	for _, c := range status.Conditions {
-		if c.Type == "ResourceQuotaValidated" {
-			return c.Status == "False"
-		}
-	}
-	return false
+	return slices.Contains(status.Conditions, condition{"ResourceQuotaValidated", "False"})
 }

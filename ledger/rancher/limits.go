@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -29,47 +30,33 @@ type asked struct {
 }
 
 // A limit has Rancher's names of limits (ResourceQuotaLimit of its
-// pkg/apis/management.cattle.io/v3). All others are in its map "extended".
+// pkg/apis/management.cattle.io/v3), by name, and those of ResourceQuota. All others are in
+// its map "extended".
 type limit struct {
-	ConfigMaps             json.RawMessage `json:"configMaps"`
 	Extended               json.RawMessage `json:"extended"`
-	LimitsCPU              json.RawMessage `json:"limitsCpu"`
-	LimitsMemory           json.RawMessage `json:"limitsMemory"`
-	PersistentVolumeClaims json.RawMessage `json:"persistentVolumeClaims"`
-	Pods                   json.RawMessage `json:"pods"`
-	ReplicationControllers json.RawMessage `json:"replicationControllers"`
-	RequestsCPU            json.RawMessage `json:"requestsCpu"`
-	RequestsMemory         json.RawMessage `json:"requestsMemory"`
-	RequestsStorage        json.RawMessage `json:"requestsStorage"`
-	Secrets                json.RawMessage `json:"secrets"`
-	Services               json.RawMessage `json:"services"`
-	ServicesLoadBalancers  json.RawMessage `json:"servicesLoadBalancers"`
-	ServicesNodePorts      json.RawMessage `json:"servicesNodePorts"`
+	ConfigMaps             json.RawMessage `json:"configMaps" quota:"configmaps"`
+	LimitsCPU              json.RawMessage `json:"limitsCpu" quota:"limits.cpu"`
+	LimitsMemory           json.RawMessage `json:"limitsMemory" quota:"limits.memory"`
+	PersistentVolumeClaims json.RawMessage `json:"persistentVolumeClaims" quota:"persistentvolumeclaims"`
+	Pods                   json.RawMessage `json:"pods" quota:"pods"`
+	ReplicationControllers json.RawMessage `json:"replicationControllers" quota:"replicationcontrollers"`
+	RequestsCPU            json.RawMessage `json:"requestsCpu" quota:"requests.cpu"`
+	RequestsMemory         json.RawMessage `json:"requestsMemory" quota:"requests.memory"`
+	RequestsStorage        json.RawMessage `json:"requestsStorage" quota:"requests.storage"`
+	Secrets                json.RawMessage `json:"secrets" quota:"secrets"`
+	Services               json.RawMessage `json:"services" quota:"services"`
+	ServicesLoadBalancers  json.RawMessage `json:"servicesLoadBalancers" quota:"services.loadbalancers"`
+	ServicesNodePorts      json.RawMessage `json:"servicesNodePorts" quota:"services.nodeports"`
 }
 
-// A field is one limit with a name of its own.
-type field struct {
-	name     string // Rancher's
-	resource corev1.ResourceName
-	value    json.RawMessage
-}
-
-// fields returns the fields of l, by name.
-func (l *limit) fields() []field {
-	return []field{
-		{"configMaps", corev1.ResourceConfigMaps, l.ConfigMaps},
-		{"limitsCpu", corev1.ResourceLimitsCPU, l.LimitsCPU},
-		{"limitsMemory", corev1.ResourceLimitsMemory, l.LimitsMemory},
-		{"persistentVolumeClaims", corev1.ResourcePersistentVolumeClaims, l.PersistentVolumeClaims},
-		{"pods", corev1.ResourcePods, l.Pods},
-		{"replicationControllers", corev1.ResourceReplicationControllers, l.ReplicationControllers},
-		{"requestsCpu", corev1.ResourceRequestsCPU, l.RequestsCPU},
-		{"requestsMemory", corev1.ResourceRequestsMemory, l.RequestsMemory},
-		{"requestsStorage", corev1.ResourceRequestsStorage, l.RequestsStorage},
-		{"secrets", corev1.ResourceSecrets, l.Secrets},
-		{"services", corev1.ResourceServices, l.Services},
-		{"servicesLoadBalancers", corev1.ResourceServicesLoadBalancers, l.ServicesLoadBalancers},
-		{"servicesNodePorts", corev1.ResourceServicesNodePorts, l.ServicesNodePorts},
+// fields calls yield with Rancher's name, the resource and the value of each limit but extended.
+func (l *limit) fields(yield func(name string, resource corev1.ResourceName, value json.RawMessage)) {
+	v := reflect.ValueOf(l).Elem()
+	for i := range v.NumField() {
+		tag := v.Type().Field(i).Tag
+		if resource := tag.Get("quota"); resource != "" {
+			yield(tag.Get("json"), corev1.ResourceName(resource), v.Field(i).Bytes())
+		}
 	}
 }
 
@@ -90,35 +77,44 @@ func Limits(ns *corev1.Namespace) (corev1.ResourceList, error) {
 	if ns == nil || strings.TrimSpace(ns.Annotations[LimitsAnnotation]) == "" {
 		return nil, nil
 	}
+	limits := corev1.ResourceList{}
+	at := "" // the field that is read
+	fail := func(err error) (corev1.ResourceList, error) {
+		return nil, &Error{Namespace: ns.Name, Field: at, Err: fmt.Errorf("%w: %w", ErrMalformed, err)}
+	}
 	annotation, err := object[asked](ns.Annotations[LimitsAnnotation])
 	if err != nil {
-		return nil, malformed(ns, "", err)
+		return fail(err)
 	}
-	limits := corev1.ResourceList{}
 	if annotation.Limit == nil {
 		return limits, nil
 	}
+	at = "limit"
 	l, err := object[limit](string(annotation.Limit))
 	if err != nil {
-		return nil, malformed(ns, "limit", err)
+		return fail(err)
 	}
 	if l.Extended != nil {
+		at = "limit.extended"
 		more, err := object[map[string]json.RawMessage](string(l.Extended))
 		if err != nil {
-			return nil, malformed(ns, "limit.extended", err)
+			return fail(err)
 		}
 		for _, name := range slices.Sorted(maps.Keys(*more)) {
+			at = fmt.Sprintf("limit.extended[%s]", name)
 			if limits[corev1.ResourceName(name)], err = amount((*more)[name]); err != nil {
-				return nil, malformed(ns, fmt.Sprintf("limit.extended[%s]", name), err)
+				return fail(err)
 			}
 		}
 	}
-	for _, f := range l.fields() {
-		if f.value != nil && string(f.value) != `""` {
-			if limits[f.resource], err = amount(f.value); err != nil {
-				return nil, malformed(ns, "limit."+f.name, err)
-			}
+	l.fields(func(name string, resource corev1.ResourceName, value json.RawMessage) {
+		if err == nil && value != nil && string(value) != `""` {
+			at = "limit." + name
+			limits[resource], err = amount(value)
 		}
+	})
+	if err != nil {
+		return fail(err)
 	}
 	return limits, nil
 }
@@ -149,21 +145,17 @@ func Annotation(hard corev1.ResourceList) string {
 	for name, q := range hard {
 		extended[string(name)] = q.String()
 	}
-	for _, f := range (&limit{}).fields() {
-		if text, ok := extended[string(f.resource)]; ok {
-			limits[f.name] = text
-			delete(extended, string(f.resource))
+	(&limit{}).fields(func(name string, resource corev1.ResourceName, _ json.RawMessage) {
+		if text, ok := extended[string(resource)]; ok {
+			limits[name] = text
+			delete(extended, string(resource))
 		}
-	}
+	})
 	if len(extended) > 0 {
 		limits["extended"] = extended
 	}
 	text, _ := json.Marshal(map[string]any{"limit": limits}) // strings in maps
 	return string(text)
-}
-
-func malformed(ns *corev1.Namespace, field string, err error) error {
-	return &Error{Namespace: ns.Name, Field: field, Err: fmt.Errorf("%w: %w", ErrMalformed, err)}
 }
 
 var errNull = errors.New("it is null")

@@ -141,11 +141,8 @@ func withoutManagedFields(object any) (any, error) {
 	return object, nil
 }
 
-// namespaceOf returns the namespace of an object from an informer.
+// namespaceOf returns the namespace of an object from an informer; empty if it has none.
 func namespaceOf(object any) string {
-	name, err := cache.DeletionHandlingObjectToName(object)
-	if err != nil {
-		return ""
-	}
+	name, _ := cache.DeletionHandlingObjectToName(object)
 	return name.Namespace
 }

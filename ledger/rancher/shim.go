@@ -40,8 +40,8 @@ type Config struct {
 	// [Shim.Enqueue] when it changes. If nil, it is the ConfigMap ledger in Namespace.
 	Ledger ledger.Ledger
 	// Own enforces the cluster's own migrations until its context is done; see the package
-	// comment. It never runs while the Shim reads a ledger. If it returns before, it is
-	// called again after Probe. If nil, a cluster without a ledger is left alone.
+	// comment. If it returns before, it is called again after Probe. If nil, a cluster without
+	// a ledger is left alone.
 	Own func(ctx context.Context) error
 	// Probe is how often the cluster is asked whether it has a ledger and KubeVirt. Zero
 	// means a minute.
@@ -136,51 +136,51 @@ func (s *Shim) Stop() {
 func (s *Shim) run(ctx context.Context) {
 	defer close(s.done)
 	defer s.stop()
-	for from := nowhere; ctx.Err() == nil; {
-		from = s.enforceUntilOther(ctx, from)
-	}
-}
-
-// enforceUntilOther enforces until another source is to be used, and returns that. It returns
-// when everything that it started has ended.
-func (s *Shim) enforceUntilOther(ctx context.Context, from source) source {
-	enforcing, stop := context.WithCancel(ctx)
-	var ended chan error
-	if from != nowhere {
-		klog.FromContext(ctx).Info("Enforcing the limits that migrations need", "from", from)
-		ended = make(chan error, 1)
-		go func() { ended <- s.enforce(enforcing, from) }()
-	}
-	defer func() {
-		stop()
-		if ended != nil {
-			<-ended //nolint:errcheck // it is that of ctx, if any
-		}
-	}()
-	pause, told := time.Duration(0), false // nothing is known at the start
-	if from != nowhere {
-		pause = s.config.Probe
-	}
-	for {
+	log := klog.FromContext(ctx)
+	from, ended, end := nowhere, (<-chan error)(nil), func() {}
+	defer func() { end() }()
+	for pause, told := time.Duration(0), false; ; {
 		select {
 		case <-ctx.Done():
-			return nowhere
+			return
 		case err := <-ended:
-			if ended = nil; ctx.Err() == nil {
-				klog.FromContext(ctx).Info("Enforcing has ended, trying again", "from", from, "err", err)
+			if ctx.Err() == nil {
+				log.Info("Enforcing has ended, trying again", "from", from, "err", err)
 			}
-			from = nowhere
+			from, ended = nowhere, nil
 		case <-time.After(wait.Jitter(pause, 0.2)):
 			other, err := s.source(ctx)
 			switch {
 			case err == nil && other != from:
-				return other
+				end()
+				from = other
+				ended, end = s.begin(ctx, from)
 			case err != nil && !told && ctx.Err() == nil:
-				klog.FromContext(ctx).Info("Cannot tell where the migrations are known from, trying again", "err", err)
+				log.Info("Cannot tell where the migrations are known from, trying again", "err", err)
 			}
 			if pause, told = s.config.Probe, err != nil; told {
 				pause = min(pause, awayPause)
 			}
+		}
+	}
+}
+
+// begin enforces from a source. The channel has an element when that has ended by itself; end
+// ends it, and returns when everything that it started has ended.
+func (s *Shim) begin(ctx context.Context, from source) (ended <-chan error, end func()) {
+	if from == nowhere {
+		return nil, func() {}
+	}
+	klog.FromContext(ctx).Info("Enforcing the limits that migrations need", "from", from)
+	ctx, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		defer close(done)
+		done <- s.enforce(ctx, from)
+	}()
+	return done, func() {
+		stop()
+		for range done { // until it is closed
 		}
 	}
 }
@@ -200,14 +200,13 @@ func (s *Shim) source(ctx context.Context) (source, error) {
 		return nowhere, nil
 	}
 	_, err = s.config.Client.Discovery().ServerResourcesForGroupVersion(kubeVirt)
-	switch {
-	case err == nil:
+	if err == nil {
 		return own, nil
-	case apierrors.IsNotFound(err):
-		return nowhere, nil
-	default:
-		return nowhere, err
 	}
+	if apierrors.IsNotFound(err) {
+		err = nil
+	}
+	return nowhere, err
 }
 
 // enforce enforces until ctx is done.
