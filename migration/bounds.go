@@ -12,8 +12,8 @@ import (
 // after it. The API server takes any exponent: comparing 1e9999999 takes a second.
 const maxDigits = 30
 
-// calculable reports whether q has an amount that one can calculate with.
-func calculable(q resource.Quantity) bool {
+// isCalculable reports whether q has an amount that one can calculate with.
+func isCalculable(q resource.Quantity) bool {
 	if q.Sign() != 0 { // 0e9999999 is not calculable either
 		if _, ok := q.AsInt64(); ok {
 			return true
@@ -25,72 +25,56 @@ func calculable(q resource.Quantity) bool {
 	return exponent >= -maxDigits && digits+exponent <= maxDigits+1 && digits <= 2*maxDigits
 }
 
-// calculableLists reports whether all amounts of lists are calculable.
-func calculableLists(lists []corev1.ResourceList) bool {
-	for _, list := range lists {
+// calculable returns object without the amounts that are not calculable, if it has any; lists
+// returns the amounts of an object.
+func calculable[T interface{ DeepCopy() T }](object T, lists func(T) []corev1.ResourceList) T {
+	for _, list := range lists(object) {
 		for _, q := range list {
-			if !calculable(q) {
-				return false
+			if !isCalculable(q) {
+				object = object.DeepCopy()
+				dropOthers(lists(object)...)
+				return object
 			}
 		}
 	}
-	return true
+	return object
 }
 
 // dropOthers drops from lists what is not calculable.
-func dropOthers(lists []corev1.ResourceList) {
+func dropOthers(lists ...corev1.ResourceList) {
 	for _, list := range lists {
-		maps.DeleteFunc(list, func(_ corev1.ResourceName, q resource.Quantity) bool { return !calculable(q) })
+		maps.DeleteFunc(list, func(_ corev1.ResourceName, q resource.Quantity) bool { return !isCalculable(q) })
 	}
 }
 
-// calculablePod returns pod without the amounts that are not calculable, if it has any.
 func calculablePod(pod *corev1.Pod) *corev1.Pod {
-	if calculableLists(amountsOfPod(pod)) {
-		return pod
-	}
-	pod = pod.DeepCopy()
-	dropOthers(amountsOfPod(pod))
-	return pod
-}
-
-func amountsOfPod(pod *corev1.Pod) []corev1.ResourceList {
-	lists := []corev1.ResourceList{pod.Spec.Overhead}
-	if r := pod.Spec.Resources; r != nil {
-		lists = append(lists, r.Requests, r.Limits)
-	}
-	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range containers {
-			lists = append(lists, containers[i].Resources.Requests, containers[i].Resources.Limits)
+	return calculable(pod, func(pod *corev1.Pod) []corev1.ResourceList {
+		lists := []corev1.ResourceList{pod.Spec.Overhead}
+		if r := pod.Spec.Resources; r != nil {
+			lists = append(lists, r.Requests, r.Limits)
 		}
-	}
-	return lists
+		for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+			for i := range containers {
+				lists = append(lists, containers[i].Resources.Requests, containers[i].Resources.Limits)
+			}
+		}
+		return lists
+	})
 }
 
-// calculableVMI returns vmi without the amounts that are not calculable, if it has any.
 func calculableVMI(vmi *kubevirtv1.VirtualMachineInstance) *kubevirtv1.VirtualMachineInstance {
-	amounts := func() []corev1.ResourceList {
+	vmi = calculable(vmi, func(vmi *kubevirtv1.VirtualMachineInstance) []corev1.ResourceList {
 		return []corev1.ResourceList{vmi.Spec.Domain.Resources.Requests, vmi.Spec.Domain.Resources.Limits}
-	}
-	memory := vmi.Spec.Domain.Memory
-	guest := memory == nil || memory.Guest == nil || calculable(*memory.Guest)
-	if guest && calculableLists(amounts()) {
-		return vmi
-	}
-	vmi = vmi.DeepCopy()
-	dropOthers(amounts())
-	if !guest {
+	})
+	if memory := vmi.Spec.Domain.Memory; memory != nil && memory.Guest != nil && !isCalculable(*memory.Guest) {
+		vmi = vmi.DeepCopy()
 		vmi.Spec.Domain.Memory.Guest = nil
 	}
 	return vmi
 }
 
-// calculableClaim returns pvc without the amounts that are not calculable, if it has any.
 func calculableClaim(pvc *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeClaim {
-	if calculableLists([]corev1.ResourceList{pvc.Spec.Resources.Requests}) {
-		return pvc
-	}
-	pvc = pvc.DeepCopy()
-	dropOthers([]corev1.ResourceList{pvc.Spec.Resources.Requests})
-	return pvc
+	return calculable(pvc, func(pvc *corev1.PersistentVolumeClaim) []corev1.ResourceList {
+		return []corev1.ResourceList{pvc.Spec.Resources.Requests}
+	})
 }

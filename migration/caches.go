@@ -28,14 +28,12 @@ type Caches struct {
 	VMIs       List[kubevirtv1.VirtualMachineInstance]
 	Pods       List[corev1.Pod]
 
-	// Without LimitRanges (nil), the defaults that they give to target pods are not
-	// known before those exist. Without PVCs, a second backend-storage claim is not
-	// counted.
+	// Each of these may be nil. Without LimitRanges, the defaults that they give to target pods are
+	// not known before those exist. Without PVCs, a second backend-storage claim is not counted.
 	LimitRanges List[corev1.LimitRange]
 	PVCs        List[corev1.PersistentVolumeClaim]
-	// Without ResourceClaims, those of devices are not counted, and without DeviceClasses not the
-	// extended resources that these stand for. DeviceClasses are of no namespace: theirs is to be
-	// ignored.
+	// Without ResourceClaims, those of devices are not counted, and without DeviceClasses, of which
+	// the namespace is to be ignored, not the extended resources that these stand for.
 	ResourceClaims List[resourcev1.ResourceClaim]
 	DeviceClasses  List[resourcev1.DeviceClass]
 	// Without Events, target pods that are larger than their source shows stay refused;
@@ -49,49 +47,38 @@ type Caches struct {
 // Snapshot reads all caches for one namespace. Its error names the kind that could
 // not be listed.
 func (c Caches) Snapshot(ctx context.Context, namespace string) (Snapshot, error) {
-	var s Snapshot
 	var err error
-	if s.Migrations, err = list(ctx, c.Migrations, namespace, "VirtualMachineInstanceMigrations"); err != nil {
-		return Snapshot{}, err
+	s := Snapshot{
+		Migrations:     list(ctx, c.Migrations, namespace, migrationsKind, &err),
+		VMIs:           list(ctx, c.VMIs, namespace, instancesKind, &err),
+		Pods:           list(ctx, c.Pods, namespace, podsKind, &err),
+		LimitRanges:    list(ctx, c.LimitRanges, namespace, limitRangesKind, &err),
+		PVCs:           list(ctx, c.PVCs, namespace, claimsKind, &err),
+		ResourceClaims: list(ctx, c.ResourceClaims, namespace, resourceClaimsKind, &err),
+		DeviceClasses:  list(ctx, c.DeviceClasses, namespace, deviceClassesKind, &err),
+		Events:         list(ctx, c.Events, namespace, refusalsKind, &err),
 	}
-	if s.VMIs, err = list(ctx, c.VMIs, namespace, "VirtualMachineInstances"); err != nil {
-		return Snapshot{}, err
-	}
-	if s.Pods, err = list(ctx, c.Pods, namespace, "Pods"); err != nil {
-		return Snapshot{}, err
-	}
-	if s.LimitRanges, err = list(ctx, c.LimitRanges, namespace, "LimitRanges"); err != nil {
-		return Snapshot{}, err
-	}
-	if s.PVCs, err = list(ctx, c.PVCs, namespace, "PersistentVolumeClaims"); err != nil {
-		return Snapshot{}, err
-	}
-	if s.ResourceClaims, err = list(ctx, c.ResourceClaims, namespace, "ResourceClaims"); err != nil {
-		return Snapshot{}, err
-	}
-	if s.DeviceClasses, err = list(ctx, c.DeviceClasses, namespace, "DeviceClasses"); err != nil {
-		return Snapshot{}, err
-	}
-	if s.Events, err = list(ctx, c.Events, namespace, "Events"); err != nil {
-		return Snapshot{}, err
-	}
-	if c.Namespace != nil {
+	if c.Namespace != nil && err == nil {
 		if s.Namespace, err = c.Namespace(ctx, namespace); err != nil {
-			return Snapshot{}, fmt.Errorf("namespace %q: get the Namespace: %w", namespace, err)
+			err = fmt.Errorf("namespace %q: get the Namespace: %w", namespace, err)
 		}
+	}
+	if err != nil {
+		return Snapshot{}, err
 	}
 	return s, nil
 }
 
-func list[T any](ctx context.Context, from List[T], namespace, kind string) ([]*T, error) {
-	if from == nil {
-		return nil, nil
+// list returns what from lists, nothing if from is nil or after an error.
+func list[T any](ctx context.Context, from List[T], namespace, kind string, failed *error) []*T {
+	if from == nil || *failed != nil {
+		return nil
 	}
 	objects, err := from(ctx, namespace)
 	if err != nil {
-		return nil, fmt.Errorf("namespace %q: list %s: %w", namespace, kind, err)
+		*failed = fmt.Errorf("namespace %q: list %s: %w", namespace, kind, err)
 	}
-	return objects, nil
+	return objects
 }
 
 // FromIndexer lists from an indexer of client-go that has cache.NamespaceIndex, as
@@ -127,11 +114,8 @@ func FromStore(store cache.Store) func(ctx context.Context, name string) (*corev
 		if err != nil || !exists {
 			return nil, err
 		}
-		namespace, ok := object.(*corev1.Namespace)
-		if !ok {
-			return nil, fmt.Errorf("the cache holds a %T, not a %T", object, namespace)
-		}
-		return namespace, nil
+		namespaces, err := typed[corev1.Namespace]([]any{object})
+		return first(namespaces), err
 	}
 }
 

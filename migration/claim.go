@@ -7,6 +7,7 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // A claim is what a migration charges twice, object by object.
@@ -28,7 +29,7 @@ func (m *machine) chargedClaim(vmim *kubevirtv1.VirtualMachineInstanceMigration,
 		believe(launcher, quota.Footprint(m.expectedTarget(current)))
 	}
 	c := claim{{traits: quota.TraitsOf(x.pod), surge: launcher, held: true}}
-	attached := m.attached(x.pod)
+	attached := m.charged(m.attachments[x.pod.UID])
 	if !x.lost {
 		attached = m.attachedTo(vmim, attached)
 	}
@@ -55,40 +56,31 @@ func believe(launcher, expected corev1.ResourceList) {
 			delete(launcher, name)
 			continue
 		}
-		most = most.DeepCopy()
-		if most.Mul(refusalTrust); q.Cmp(most) > 0 {
-			launcher[name] = most
-		}
+		launcher[name] = amounts.Min(q, trusted(most))
 	}
 }
 
-// expectedClaim is that of a migration whose target pod is not there yet.
+// expectedClaim is that of a migration whose target pod is not there yet. What quota said that
+// it was asked for when it refused that pod is more exact than the estimate: memory overhead and
+// sidecars of another KubeVirt, or of another configuration, are seen nowhere else. While a
+// hot-plug is carried out it includes the growth of the guest; see expectedGrowth.
 func (m *machine) expectedClaim(vmim *kubevirtv1.VirtualMachineInstanceMigration, current *corev1.Pod) claim {
 	target := m.expectedTarget(current)
 	launcher := quota.Footprint(target)
-	m.correct(launcher, vmim)
+	if cpu, memory := m.hotPlugs(); !cpu && !memory {
+		enlarge(launcher, refusedRequest(m.refusalsOf(vmim), podRefusal, launcher))
+	}
 	c := claim{{traits: quota.TraitsOf(target), surge: launcher}}
 	c = append(c, m.expectedAttachment(current)...)
 	c = append(c, m.deviceClaims(current, nil, false)...)
 	return append(c, m.storage(vmim, false, false)...)
 }
 
-// attached returns the attachment pods of launcher that quota charges, oldest first.
-func (m *machine) attached(launcher *corev1.Pod) []*corev1.Pod {
-	var pods []*corev1.Pod
-	for _, pod := range m.attachments[launcher.UID] {
-		if m.charged(pod) {
-			pods = append(pods, pod)
-		}
-	}
-	return pods
-}
-
 // attachedTo returns which of the attachment pods of a target KubeVirt made. That is
 // one at most: if the VMI does not name it, the oldest, because where there is one it
 // makes no second.
 func (m *machine) attachedTo(vmim *kubevirtv1.VirtualMachineInstanceMigration, attached []*corev1.Pod) []*corev1.Pod {
-	if state := m.stateOf(vmim); state != nil && state.TargetAttachmentPodUID != "" {
+	if state := m.stateOf(vmim.UID); state != nil && state.TargetAttachmentPodUID != "" {
 		return slices.DeleteFunc(attached, func(pod *corev1.Pod) bool { return pod.UID != state.TargetAttachmentPodUID })
 	}
 	return attached[:min(1, len(attached))]
@@ -100,7 +92,7 @@ func (m *machine) expectedAttachment(current *corev1.Pod) claim {
 	if current == nil {
 		return nil
 	}
-	attached := m.attached(current)
+	attached := m.charged(m.attachments[current.UID])
 	if len(attached) == 0 {
 		return nil
 	}
@@ -108,75 +100,47 @@ func (m *machine) expectedAttachment(current *corev1.Pod) claim {
 	return claim{{traits: quota.TraitsOf(latest), surge: quota.FootprintAt(latest, m.Now)}}
 }
 
-func (c claim) holdAll() {
-	for i := range c {
-		c[i].held = true
-	}
-}
-
 func (c claim) holdsAny() bool {
-	for _, p := range c {
-		if p.held {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c, func(p part) bool { return p.held })
 }
 
 // fill writes c into to. What it holds is nil where that is all or nothing.
 func (c claim) fill(to *quota.Migration) {
-	all, ordinary := true, true
-	for _, p := range c {
-		all = all && p.held
-		ordinary = ordinary && p.traits == quota.Traits{}
-	}
-	to.Surge = corev1.ResourceList{}
-	if c.holdsAny() && !all {
-		to.Held = corev1.ResourceList{}
-	}
-	for _, p := range c {
-		add(to.Surge, p.surge)
-		if to.Held != nil && p.held {
-			add(to.Held, p.surge)
-		}
-	}
-	if !ordinary {
-		to.Shares = c.shares(to.Held != nil)
-	}
-}
-
-// shares groups the parts by their traits. If partly, each share says what it holds.
-func (c claim) shares(partly bool) []quota.Share {
 	var shares []quota.Share
-	index := map[quota.Traits]int{}
-	for _, p := range c {
-		i, ok := index[p.traits]
-		if !ok {
-			i = len(shares)
-			index[p.traits] = i
-			shares = append(shares, quota.Share{Traits: p.traits, Surge: corev1.ResourceList{}})
-			if partly {
-				shares[i].Held = corev1.ResourceList{}
-			}
+	partly := c.holdsAny() && slices.ContainsFunc(c, func(p part) bool { return !p.held })
+	empty := func() corev1.ResourceList {
+		if partly {
+			return corev1.ResourceList{}
 		}
+		return nil
+	}
+	to.Surge, to.Held = corev1.ResourceList{}, empty()
+	for _, p := range c {
+		i := slices.IndexFunc(shares, func(s quota.Share) bool { return s.Traits == p.traits })
+		if i < 0 {
+			i = len(shares)
+			shares = append(shares, quota.Share{Traits: p.traits, Surge: corev1.ResourceList{}, Held: empty()})
+		}
+		add(to.Surge, p.surge)
 		add(shares[i].Surge, p.surge)
 		if partly && p.held {
+			add(to.Held, p.surge)
 			add(shares[i].Held, p.surge)
 		}
 	}
-	return shares
+	if slices.ContainsFunc(shares, func(s quota.Share) bool { return s.Traits != quota.Traits{} }) {
+		to.Shares = shares
+	}
 }
 
 // add adds b to a in place.
 func add(a, b corev1.ResourceList) {
 	for name, q := range b {
-		sum, ok := a[name]
-		if !ok {
+		if sum, ok := a[name]; ok {
+			a[name] = amounts.Plus(sum, q)
+		} else {
 			a[name] = q.DeepCopy()
-			continue
 		}
-		sum.Add(q)
-		a[name] = sum
 	}
 }
 
@@ -185,7 +149,7 @@ func add(a, b corev1.ResourceList) {
 func subtract(a, b corev1.ResourceList) {
 	for name, q := range b {
 		if rest, ok := a[name]; ok {
-			a[name] = less(rest, q)
+			a[name] = amounts.Minus(rest, q)
 		}
 	}
 }

@@ -1,15 +1,19 @@
 package migration
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -90,8 +94,13 @@ type Report struct {
 	InFlight  []quota.Migration
 	Waiting   []Wait
 	Quotas    []*corev1.ResourceQuota
-	Result    applier.Result
-	Err       error
+	// Behind is by how much the pods of virtual machines that the cache shows exceed status.used,
+	// by the name of the quota, while a migration that is over has a losing pod. If it lasts, the
+	// cache of pods is late, or kube-controller-manager has not counted a pod yet. A migration that
+	// is over and whose surge it covers is not in InFlight. It is empty if pods and quotas agree.
+	Behind map[string]corev1.ResourceList
+	Result applier.Result
+	Err    error
 }
 
 // A Controller enforces the effective limits of one cluster while its virtual machines
@@ -101,20 +110,27 @@ type Report struct {
 //
 // Leader election is the embedder's: call Start on all replicas and Work on the leader.
 type Controller struct {
-	options   Options
+	options   Options // with the defaults
 	clients   Clients
 	caches    Caches
 	quotas    List[corev1.ResourceQuota]
-	ledger    ledger.Ledger
-	applier   *applier.Applier
-	nudger    *nudger
-	answers   answers
+	applier   *applier.Applier // nil: RecordOnly
 	loop      *loop.Loop
-	informers *informers // nil: the embedder's
-	recording record.EventBroadcaster
-	raised    episodes
-	waits     waits
-	working   context.Context // of the reconciles that Work calls: it outlives that of Work a little
+	informers *informers              // nil: the embedder's
+	recording record.EventBroadcaster // nil: the embedder's
+	histories sync.Map                // of history, by namespace
+	working   context.Context         // of the reconciles that Work calls: it outlives that of Work a little
+}
+
+// A history is what a Controller remembers of a namespace from one reconcile to the next.
+type history struct {
+	answer answer
+	nudges map[types.UID]nudge
+	waits  map[types.UID]toldWait
+	raised map[types.UID]bool // the quotas with an event HeadroomRaised and no HeadroomRestored since
+
+	behind     time.Time // since when Report.Behind is not empty
+	toldBehind bool
 }
 
 // NewController returns a Controller that is not running. It fails if a client is missing
@@ -127,41 +143,34 @@ func NewController(clients Clients, options Options) (*Controller, error) {
 	if (options.Caches == nil) != (options.Quotas == nil) {
 		return nil, errors.New("a controller needs both Caches and Quotas, or none of them")
 	}
-	if options.Now == nil {
-		options.Now = time.Now //nolint:forbidigo // the default of a running controller
-	}
-	if options.DrainTime == 0 {
-		options.DrainTime = 5 * time.Second
-	}
-	if options.Ledger == nil {
-		options.Ledger = memory.New()
-	}
-	c := &Controller{options: options, clients: clients, ledger: options.Ledger}
-	if err := c.record(); err != nil {
+	c := &Controller{options: options, clients: clients, quotas: options.Quotas}
+	if err := c.setDefaults(); err != nil {
 		return nil, err
 	}
 	var err error
 	c.loop, err = loop.New(loop.Config{
-		Reconcile: c.reconcileUnhurried, Namespaces: c.namespaces, Urgent: InProgress,
+		Reconcile: func(_ context.Context, namespace string) (time.Duration, error) {
+			return c.Reconcile(c.working, namespace)
+		},
+		Namespaces: c.namespaces, Urgent: InProgress,
 		Workers: options.Workers, Resync: options.Resync, Gap: options.Gap,
 	})
 	if err != nil {
 		return nil, err
 	}
+	if c.options.Enqueue == nil {
+		c.options.Enqueue = c.loop.Add
+	}
 	if options.Caches != nil {
-		c.caches, c.quotas = *options.Caches, options.Quotas
+		c.caches = *options.Caches
 	} else if err := c.watch(); err != nil {
 		return nil, err
-	}
-	c.nudger = &nudger{patch: c.options.Patch, recorder: c.options.Recorder, nudged: options.Nudged}
-	if c.nudger.patch == nil {
-		c.nudger.patch = c.patch
 	}
 	if options.RecordOnly {
 		return c, nil
 	}
 	c.applier, err = applier.New(applier.Config{
-		Ledger: c.ledger, Quotas: clients.Core.CoreV1(), List: c.quotas, Now: options.Now,
+		Ledger: c.options.Ledger, Quotas: clients.Core.CoreV1(), List: c.quotas, Now: c.options.Now,
 		Policy: options.Policy, Disabled: options.Disabled, DisabledFor: c.disabledFor,
 		Guard: options.Guard, Parallel: options.Parallel, Enqueue: c.Enqueue,
 		Recorder: c.options.Recorder, Metrics: options.Metrics,
@@ -169,17 +178,34 @@ func NewController(clients Clients, options Options) (*Controller, error) {
 	return c, err
 }
 
-// record makes a recorder of events, if the embedder has none.
-func (c *Controller) record() error {
-	if c.options.Recorder != nil {
-		return nil
+// setDefaults fills in what options leave out.
+func (c *Controller) setDefaults() error {
+	o := &c.options
+	o.DrainTime = cmp.Or(o.DrainTime, 5*time.Second)
+	if o.Now == nil {
+		o.Now = time.Now //nolint:forbidigo // the default of a running controller
 	}
-	scheme := runtime.NewScheme()
-	if err := errors.Join(corev1.AddToScheme(scheme), kubevirtv1.AddToScheme(scheme)); err != nil {
-		return err
+	if o.Owns == nil {
+		o.Owns = func(string) bool { return true }
 	}
-	c.recording = record.NewBroadcaster()
-	c.options.Recorder = c.recording.NewRecorder(scheme, corev1.EventSource{Component: Component})
+	if o.Ledger == nil {
+		o.Ledger = memory.New()
+	}
+	if o.Patch == nil {
+		o.Patch = func(ctx context.Context, namespace, name string, patch []byte) error {
+			client := c.clients.KubeVirt.Resource(migrationsResource).Namespace(namespace)
+			_, err := client.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+			return err
+		}
+	}
+	if o.Recorder == nil {
+		scheme := runtime.NewScheme()
+		if err := errors.Join(corev1.AddToScheme(scheme), kubevirtv1.AddToScheme(scheme)); err != nil {
+			return err
+		}
+		c.recording = record.NewBroadcaster()
+		o.Recorder = c.recording.NewRecorder(scheme, corev1.EventSource{Component: Component})
+	}
 	return nil
 }
 
@@ -192,12 +218,6 @@ func (c *Controller) disabledFor(rq *corev1.ResourceQuota) bool {
 		}
 	}
 	return c.options.DisabledFor != nil && c.options.DisabledFor(rq)
-}
-
-// patch sends a JSON merge patch to a VMIM.
-func (c *Controller) patch(ctx context.Context, namespace, name string, patch []byte) error {
-	_, err := c.clients.KubeVirt.Resource(migrationsResource).Namespace(namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
-	return err
 }
 
 // Run runs a [Controller] on the cluster of config until ctx is done. It returns an error if
@@ -226,8 +246,8 @@ func (c *Controller) Run(ctx context.Context) error {
 // after Start, on the leader.
 func (c *Controller) Work(ctx context.Context) {
 	if c.recording != nil {
-		stop := c.recordEvents()
-		defer stop()
+		c.recording.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.clients.Core.CoreV1().Events("")})
+		defer c.recording.Shutdown()
 	}
 	var cancel context.CancelFunc
 	c.working, cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -236,32 +256,22 @@ func (c *Controller) Work(ctx context.Context) {
 	c.loop.Run(ctx)
 }
 
-func (c *Controller) reconcileUnhurried(_ context.Context, namespace string) (time.Duration, error) {
-	return c.Reconcile(c.working, namespace)
-}
-
 // Enqueue asks for a reconcile of namespace. The empty namespace is ignored.
 func (c *Controller) Enqueue(namespace string) {
-	switch {
-	case c.options.Owns != nil && !c.options.Owns(namespace):
-	case c.options.Enqueue != nil:
+	if namespace != "" && c.options.Owns(namespace) {
 		c.options.Enqueue(namespace)
-	default:
-		c.loop.Add(namespace)
 	}
 }
 
 // Handler returns an event handler for an embedder's informers of the kinds in [Caches] and
 // of ResourceQuotas. What it is handed out in the initial list is spread.
-func (c *Controller) Handler() cache.ResourceEventHandler { return c.loop.Handler(c.owned) }
-
-// owned returns the namespace to reconcile after an event of object, "" if there is none.
-func (c *Controller) owned(object any) string {
-	namespace := NamespaceOf(object)
-	if namespace != "" && c.options.Owns != nil && !c.options.Owns(namespace) {
+func (c *Controller) Handler() cache.ResourceEventHandler {
+	return c.loop.Handler(func(object any) string {
+		if namespace := NamespaceOf(object); namespace != "" && c.options.Owns(namespace) {
+			return namespace
+		}
 		return ""
-	}
-	return namespace
+	})
 }
 
 // Reconcile makes the quotas of namespace what they must be now. It is what the work queue
@@ -282,16 +292,23 @@ func (c *Controller) Reconcile(ctx context.Context, namespace string) (requeueAf
 	}
 	report := Report{Namespace: namespace}
 	var errs []error
+	past := c.recall(namespace)
+	defer func() { c.remember(namespace, past) }()
 	snapshot, unread := c.caches.Snapshot(ctx, namespace)
 	snapshot.Now = c.options.Now()
 	if unread != nil {
 		errs = append(errs, unread) // the ledger stays as it is
 	} else {
-		report.InFlight = c.answers.inFlight(namespace, snapshot)
+		report.InFlight = past.inFlight(snapshot)
 		if c.informers != nil && len(report.InFlight) > 0 {
 			c.informers.keep(namespace)
 		}
-		if err := c.ledger.Replace(ctx, namespace, report.InFlight); err != nil {
+		if slices.ContainsFunc(report.InFlight, func(m quota.Migration) bool { return m.Over }) { // its losing pod may have ended
+			if quotas, err := c.quotas(ctx, namespace); err == nil {
+				report.compare(snapshot, quotas, past.behind)
+			}
+		}
+		if err := c.options.Ledger.Replace(ctx, namespace, report.InFlight); err != nil {
 			errs = append(errs, fmt.Errorf("namespace %q: record %d migrations: %w", namespace, len(report.InFlight), err))
 		}
 	}
@@ -302,18 +319,39 @@ func (c *Controller) Reconcile(ctx context.Context, namespace string) (requeueAf
 	if report.Quotas, err = c.quotas(ctx, namespace); err != nil {
 		errs = append(errs, fmt.Errorf("namespace %q: list ResourceQuotas: %w", namespace, err))
 	}
-	after, err := c.nudger.nudgeAll(ctx, namespace, snapshot, report.InFlight, report.Quotas, report.Result.Offered())
+	after, err := c.nudge(ctx, &past, report, snapshot)
 	errs = append(errs, err)
 	report.Waiting = Waiting(snapshot, report.InFlight, report.Result.Quotas)
-	for _, after := range []time.Duration{after, idle, c.tellWaiting(report, snapshot)} {
-		if requeueAfter == 0 || after > 0 && after < requeueAfter {
-			requeueAfter = after
-		}
-	}
-	c.tell(report, snapshot)
+	requeueAfter = sooner(requeueAfter, after, idle, c.tellWaiting(&past, report, snapshot), c.tellBehind(ctx, &past, report, snapshot.Now))
+	c.tell(&past, report, snapshot)
 	report.Err = errors.Join(errs...)
 	if c.options.Reconciled != nil {
 		c.options.Reconciled(ctx, report)
 	}
 	return requeueAfter, report.Err
+}
+
+// recall returns what is remembered of namespace, for the caller alone.
+func (c *Controller) recall(namespace string) history {
+	past, _ := c.histories.LoadAndDelete(namespace)
+	h, _ := past.(history)
+	return h
+}
+
+// remember has the next recall of namespace return h, if there is anything in it.
+func (c *Controller) remember(namespace string, h history) {
+	if h.answer.inFlight != nil || !h.behind.IsZero() || len(h.nudges)+len(h.waits)+len(h.raised) > 0 {
+		c.histories.Store(namespace, h)
+	}
+}
+
+// sooner returns the least of some times to wait, of which zero is none at all.
+func sooner(times ...time.Duration) time.Duration {
+	var least time.Duration
+	for _, t := range times {
+		if least == 0 || t > 0 && t < least {
+			least = t
+		}
+	}
+	return least
 }

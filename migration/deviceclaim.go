@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vmquota/headroom/quota"
 )
@@ -18,20 +17,14 @@ const podClaimAnnotation = "resource.kubernetes.io/pod-claim-name"
 // pods. Like it (findPodResourceClaim in its pkg/controller/resourceclaim) they go by the owner
 // and by the annotation that has the name of the entry in the pod.
 type deviceClaims struct {
-	made     map[podClaim]*resourcev1.ResourceClaim
-	extended map[string]string // the extended resources of device classes
-}
-
-// A podClaim is an entry of spec.resourceClaims of a pod.
-type podClaim struct {
-	pod  types.UID
-	name string
+	made     map[[2]string]*resourcev1.ResourceClaim // by the UID of the pod and the entry of its spec.resourceClaims
+	extended map[string]string                       // the extended resources of device classes
 }
 
 func deviceClaimsOf(s *Snapshot) deviceClaims {
-	claims := deviceClaims{made: map[podClaim]*resourcev1.ResourceClaim{}, extended: map[string]string{}}
+	claims := deviceClaims{made: map[[2]string]*resourcev1.ResourceClaim{}, extended: map[string]string{}}
 	for _, made := range oldestFirst(s.ResourceClaims) {
-		entry := podClaim{ownerPod(made), made.Annotations[podClaimAnnotation]}
+		entry := [2]string{string(ownerPod(made)), made.Annotations[podClaimAnnotation]}
 		if claims.made[entry] == nil { // Kubernetes makes no second one
 			claims.made[entry] = made
 		}
@@ -50,7 +43,7 @@ func (d *deviceClaims) footprint(pod *corev1.Pod, entry string) corev1.ResourceL
 	if pod == nil {
 		return nil
 	}
-	made := d.made[podClaim{pod.UID, entry}]
+	made := d.made[[2]string{string(pod.UID), entry}]
 	if made == nil {
 		return nil
 	}

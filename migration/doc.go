@@ -7,17 +7,15 @@
 //	...
 //	err = migration.Run(ctx, config, migration.Options{})
 //
-// [InFlight] is the part without I/O: a pure, total function of a [Snapshot] of a namespace.
-// It is level-triggered: it needs no history of events, so an event that was missed cannot
-// leak anything.
+// [InFlight] is the part without I/O: a pure, total function of a [Snapshot] of a namespace. It
+// needs no history of events, so an event that was missed cannot leak anything.
 //
 // # What a Controller does
 //
 // For each namespace in which something has happened it computes the migrations in flight,
 // replaces the record in a ledger, which is in memory by default, has an applier.Applier
 // write status.hard of the ResourceQuotas, and nudges KubeVirt where it sleeps although
-// there is room: an annotation on the VirtualMachineInstanceMigration, 50 ms after the room
-// is enforced and then with pauses that double.
+// there is room: an annotation on the VirtualMachineInstanceMigration.
 //
 // With its own informers it watches quotas, namespaces, LimitRanges, the events of refused pods
 // and the metadata of migrations in the whole cluster. Migrations, pods and VMIs it watches only
@@ -28,17 +26,15 @@
 // the embedder's informers ([Options].Caches) it holds nothing of its own.
 //
 // It starts without KubeVirt, and waits for its custom resources. Leader election is the
-// embedder's: Start on every replica, Work on the leader. Start returns when all that it has
-// to read can be read; a leader whose [Controller.Synced] returns an error should give up its
-// Lease. After a restart everything is
-// read again from the cluster; nothing but status.hard, the nudge and events is written.
+// embedder's: Start on every replica, Work on the leader. A leader whose [Controller.Synced]
+// returns an error should give up its Lease. Nothing is written but status.hard, the nudge and
+// events, and after a restart everything is read again.
 //
 // # What can go wrong
 //
 // A write that RBAC, a webhook or a policy refuses is an event and a metric, is no error of
 // Reconcile, and is tried again with a back-off. A server that is away is one line in the
-// log a minute. Whoever may create events in a namespace can claim up to four times what a
-// migration would be charged; see [Snapshot].
+// log a minute. A cache of pods that is late is a line in the log and in the [Report].
 //
 // # Events and logs
 //
@@ -54,37 +50,22 @@
 //
 //	apiVersion: rbac.authorization.k8s.io/v1
 //	kind: ClusterRole
-//	metadata:
-//	  name: headroom
+//	metadata: {name: headroom}
 //	rules:
-//	- apiGroups: [""]
-//	  resources: [resourcequotas]
-//	  verbs: [get, list, watch]
-//	- apiGroups: [""]
-//	  resources: [resourcequotas/status]
-//	  verbs: [update]
-//	- apiGroups: [""]
-//	  resources: [namespaces, pods, persistentvolumeclaims, limitranges]
-//	  verbs: [list, watch]
-//	- apiGroups: [""]
-//	  resources: [events]
-//	  verbs: [list, watch, create, patch]
-//	- apiGroups: [resource.k8s.io] # for virtual machines with ResourceClaims from templates
-//	  resources: [resourceclaims, deviceclasses]
-//	  verbs: [list, watch]
-//	- apiGroups: [kubevirt.io]
-//	  resources: [virtualmachineinstances]
-//	  verbs: [list, watch]
-//	- apiGroups: [kubevirt.io]
-//	  resources: [virtualmachineinstancemigrations]
-//	  verbs: [list, watch, patch]
+//	- {apiGroups: [""], resources: [resourcequotas], verbs: [get, list, watch]}
+//	- {apiGroups: [""], resources: [resourcequotas/status], verbs: [update]}
+//	- {apiGroups: [""], resources: [namespaces, pods, persistentvolumeclaims, limitranges], verbs: [list, watch]}
+//	- {apiGroups: [""], resources: [events], verbs: [list, watch, create, patch]}
+//	# for virtual machines with ResourceClaims from templates
+//	- {apiGroups: [resource.k8s.io], resources: [resourceclaims, deviceclasses], verbs: [list, watch]}
+//	- {apiGroups: [kubevirt.io], resources: [virtualmachineinstances], verbs: [list, watch]}
+//	- {apiGroups: [kubevirt.io], resources: [virtualmachineinstancemigrations], verbs: [list, watch, patch]}
 //
 // # Whose pods
 //
 // A virtual machine instance (VMI) runs in a virt-launcher pod. To migrate it because of a
-// VirtualMachineInstanceMigration (VMIM), KubeVirt creates a second one, the target, which
-// carries the UID of the VMIM in the label kubevirt.io/migrationJobUID. The label stays when
-// the migration is over, so the source of the next migration carries the UID of the one
-// before. Which of two pods is the one too many is therefore read from the VMI's
+// VirtualMachineInstanceMigration (VMIM), KubeVirt creates a second one, the target, with the
+// UID of the VMIM in the label kubevirt.io/migrationJobUID. The label stays when the migration
+// is over. So which of two pods is the one too many is read from the VMI's
 // status.migrationState and from the phase of the VMIM, never from the label alone.
 package migration

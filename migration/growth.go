@@ -1,13 +1,30 @@
 package migration
 
 import (
+	"cmp"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
+
+// hotPlugs reports of which resources this migration carries out a hot-plug. A condition that
+// is False says that the hot-plug failed.
+func (m *machine) hotPlugs() (cpu, memory bool) {
+	changes := func(condition kubevirtv1.VirtualMachineInstanceConditionType) bool {
+		return slices.ContainsFunc(m.vmi.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceCondition) bool {
+			return c.Type == condition && c.Status != corev1.ConditionFalse
+		})
+	}
+	return changes(kubevirtv1.VirtualMachineInstanceVCPUChange), changes(kubevirtv1.VirtualMachineInstanceMemoryChange)
+}
 
 // growth returns, in ResourceQuota names, by how much the guest in target is larger
 // than in source because of a hot-plug that this migration carries out. That is not
@@ -22,54 +39,103 @@ func (m *machine) growth(source, target *corev1.Pod) corev1.ResourceList {
 	if before == nil || after == nil {
 		return nil
 	}
-	grown := corev1.ResourceList{}
-	if m.changes(kubevirtv1.VirtualMachineInstanceVCPUChange) {
+	more := corev1.ResourceList{}
+	cpu, memory := m.hotPlugs()
+	if cpu {
 		request, limit := m.growthOf(corev1.ResourceCPU, before, after, resource.Quantity{})
-		grown[corev1.ResourceCPU], grown[corev1.ResourceRequestsCPU], grown[corev1.ResourceLimitsCPU] = request, request, limit
+		more[corev1.ResourceCPU], more[corev1.ResourceRequestsCPU], more[corev1.ResourceLimitsCPU] = request, request, limit
 	}
-	if m.changes(kubevirtv1.VirtualMachineInstanceMemoryChange) {
-		request, limit := m.growthOf(corev1.ResourceMemory, before, after, overheadGrowth(source, target))
-		grown[corev1.ResourceMemory], grown[corev1.ResourceRequestsMemory], grown[corev1.ResourceLimitsMemory] = request, request, limit
+	if memory {
+		request, limit := m.growthOf(corev1.ResourceMemory, before, after, grown(overhead(source), overhead(target)))
+		more[corev1.ResourceMemory], more[corev1.ResourceRequestsMemory], more[corev1.ResourceLimitsMemory] = request, request, limit
 		for name, q := range after.Requests {
 			if isHugePages(name) {
-				more := less(q, before.Requests[name])
-				grown[name], grown[corev1.DefaultResourceRequestsPrefix+name] = more, more
+				pages := amounts.Minus(q, before.Requests[name])
+				more[name], more[corev1.DefaultResourceRequestsPrefix+name] = pages, pages
 			}
 		}
 	}
-	return grown
-}
-
-// changes reports whether this migration carries out a hot-plug. A condition that is
-// False says that the hot-plug failed.
-func (m *machine) changes(condition kubevirtv1.VirtualMachineInstanceConditionType) bool {
-	for _, c := range m.vmi.Status.Conditions {
-		if c.Type == condition {
-			return c.Status != corev1.ConditionFalse
-		}
-	}
-	return false
+	return more
 }
 
 // growthOf returns by how much the guest's request and limit of one resource grew,
 // overhead being what infrastructure takes of it.
 func (m *machine) growthOf(name corev1.ResourceName, before, after *corev1.ResourceRequirements, overhead resource.Quantity) (request, limit resource.Quantity) {
-	inRequest := overhead
-	if m.vmi.Spec.Domain.Resources.OvercommitGuestOverhead {
-		inRequest = resource.Quantity{}
-	}
-	request = less(less(after.Requests[name], before.Requests[name]), inRequest)
-	newLimit, oldLimit := after.Limits[name], before.Limits[name]
+	request = amounts.Minus(amounts.Minus(after.Requests[name], before.Requests[name]), m.inRequest(overhead))
+	newLimit, oldLimit, whole := after.Limits[name], before.Limits[name], after.Requests[name]
 	switch {
 	case !missing(m.vmi.Spec.Domain.Resources.Limits, name):
-		return request, less(less(newLimit, oldLimit), overhead)
+		return request, amounts.Minus(amounts.Minus(newLimit, oldLimit), overhead)
 	case name == corev1.ResourceCPU:
-		return request, less(newLimit, m.cpuLimit(oldLimit))
+		return request, amounts.Minus(newLimit, m.cpuLimit(oldLimit))
 	default:
-		return request, portion(newLimit, request, after.Requests[name])
+		product := newLimit.AsApproximateFloat64() * request.AsApproximateFloat64() / whole.AsApproximateFloat64()
+		limit, _ = quantityOf(math.Round(product), newLimit.Format)
+		return request, limit
 	}
 }
 
+// expectedGrowth returns, in ResourceQuota names, what the target pod of vmim will be
+// charged for beside the surge, because it carries out a hot-plug; nil if it does not. What
+// quota said that it was asked for when it refused the target pod is more exact than what the
+// VMI shows.
+func (m *machine) expectedGrowth(vmim *kubevirtv1.VirtualMachineInstanceMigration, current *corev1.Pod) corev1.ResourceList {
+	cpu, memory := m.hotPlugs()
+	if current == nil || !cpu && !memory {
+		return nil
+	}
+	target := m.expectedTarget(current)
+	surge := quota.Footprint(target)
+	if container := computeOf(target); container != nil {
+		before := *container.DeepCopy()
+		if cpu {
+			m.growCPU(container)
+		}
+		if memory {
+			m.growMemory(container, current)
+		}
+		enlarge(container.Requests, before.Requests)
+		enlarge(container.Limits, before.Limits)
+	}
+	more := quota.Footprint(target)
+	maps.Copy(more, refusedRequest(m.refusalsOf(vmim), podRefusal, more))
+	subtract(more, surge)
+	maps.DeleteFunc(more, func(_ corev1.ResourceName, q resource.Quantity) bool { return q.Sign() <= 0 })
+	return more
+}
+
+// growCPU gives r the processors that the VMI asks for.
+func (m *machine) growCPU(r *corev1.ResourceRequirements) {
+	asked, vCPUs := m.vmi.Spec.Domain.Resources, threadsOf(m.vmi.Spec.Domain.CPU)
+	r.Requests[corev1.ResourceCPU] = *resource.NewMilliQuantity(vCPUs*100, resource.DecimalSI)
+	r.Limits[corev1.ResourceCPU] = *resource.NewQuantity(vCPUs, resource.DecimalSI)
+	set(r.Requests, asked.Requests, corev1.ResourceCPU, resource.Quantity{})
+	set(r.Limits, asked.Limits, corev1.ResourceCPU, resource.Quantity{})
+}
+
+// growMemory gives r the memory that the VMI asks for, with the overhead of source.
+func (m *machine) growMemory(r *corev1.ResourceRequirements, source *corev1.Pod) {
+	domain := m.vmi.Spec.Domain
+	above := *cmp.Or(m.overhead(), overhead(source), &resource.Quantity{})
+	if domain.Memory != nil && domain.Memory.Guest != nil {
+		r.Requests[corev1.ResourceMemory] = amounts.Plus(*domain.Memory.Guest, m.inRequest(above))
+	}
+	set(r.Requests, domain.Resources.Requests, corev1.ResourceMemory, m.inRequest(above))
+	set(r.Limits, domain.Resources.Limits, corev1.ResourceMemory, above)
+	if missing(domain.Resources.Limits, corev1.ResourceMemory) {
+		m.limitMemory(r)
+	}
+}
+
+// set makes to[name] from[name] and more, if from has it.
+func set(to, from corev1.ResourceList, name corev1.ResourceName, more resource.Quantity) {
+	if q, ok := from[name]; ok {
+		to[name] = amounts.Plus(q, more)
+	}
+}
+
+// computeOf returns the resources of the container of pod that runs the virtual machine; nil if
+// there is none.
 func computeOf(pod *corev1.Pod) *corev1.ResourceRequirements {
 	if pod == nil {
 		return nil
@@ -82,62 +148,39 @@ func computeOf(pod *corev1.Pod) *corev1.ResourceRequirements {
 	return nil
 }
 
-// overheadGrowth returns how much more memory overhead KubeVirt gave target than
-// source; zero where it does not say so on both.
-func overheadGrowth(source, target *corev1.Pod) resource.Quantity {
-	before, ok := overhead(source)
-	after, too := overhead(target)
-	if !ok || !too {
+// inRequest returns how much of a memory overhead the request of a target pod contains.
+func (m *machine) inRequest(overhead resource.Quantity) resource.Quantity {
+	if m.vmi.Spec.Domain.Resources.OvercommitGuestOverhead {
 		return resource.Quantity{}
 	}
-	return less(after, before)
+	return overhead
 }
 
-// overhead returns the memory overhead that KubeVirt rendered pod with, in bytes.
-func overhead(pod *corev1.Pod) (resource.Quantity, bool) {
+// overhead returns the memory overhead that KubeVirt reports for the VMI; nil if it does not.
+func (m *machine) overhead() *resource.Quantity {
+	if m.vmi.Status.Memory == nil {
+		return nil
+	}
+	return m.vmi.Status.Memory.MemoryOverhead
+}
+
+// overhead returns the memory overhead that KubeVirt rendered pod with, in bytes; nil if the pod
+// does not say it, and zero of no pod.
+func overhead(pod *corev1.Pod) *resource.Quantity {
+	if pod == nil {
+		return &resource.Quantity{}
+	}
 	bytes, err := strconv.ParseInt(pod.Annotations[kubevirtv1.MemoryOverheadAnnotationBytes], 10, 64)
 	if err != nil || bytes < 0 {
-		return resource.Quantity{}, false
+		return nil
 	}
-	return *resource.NewQuantity(bytes, resource.BinarySI), true
+	return resource.NewQuantity(bytes, resource.BinarySI)
 }
 
-// less returns a - b, or zero if b is greater.
-func less(a, b resource.Quantity) resource.Quantity {
-	if a.Cmp(b) <= 0 {
-		return resource.Quantity{Format: a.Format}
-	}
-	difference := a.DeepCopy()
-	difference.Sub(b)
-	return difference
-}
-
-// portion returns limit times part over whole, rounded to bytes; zero of zero.
-func portion(limit, part, whole resource.Quantity) resource.Quantity {
-	product := limit.AsApproximateFloat64() * part.AsApproximateFloat64() / whole.AsApproximateFloat64()
-	bytes, ok := integer(math.Round(product))
-	if !ok {
+// grown returns after - before, or zero if that is less or one of them is not known.
+func grown(before, after *resource.Quantity) resource.Quantity {
+	if before == nil || after == nil {
 		return resource.Quantity{}
 	}
-	return *resource.NewQuantity(bytes, limit.Format)
-}
-
-// integer returns f as an integer, if it is one of those that a quantity holds.
-func integer(f float64) (int64, bool) {
-	if math.IsNaN(f) || f < 0 || f >= math.MaxInt64 {
-		return 0, false
-	}
-	return int64(f), true
-}
-
-// ratio reads the label alpha.kubevirt.io/auto-memory-limits-ratio. KubeVirt takes any number
-// from 1 (getMemoryLimitsRatio in its pkg/virt-controller/services/renderresources.go); more
-// than maxMemoryLimitRatio is not believed, because whoever may label the namespace need not be
-// the one who owns its quota.
-func ratio(label string) float64 {
-	r, err := strconv.ParseFloat(label, 64)
-	if err != nil || math.IsNaN(r) || math.IsInf(r, 0) || r < 1 {
-		return defaultMemoryLimitRatio
-	}
-	return min(r, maxMemoryLimitRatio)
+	return amounts.Minus(*after, *before)
 }

@@ -43,9 +43,7 @@ func (m *machine) inFlight() []quota.Migration {
 
 // takeTurns leaves at most one of the migrations of a VMI Blocked, the oldest, and
 // none beside a Charged one: KubeVirt creates a target pod only while the VMI has a
-// single pod. See handleTargetPodCreation in its
-// pkg/virt-controller/watch/migration/migration.go. Like KubeVirt it goes by the pods that
-// the VMI controls: a VMIM that is over makes none wait, its losing pod does.
+// single pod (handleTargetPodCreation in its pkg/virt-controller/watch/migration/migration.go).
 func takeTurns(migrations []quota.Migration) {
 	taken := slices.ContainsFunc(migrations, func(m quota.Migration) bool { return m.State == quota.Charged })
 	for i := range migrations {
@@ -87,7 +85,9 @@ func (m *machine) waiting(vmim *kubevirtv1.VirtualMachineInstanceMigration, curr
 	switch {
 	case created(vmim):
 		// The pod was created, and is not in our caches yet; its usage came first.
-		c.holdAll()
+		for i := range c {
+			c[i].held = true
+		}
 		state = quota.Charged
 	case c.holdsAny():
 		state = quota.Charged
@@ -136,13 +136,10 @@ func (m *machine) ended(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
 // created reports whether the target pod of vmim was created: that is what makes the
 // phase Scheduling.
 func created(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
-	switch vmim.Status.Phase {
-	case kubevirtv1.MigrationScheduling, kubevirtv1.MigrationScheduled, kubevirtv1.MigrationPreparingTarget,
-		kubevirtv1.MigrationTargetReady, kubevirtv1.MigrationRunning:
-		return true
-	default:
-		return false
-	}
+	return slices.Contains([]kubevirtv1.VirtualMachineInstanceMigrationPhase{
+		kubevirtv1.MigrationScheduling, kubevirtv1.MigrationScheduled, kubevirtv1.MigrationPreparingTarget,
+		kubevirtv1.MigrationTargetReady, kubevirtv1.MigrationRunning,
+	}, vmim.Status.Phase)
 }
 
 // refused reports whether quota refuses the target pod of vmim. During a backup the status
@@ -172,20 +169,16 @@ func pendingWith(vmim *kubevirtv1.VirtualMachineInstanceMigration, condition kub
 		})
 }
 
-// priority is that of KubeVirt's queue: PriorityFromMigration in its
-// pkg/util/migrations.
+// priorities are those of KubeVirt's queue: PriorityFromMigration in its pkg/util/migrations.
+var priorities = map[kubevirtv1.MigrationPriority]int32{
+	kubevirtv1.PrioritySystemCritical:    100,
+	kubevirtv1.PriorityUserTriggered:     50,
+	kubevirtv1.PrioritySystemMaintenance: 20,
+}
+
 func priority(vmim *kubevirtv1.VirtualMachineInstanceMigration) int32 {
 	if vmim.Spec.Priority == nil {
 		return 0
 	}
-	switch *vmim.Spec.Priority {
-	case kubevirtv1.PrioritySystemCritical:
-		return 100
-	case kubevirtv1.PriorityUserTriggered:
-		return 50
-	case kubevirtv1.PrioritySystemMaintenance:
-		return 20
-	default:
-		return 0
-	}
+	return priorities[*vmim.Spec.Priority]
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -108,6 +110,22 @@ func run(ctx context.Context, t *testing.T, clients migration.Clients, options m
 	return reports
 }
 
+// await returns the first of reports with n migrations in flight.
+func await(reports <-chan migration.Report, n int) migration.Report {
+	for r := range reports {
+		if len(r.InFlight) == n {
+			return r
+		}
+	}
+	return migration.Report{}
+}
+
+// buffered returns ctx with a logger, and what that has logged.
+func buffered(t *testing.T) (ctx context.Context, log func() string) {
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+	return klog.NewContext(t.Context(), logger), func() string { return logger.GetSink().(ktesting.Underlier).GetBuffer().String() }
+}
+
 func (s *served) hard(t *testing.T) string {
 	t.Helper()
 	rq, err := s.core.CoreV1().ResourceQuotas(s.namespace).Get(t.Context(), "q", metav1.GetOptions{})
@@ -129,11 +147,7 @@ func (s *served) lists(resource string) (n int) {
 func TestControllerWithItsOwnInformers(t *testing.T) {
 	s := serve(t, "basic", 2*time.Second)
 	reports := run(t.Context(), t, s.clients(), migration.Options{})
-	for r := range reports {
-		if len(r.InFlight) == 1 {
-			break
-		}
-	}
+	await(reports, 1)
 	require.Equal(t, "5547429376", s.hard(t))
 	require.Equal(t, 1, s.lists("pods"))
 	require.Equal(t, 1, s.lists("virtualmachineinstances"))
@@ -161,12 +175,7 @@ func TestControllerReadsClaims(t *testing.T) {
 	claim.Spec.Resources.Requests = list("storage=1Gi")
 	require.NoError(t, s.core.Tracker().Add(claim))
 	reports := run(t.Context(), t, s.clients(), migration.Options{})
-	for r := range reports {
-		if len(r.InFlight) == 1 {
-			require.Equal(t, "1Gi", r.InFlight[0].Surge.Name(corev1.ResourceRequestsStorage, "").String())
-			break
-		}
-	}
+	require.Equal(t, "1Gi", await(reports, 1).InFlight[0].Surge.Name(corev1.ResourceRequestsStorage, "").String())
 	require.Equal(t, 1, s.lists("persistentvolumeclaims"))
 }
 
@@ -198,20 +207,15 @@ func TestControllerReadsResourceClaims(t *testing.T) {
 				})
 			}
 		}
-		logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
-		for r := range run(klog.NewContext(t.Context(), logger), t, s.clients(), migration.Options{}) {
-			if len(r.InFlight) == 1 {
-				_, counted := r.InFlight[0].Surge[devices]
-				require.Equal(t, !forbidden, counted)
-				_, counted = r.InFlight[0].Surge["requests.example.com/nic"]
-				require.Equal(t, !forbidden, counted)
-				break
-			}
+		ctx, log := buffered(t)
+		surge := await(run(ctx, t, s.clients(), migration.Options{}), 1).InFlight[0].Surge
+		for _, name := range []corev1.ResourceName{devices, "requests.example.com/nic"} {
+			_, counted := surge[name]
+			require.Equal(t, !forbidden, counted, name)
 		}
 		require.Equal(t, "5547429376", s.hard(t))
-		log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
 		for _, kind := range []string{"ResourceClaims", "DeviceClasses"} {
-			require.Equal(t, forbidden, strings.Count(log, `kind="`+kind) == 1, log)
+			require.Equal(t, forbidden, strings.Count(log(), `kind="`+kind) == 1, log())
 		}
 	}
 }
@@ -225,34 +229,60 @@ func TestControllerLeavesNamespaces(t *testing.T) {
 		reports := run(t.Context(), t, s.clients(), migration.Options{
 			Resync: 20 * time.Millisecond, Now: func() time.Time { return time.Unix(0, now.Load()) },
 		})
-		await := func(n int) {
-			for r := range reports {
-				if len(r.InFlight) == n {
-					return
-				}
-			}
-		}
-		await(1)
+		await(reports, 1)
 		vmim := s.cache.Snapshot(s.namespace).Migrations[0].DeepCopy()
 		vmim.Status.Phase = kubevirtv1.MigrationFailed
 		ended := metav1.NewTime(time.Unix(0, now.Load()))
 		vmim.Status.PhaseTransitionTimestamps = []kubevirtv1.VirtualMachineInstanceMigrationPhaseTransitionTimestamp{{PhaseTransitionTimestamp: ended}}
 		s.update(t, vmim)
-		await(0)
+		await(reports, 0)
 		now.Add(int64(2 * time.Minute))
 		for len(reports) > 0 {
 			<-reports
 		}
 		for range 3 { // the second began after that
-			await(0)
+			await(reports, 0)
 		}
 		if lists == 2 { // another one
 			vmim.Name, vmim.UID, vmim.Status = "another", "another", kubevirtv1.VirtualMachineInstanceMigrationStatus{}
 			s.add(t, vmimResource, "VirtualMachineInstanceMigration", vmim)
-			await(1)
+			await(reports, 1)
 		}
 		require.Equal(t, lists, s.lists("pods"))
 	}
+}
+
+// One event of a migration asks for one reconcile, although two watches see it: the second one
+// would wait for the gap of the loop.
+func TestControllerEnqueuesAMigrationOnce(t *testing.T) {
+	s := serve(t, "basic", 2*time.Second)
+	enqueued := make(chan string, 1000)
+	c, err := migration.NewController(s.clients(), migration.Options{
+		Recorder: &record.FakeRecorder{}, Enqueue: func(namespace string) { enqueued <- namespace },
+	})
+	require.NoError(t, err)
+	require.NoError(t, c.Start(t.Context()))
+	reconcile := func() (asked int) {
+		for ; len(enqueued) > 0; asked++ {
+			<-enqueued
+		}
+		_, err := c.Reconcile(t.Context(), s.namespace)
+		require.NoError(t, err)
+		return asked
+	}
+	reconcile() // begins to watch
+	require.Eventually(t, func() bool { reconcile(); return s.hard(t) == "5547429376" }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return reconcile() == 0 }, time.Minute, 10*time.Millisecond, "it does not rest")
+
+	const migrations = 50
+	first := s.cache.Snapshot(s.namespace).Migrations[0]
+	for i := range migrations {
+		vmim := first.DeepCopy()
+		vmim.Name, vmim.UID = fmt.Sprintf("another%d", i), types.UID(fmt.Sprintf("another%d", i))
+		s.add(t, vmimResource, "VirtualMachineInstanceMigration", vmim)
+	}
+	require.Eventually(t, func() bool { return len(enqueued) >= migrations }, time.Minute, time.Millisecond)
+	require.Len(t, enqueued, migrations)
 }
 
 // A server that is away later on is logged in one line too.
@@ -263,9 +293,8 @@ func TestControllerLogsOnceThatANamespaceCannotBeRead(t *testing.T) {
 			return action.GetNamespace() != "", nil, errors.New("no answer")
 		})
 	}
-	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
-	reports := run(klog.NewContext(t.Context(), logger), t, s.clients(), migration.Options{})
-	log := func() string { return logger.GetSink().(ktesting.Underlier).GetBuffer().String() }
+	ctx, log := buffered(t)
+	reports := run(ctx, t, s.clients(), migration.Options{})
 	require.Eventually(t, func() bool { return s.lists("pods") > 1 }, time.Minute, time.Millisecond)
 	require.Equal(t, 1, strings.Count(log(), "no answer"), log())
 	require.Empty(t, reports, "half of what there is says nothing")
@@ -301,64 +330,48 @@ func TestControllerNamespaceIsSwitchedOff(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace, Labels: map[string]string{"headroom.vmquota.io/disabled": "true"}}}
 	require.NoError(t, s.core.Tracker().Update(corev1.SchemeGroupVersion.WithResource("namespaces"), namespace, ""))
 	reports := run(t.Context(), t, s.clients(), migration.Options{})
-	for r := range reports {
-		if len(r.InFlight) == 1 {
-			break
-		}
-	}
+	await(reports, 1)
 	require.Equal(t, "2773714688", s.hard(t))
 }
 
-// Without KubeVirt's custom resources the Controller waits, says so once, and says for what
-// when it is stopped.
-func TestControllerWaitsForKubeVirt(t *testing.T) {
-	s := serve(t, "basic", 2*time.Second)
-	var lists atomic.Int32
-	asked := make(chan struct{}, 10)
-	s.dynamic.PrependReactor("list", vmimResource.Resource, func(clienttesting.Action) (bool, runtime.Object, error) {
-		lists.Add(1)
-		asked <- struct{}{}
-		return true, nil, apierrors.NewNotFound(vmimResource.GroupResource(), "")
-	})
-	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
-	ctx, stop := context.WithCancel(klog.NewContext(t.Context(), logger))
-	c, err := migration.NewController(s.clients(), migration.Options{})
-	require.NoError(t, err)
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	<-asked
-	stop()
-	require.ErrorContains(t, <-ended, "waiting for KubeVirt's custom resources")
-	log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
-	require.Equal(t, 1, strings.Count(log, "Waiting for KubeVirt"))
-	require.ErrorContains(t, c.Synced(), "the cache of ResourceQuotas has not synced")
-}
-
-// A server that refuses to be listed is logged in one line, however often it refuses.
-func TestControllerLogsOnceThatTheServerIsAway(t *testing.T) {
-	s := serve(t, "basic", 2*time.Second)
-	refused := make(chan struct{}, 100)
-	s.core.PrependReactor("list", "resourcequotas", func(clienttesting.Action) (bool, runtime.Object, error) {
-		refused <- struct{}{}
-		return true, nil, apierrors.NewForbidden(corev1.Resource("resourcequotas"), "", errors.New("no role"))
-	})
-	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
-	ctx, stop := context.WithCancel(klog.NewContext(t.Context(), logger))
-	c, err := migration.NewController(s.clients(), migration.Options{})
-	require.NoError(t, err)
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	<-refused
-	<-refused
-	<-refused
-	require.ErrorContains(t, c.Synced(), "the cache of ResourceQuotas has not synced: ")
-	require.ErrorContains(t, c.Synced(), "no role")
-	require.NotContains(t, c.Synced().Error(), "Pods", "that can be read")
-	stop()
-	require.ErrorContains(t, <-ended, "the cache of ResourceQuotas has not synced")
-	log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
-	require.Equal(t, 1, strings.Count(log, "Cannot list or watch"), log)
-	require.Contains(t, log, "no role")
+// A server that refuses to be listed is logged in one line, however often it refuses, and so is
+// one without KubeVirt's custom resources. When the Controller is stopped it says for what it has
+// waited.
+func TestControllerLogsOnceWhatItWaitsFor(t *testing.T) {
+	for kind, test := range map[string]struct {
+		resource schema.GroupResource
+		refusal  error
+		logged   string
+	}{
+		"ResourceQuotas":                   {corev1.Resource("resourcequotas"), apierrors.NewForbidden(corev1.Resource("resourcequotas"), "", errors.New("no role")), "Cannot list or watch"},
+		"VirtualMachineInstanceMigrations": {vmimResource.GroupResource(), apierrors.NewNotFound(vmimResource.GroupResource(), ""), "Waiting for KubeVirt"},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			s := serve(t, "basic", 2*time.Second)
+			refused := make(chan struct{}, 100)
+			for _, f := range []*clienttesting.Fake{&s.core.Fake, &s.dynamic.Fake} {
+				f.PrependReactor("list", test.resource.Resource, func(clienttesting.Action) (bool, runtime.Object, error) {
+					refused <- struct{}{}
+					return true, nil, test.refusal
+				})
+			}
+			ctx, log := buffered(t)
+			ctx, stop := context.WithCancel(ctx)
+			c, err := migration.NewController(s.clients(), migration.Options{})
+			require.NoError(t, err)
+			ended := make(chan error, 1)
+			go func() { ended <- c.Run(ctx) }()
+			for range 3 {
+				<-refused
+			}
+			require.ErrorContains(t, c.Synced(), "the cache of "+kind+" has not synced: ")
+			require.ErrorIs(t, c.Synced(), test.refusal)
+			require.NotContains(t, c.Synced().Error(), "Pods", "that can be read")
+			stop()
+			require.ErrorContains(t, <-ended, "the cache of "+kind+" has not synced")
+			require.Equal(t, 1, strings.Count(log(), test.logged), log())
+		})
+	}
 }
 
 // Whoever may not read what is read only where VMs migrate does not start.

@@ -16,10 +16,9 @@ import (
 // A machine is one VMI with all that belongs to it.
 type machine struct {
 	*objects
-	vmi         *kubevirtv1.VirtualMachineInstance
-	migrations  []*kubevirtv1.VirtualMachineInstanceMigration // oldest first
-	launchers   []*corev1.Pod                                 // virt-launcher pods, oldest first
-	attachments map[types.UID][]*corev1.Pod                   // hot-plug attachment pods by launcher, oldest first
+	vmi        *kubevirtv1.VirtualMachineInstance
+	migrations []*kubevirtv1.VirtualMachineInstanceMigration // oldest first
+	launchers  []*corev1.Pod                                 // virt-launcher pods, oldest first
 }
 
 // objects are what the machines of a snapshot share.
@@ -30,19 +29,22 @@ type objects struct {
 	backend  backendClaims
 	refusals map[types.UID][]*corev1.Event // by the object that they are about
 	devices  deviceClaims
+
+	attachments map[types.UID][]*corev1.Pod // hot-plug attachment pods by launcher, oldest first
 }
 
 // machines returns those of s that have a migration, or more than one pod. It is where
 // amounts that cannot be calculated with are dropped.
 func machines(s *Snapshot) []*machine {
-	migrations, pods := oldestFirst(s.Migrations), oldestFirst(s.Pods)
 	shared := &objects{
 		Snapshot: s,
-		vmims:    make(map[types.UID]*kubevirtv1.VirtualMachineInstanceMigration, len(migrations)),
+		vmims:    make(map[types.UID]*kubevirtv1.VirtualMachineInstanceMigration, len(s.Migrations)),
 		defaults: defaultsOf(s.LimitRanges),
 		backend:  backendClaimsOf(oldestFirst(s.PVCs)),
 		refusals: refusalsOf(s.Events),
 		devices:  deviceClaimsOf(s),
+
+		attachments: map[types.UID][]*corev1.Pod{},
 	}
 	byUID := make(map[types.UID]*machine, len(s.VMIs))
 	byName := make(map[string]*machine, len(s.VMIs))
@@ -52,7 +54,7 @@ func machines(s *Snapshot) []*machine {
 			byUID[vmi.UID], byName[vmi.Name] = m, m
 		}
 	}
-	for _, vmim := range migrations {
+	for _, vmim := range oldestFirst(s.Migrations) {
 		if shared.vmims[vmim.UID] != nil {
 			continue // a UID is unique
 		}
@@ -61,16 +63,15 @@ func machines(s *Snapshot) []*machine {
 			m.migrations = append(m.migrations, vmim)
 		}
 	}
-	launchers := make(map[types.UID]*machine, len(s.VMIs))
-	for _, pod := range pods {
-		if m := byUID[launchedFor(pod)]; m != nil && pod.Labels[kubevirtv1.AppLabel] == "virt-launcher" {
-			m.launchers = append(m.launchers, calculablePod(pod))
-			launchers[pod.UID] = m
-		}
-	}
-	for _, pod := range pods {
-		if owner := ownerPod(pod); owner != "" && launchers[owner] != nil && pod.Labels[kubevirtv1.AppLabel] == "hotplug-disk" {
-			launchers[owner].attach(owner, calculablePod(pod))
+	for _, pod := range oldestFirst(s.Pods) {
+		switch pod.Labels[kubevirtv1.AppLabel] {
+		case "virt-launcher":
+			if m := byUID[launchedFor(pod)]; m != nil {
+				m.launchers = append(m.launchers, calculablePod(pod))
+			}
+		case "hotplug-disk":
+			owner := ownerPod(pod)
+			shared.attachments[owner] = append(shared.attachments[owner], calculablePod(pod))
 		}
 	}
 	var busy []*machine
@@ -82,22 +83,20 @@ func machines(s *Snapshot) []*machine {
 	return busy
 }
 
-// A pointer is one to an API object.
-type pointer[E any] interface {
-	*E
-	metav1.Object
-}
-
 // oldestFirst returns a sorted copy of list without the nil objects. Its order does
 // not depend on that of list.
-func oldestFirst[E any, T pointer[E]](list []T) []T {
-	sorted := make([]T, 0, len(list))
-	for _, object := range list {
-		if object != nil {
-			sorted = append(sorted, object)
-		}
-	}
-	slices.SortFunc(sorted, older[T])
+func oldestFirst[E any, T interface {
+	*E
+	metav1.Object
+}](list []T) []T {
+	sorted := slices.DeleteFunc(slices.Clone(list), func(object T) bool { return object == nil })
+	slices.SortFunc(sorted, func(a, b T) int {
+		return cmp.Or(
+			a.GetCreationTimestamp().Compare(b.GetCreationTimestamp().Time),
+			cmp.Compare(a.GetUID(), b.GetUID()),
+			cmp.Compare(a.GetName(), b.GetName()),
+		)
+	})
 	return sorted
 }
 
@@ -130,33 +129,9 @@ func controllerOf(object metav1.Object, kind schema.GroupKind) types.UID {
 	return owner.UID
 }
 
-func (m *machine) attach(launcher types.UID, pod *corev1.Pod) {
-	if m.attachments == nil {
-		m.attachments = map[types.UID][]*corev1.Pod{}
-	}
-	m.attachments[launcher] = append(m.attachments[launcher], pod)
-}
-
-func older[T metav1.Object](a, b T) int {
-	return cmp.Or(
-		a.GetCreationTimestamp().Compare(b.GetCreationTimestamp().Time),
-		cmp.Compare(a.GetUID(), b.GetUID()),
-		cmp.Compare(a.GetName(), b.GetName()),
-	)
-}
-
-// charged reports whether quota charges pod for more than its object.
-func (m *machine) charged(pod *corev1.Pod) bool { return !quota.Ended(pod, m.Now) }
-
-// chargedLaunchers returns the virt-launcher pods that quota charges.
-func (m *machine) chargedLaunchers() []*corev1.Pod {
-	var charged []*corev1.Pod
-	for _, pod := range m.launchers {
-		if m.charged(pod) {
-			charged = append(charged, pod)
-		}
-	}
-	return charged
+// charged returns those of pods that quota charges for more than their object.
+func (m *machine) charged(pods []*corev1.Pod) []*corev1.Pod {
+	return slices.DeleteFunc(slices.Clone(pods), func(pod *corev1.Pod) bool { return quota.Ended(pod, m.Now) })
 }
 
 // vmim returns the VMIM of this machine with that UID, nil if there is none.

@@ -1,82 +1,55 @@
 package migration
 
 import (
-	"sync"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/vmquota/headroom/quota"
 )
 
-// Answers remember by namespace what [InFlight] returned for the last snapshot, so that a
-// reconcile of a namespace in which nothing has changed computes nothing. Caches replace the
-// objects that change, and do not write to them: as long as a snapshot has the same objects,
-// its answer is the same.
-type answers struct {
-	mu          sync.Mutex
-	byNamespace map[string]answer
-}
-
-// An answer is that for a snapshot of these objects.
+// An answer is what [InFlight] returned for a snapshot of these objects, so that a reconcile of
+// a namespace in which nothing has changed computes nothing. Caches replace the objects that
+// change, and do not write to them: as long as a snapshot has the same objects, its answer is
+// the same.
 type answer struct {
 	objects  map[any]struct{} // pointers, which are not used again while they are here
 	inFlight []quota.Migration
 }
 
-// inFlight returns InFlight(s), where s is of namespace. The result is read only.
-func (a *answers) inFlight(namespace string, s Snapshot) []quota.Migration {
-	a.mu.Lock()
-	last := a.byNamespace[namespace]
-	a.mu.Unlock()
-	if last.isFor(s) {
-		return last.inFlight
+// inFlight returns InFlight(s), which is read only.
+func (h *history) inFlight(s Snapshot) []quota.Migration {
+	if h.answer.isFor(s) {
+		return h.answer.inFlight
 	}
 	inFlight := InFlight(s)
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	h.answer = answer{}
 	if len(inFlight) == 0 || hasDeadline(s) {
-		delete(a.byNamespace, namespace)
 		return inFlight
 	}
-	if a.byNamespace == nil {
-		a.byNamespace = map[string]answer{}
+	objects := map[any]struct{}{}
+	for object := range s.all {
+		objects[object] = struct{}{}
 	}
-	a.byNamespace[namespace] = answer{objects: s.objects(), inFlight: inFlight}
+	h.answer = answer{objects: objects, inFlight: inFlight}
 	return inFlight
 }
 
 // hasDeadline reports whether InFlight(s) depends on s.Now: a pod is being deleted.
 func hasDeadline(s Snapshot) bool {
-	for _, pod := range s.Pods {
-		if pod != nil && pod.DeletionTimestamp != nil {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Pods, func(pod *corev1.Pod) bool { return pod != nil && pod.DeletionTimestamp != nil })
 }
 
 // isFor reports whether s has the objects of a, and no others.
 func (a answer) isFor(s Snapshot) bool {
-	if len(a.objects) == 0 || len(a.objects) != s.len() {
-		return false
-	}
+	n := 0
 	for object := range s.all {
 		if _, known := a.objects[object]; !known {
 			return false
 		}
+		n++
 	}
-	return true
-}
-
-func (s *Snapshot) objects() map[any]struct{} {
-	objects := make(map[any]struct{}, s.len())
-	for object := range s.all {
-		objects[object] = struct{}{}
-	}
-	return objects
-}
-
-func (s *Snapshot) len() int {
-	return len(s.Migrations) + len(s.VMIs) + len(s.Pods) + len(s.LimitRanges) + len(s.PVCs) + len(s.Events) +
-		len(s.ResourceClaims) + len(s.DeviceClasses) + 1
+	return n == len(a.objects)
 }
 
 // all yields a pointer to each object, and to the Namespace, which may be nil.

@@ -18,14 +18,8 @@ func NamespaceOf(object any) string {
 		object = tombstone.Obj
 	}
 	switch o := object.(type) {
-	case *kubevirtv1.VirtualMachineInstanceMigration:
-		return o.Namespace
-	case *kubevirtv1.VirtualMachineInstance:
-		return o.Namespace
-	case *corev1.LimitRange:
-		return o.Namespace
-	case *corev1.ResourceQuota:
-		return o.Namespace
+	case *kubevirtv1.VirtualMachineInstanceMigration, *kubevirtv1.VirtualMachineInstance, *corev1.LimitRange, *corev1.ResourceQuota:
+		return namespaceIn(o)
 	case *corev1.Namespace:
 		return o.Name
 	case *corev1.Event:

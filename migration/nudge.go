@@ -6,20 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
-// NudgedAnnotation is what a nudger touches on a VMIM: when it did so last.
+// NudgedAnnotation is what a [Controller] touches on a VMIM to wake KubeVirt: when it did so last.
 const NudgedAnnotation = "headroom.vmquota.io/nudged"
 
 const (
@@ -31,94 +30,53 @@ const (
 	maxPause = time.Minute
 )
 
-// A nudger wakes KubeVirt where it sleeps although there is room.
+// A nudge is when to wake KubeVirt for the sake of a migration for which there is room.
+type nudge struct {
+	next  time.Time
+	pause time.Duration // after next
+}
+
+// nudge wakes KubeVirt where it sleeps although there is room, and returns when to call it
+// again, zero if only after the next change.
 //
-// When quota has refused a target pod, KubeVirt tries again as soon as it sees any
-// update of the quota. That try can lose a race: it comes before the API server's
-// admission has seen the new status.hard, is refused, and nothing else wakes KubeVirt
-// before its back-off ends, which may be 1000 seconds (seen in 3 of 250 raises of the
-// real one). An update of the VMIM wakes it at once. So: once the limits that are
-// enforced (status.hard) have room for a refused target pod and it still does not come,
-// the nudger touches an annotation of the VMIM, after 50 ms, 100 ms later, and then with
-// pauses that double, up to a minute, until the pod is there or the migration is over. So
-// several nudges come within the second that the applier keeps room open. It needs no right
-// to write quotas.
+// When quota has refused a target pod, KubeVirt tries again as soon as it sees an update of the
+// quota. That try can come before the API server's admission has seen the new status.hard, and
+// then nothing wakes KubeVirt before its back-off ends, which may be 1000 seconds (seen in 3 of
+// 250 raises of the real one). An update of the VMIM wakes it at once. So an annotation of the
+// VMIM is touched 50 ms after the enforced limits have room for the refused target pod, 100 ms
+// later, and then with pauses that double, up to a minute, until the pod is there or the
+// migration is over: several times within the second that the applier keeps room open.
 //
 // A migration that was not refused, and for which room is open, is nudged likewise, for the
 // first time after 150 ms: while KubeVirt creates one target pod it puts all others off for a
 // second (handleTargetPodCreation in its pkg/virt-controller/watch/migration/migration.go).
 //
-// It remembers when it nudged whom, in memory only: after a restart the pauses begin
-// anew. It is safe for concurrent use.
-type nudger struct {
-	// patch sends a JSON merge patch (types.MergePatchType) to the VMIM.
-	patch func(ctx context.Context, namespace, name string, patch []byte) error
-	// recorder receives an event on the VMIM for each nudge. It may be nil.
-	recorder record.EventRecorder
-	// nudged is called after each nudge, for a counter. It may be nil.
-	nudged func(ctx context.Context, vmim *kubevirtv1.VirtualMachineInstanceMigration)
-
-	mu    sync.Mutex
-	waits map[string]map[types.UID]wait // by namespace
-}
-
-// A wait is for the target pod of a migration for which there is room.
-type wait struct {
-	next  time.Time
-	pause time.Duration // after next
-}
-
-// nudgeAll nudges the migrations of snapshot, of which inFlight are in flight and offered have
-// an offer, that are due. It returns when to call it again, zero if only after the next change.
-// Errors of patch are joined, and do not keep it from nudging the others; a VMIM that is gone is
-// no error.
-func (n *nudger) nudgeAll(ctx context.Context, namespace string, snapshot Snapshot, inFlight []quota.Migration, quotas []*corev1.ResourceQuota, offered map[types.UID]bool) (time.Duration, error) {
-	due, again := n.due(namespace, admissible(snapshot, inFlight, quotas, offered), snapshot.Now)
-	var failed []error
-	for _, vmim := range due {
-		if err := n.nudge(ctx, vmim, snapshot.Now); err != nil {
-			failed = append(failed, err)
-		}
-	}
-	return again, errors.Join(failed...)
-}
-
-// due returns whom to nudge now, and when to look again.
-func (n *nudger) due(namespace string, waiting []*kubevirtv1.VirtualMachineInstanceMigration, now time.Time) (due []*kubevirtv1.VirtualMachineInstanceMigration, again time.Duration) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	waits := make(map[types.UID]wait, len(waiting))
-	for _, vmim := range waiting {
-		w, known := n.waits[namespace][vmim.UID]
+// One that cannot be nudged does not keep the others from it, and one that is gone is no error.
+func (c *Controller) nudge(ctx context.Context, past *history, r Report, s Snapshot) (again time.Duration, err error) {
+	nudges := map[types.UID]nudge{}
+	var errs []error
+	for _, vmim := range admissible(s, r.InFlight, r.Quotas, r.Result.Offered()) {
+		n, known := past.nudges[vmim.UID]
 		switch {
+		case !known && refused(vmim):
+			n = nudge{next: s.Now.Add(firstNudge), pause: minPause}
 		case !known:
-			w = wait{next: now.Add(firstNudge), pause: minPause}
-			if !refused(vmim) {
-				w.next = now.Add(firstTry)
-			}
-		case !now.Before(w.next):
-			due = append(due, vmim)
-			w.next = now.Add(w.pause)
-			w.pause = min(2*w.pause, maxPause)
+			n = nudge{next: s.Now.Add(firstTry), pause: minPause}
+		case !s.Now.Before(n.next):
+			errs = append(errs, c.wake(ctx, vmim, s.Now))
+			n = nudge{next: s.Now.Add(n.pause), pause: min(2*n.pause, maxPause)}
 		}
-		waits[vmim.UID] = w
-		if left := w.next.Sub(now); again == 0 || left < again {
-			again = left
-		}
+		nudges[vmim.UID] = n
+		again = sooner(again, n.next.Sub(s.Now))
 	}
-	if n.waits == nil {
-		n.waits = map[string]map[types.UID]wait{}
-	}
-	n.waits[namespace] = waits
-	if len(waits) == 0 {
-		delete(n.waits, namespace)
-	}
-	return due, again
+	past.nudges = nudges
+	return again, errors.Join(errs...)
 }
 
-func (n *nudger) nudge(ctx context.Context, vmim *kubevirtv1.VirtualMachineInstanceMigration, now time.Time) error {
+// wake touches the annotation of vmim.
+func (c *Controller) wake(ctx context.Context, vmim *kubevirtv1.VirtualMachineInstanceMigration, now time.Time) error {
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, NudgedAnnotation, now.UTC().Format(time.RFC3339Nano))
-	err := n.patch(ctx, vmim.Namespace, vmim.Name, []byte(patch))
+	err := c.options.Patch(ctx, vmim.Namespace, vmim.Name, []byte(patch))
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil
@@ -127,11 +85,9 @@ func (n *nudger) nudge(ctx context.Context, vmim *kubevirtv1.VirtualMachineInsta
 	}
 	klog.FromContext(ctx).V(2).Info("Woke KubeVirt: the quota has room for a target pod that did not come",
 		"virtualMachineInstanceMigration", klog.KObj(vmim))
-	if n.recorder != nil {
-		n.recorder.Event(vmim, corev1.EventTypeNormal, "Nudged", "The quota has room for the target pod, and it did not come: KubeVirt was woken.")
-	}
-	if n.nudged != nil {
-		n.nudged(ctx, vmim)
+	c.options.Recorder.Event(vmim, corev1.EventTypeNormal, "Nudged", "The quota has room for the target pod, and it did not come: KubeVirt was woken.")
+	if c.options.Nudged != nil {
+		c.options.Nudged(ctx, vmim)
 	}
 	return nil
 }
@@ -146,20 +102,13 @@ func admissible(s Snapshot, inFlight []quota.Migration, quotas []*corev1.Resourc
 	for _, vmim := range s.Migrations {
 		switch {
 		case vmim == nil:
-			continue
-		case !refused(vmim):
-			if offered[vmim.UID] && vmim.Status.Phase == kubevirtv1.MigrationPending {
+		case refused(vmim):
+			m, ok := find(inFlight, vmim.UID)
+			waits := m.State == quota.Blocked || m.Held != nil // its claim is there, its pod is not
+			if ok && waits && admits(quotas, m) {
 				found = append(found, vmim)
 			}
-			continue
-		}
-		at, ok := slices.BinarySearchFunc(inFlight, vmim.UID, func(m quota.Migration, uid types.UID) int { return cmp.Compare(m.UID, uid) })
-		if !ok {
-			continue
-		}
-		m := inFlight[at]
-		waits := m.State == quota.Blocked || m.Held != nil // its claim is there, its pod is not
-		if waits && admits(quotas, m) {
+		case offered[vmim.UID] && vmim.Status.Phase == kubevirtv1.MigrationPending:
 			found = append(found, vmim)
 		}
 	}
@@ -183,13 +132,8 @@ func admits(quotas []*corev1.ResourceQuota, m quota.Migration) bool {
 		}
 		for _, seen := range under {
 			for name, limit := range rq.Status.Hard {
-				need := less(seen.Surge[name], seen.Held[name])
-				if need.Sign() <= 0 {
-					continue
-				}
-				wanted := rq.Status.Used[name].DeepCopy()
-				wanted.Add(need)
-				if wanted.Cmp(limit) > 0 {
+				need := amounts.Minus(seen.Surge[name], seen.Held[name])
+				if wanted := amounts.Plus(rq.Status.Used[name], need); need.Sign() > 0 && wanted.Cmp(limit) > 0 {
 					return false
 				}
 			}

@@ -22,7 +22,7 @@ type extra struct {
 // pairs finds the pod that the VMI runs in, and by migration the pods besides it.
 // Where there are no two charged pods there is nothing besides.
 func (m *machine) pairs() (current *corev1.Pod, extras map[types.UID]extra) {
-	charged := m.chargedLaunchers()
+	charged := m.charged(m.launchers)
 	current = m.current(charged)
 	for _, pod := range charged {
 		if pod == current {
@@ -56,11 +56,11 @@ func (m *machine) current(charged []*corev1.Pod) *corev1.Pod {
 		return first(charged)
 	}
 	if state := m.vmi.Status.MigrationState; state != nil {
+		name := state.SourcePod
 		if m.won(state.MigrationUID) {
-			if pod := named(charged, state.TargetPod); pod != nil {
-				return pod
-			}
-		} else if pod := named(charged, state.SourcePod); pod != nil {
+			name = state.TargetPod
+		}
+		if pod := named(charged, name); pod != nil {
 			return pod
 		}
 	}
@@ -96,8 +96,8 @@ func (m *machine) won(uid types.UID) bool {
 	if vmim := m.vmim(uid); vmim != nil && vmim.Status.Phase == kubevirtv1.MigrationSucceeded {
 		return true
 	}
-	state := m.vmi.Status.MigrationState
-	return uid != "" && state != nil && state.MigrationUID == uid && state.Completed && !state.Failed
+	state := m.stateOf(uid)
+	return uid != "" && state != nil && state.Completed && !state.Failed
 }
 
 // doubledBy returns the migration because of which pod is there besides current, ""
@@ -148,24 +148,34 @@ func (m *machine) wonFrom(pod, current *corev1.Pod) types.UID {
 // podsOf returns the names of the source and the target pod of a migration; "" where
 // neither the VMI nor the VMIM tells.
 func (m *machine) podsOf(uid types.UID) (source, target string) {
-	if state := m.vmi.Status.MigrationState; state != nil && state.MigrationUID == uid {
-		source, target = state.SourcePod, state.TargetPod
-	}
-	if vmim := m.vmim(uid); vmim != nil && vmim.Status.MigrationState != nil {
-		source = cmp.Or(source, vmim.Status.MigrationState.SourcePod)
-		target = cmp.Or(target, vmim.Status.MigrationState.TargetPod)
+	for _, state := range m.statesOf(uid) {
+		source, target = cmp.Or(source, state.SourcePod), cmp.Or(target, state.TargetPod)
 	}
 	return source, target
 }
 
 // knows reports whether a VMIM of this machine, or its VMI's status, tells of a
 // migration.
-func (m *machine) knows(uid types.UID) bool { return m.vmim(uid) != nil || m.handed(uid) }
+func (m *machine) knows(uid types.UID) bool { return m.vmim(uid) != nil || m.stateOf(uid) != nil }
 
-// handed reports whether the VMI's state is about that migration.
-func (m *machine) handed(uid types.UID) bool {
-	state := m.vmi.Status.MigrationState
-	return state != nil && state.MigrationUID == uid
+// stateOf returns the VMI's migration state if it is about that migration, else nil.
+func (m *machine) stateOf(uid types.UID) *kubevirtv1.VirtualMachineInstanceMigrationState {
+	if state := m.vmi.Status.MigrationState; state != nil && state.MigrationUID == uid {
+		return state
+	}
+	return nil
+}
+
+// statesOf returns what the VMI and the VMIM tell of a migration, the VMI first.
+func (m *machine) statesOf(uid types.UID) []*kubevirtv1.VirtualMachineInstanceMigrationState {
+	var states []*kubevirtv1.VirtualMachineInstanceMigrationState
+	if state := m.stateOf(uid); state != nil {
+		states = append(states, state)
+	}
+	if vmim := m.vmim(uid); vmim != nil && vmim.Status.MigrationState != nil {
+		states = append(states, vmim.Status.MigrationState)
+	}
+	return states
 }
 
 // forged reports whether pod only claims to belong to a migration: anybody who may create
@@ -188,25 +198,25 @@ func (m *machine) forged(uid types.UID, pod *corev1.Pod, lost bool) bool {
 
 // endOf returns when the migration ended, zero if it has not or nobody tells.
 func (m *machine) endOf(uid types.UID) time.Time {
-	if vmim := m.vmim(uid); vmim != nil {
+	if vmim := m.vmim(uid); vmim != nil && vmim.IsFinal() {
 		for _, transition := range vmim.Status.PhaseTransitionTimestamps {
-			if vmim.IsFinal() && transition.Phase == vmim.Status.Phase {
+			if transition.Phase == vmim.Status.Phase {
 				return transition.PhaseTransitionTimestamp.Time
 			}
 		}
-		if state := vmim.Status.MigrationState; vmim.IsFinal() && state != nil && state.EndTimestamp != nil {
+	}
+	for _, state := range m.statesOf(uid) {
+		if state.EndTimestamp != nil {
 			return state.EndTimestamp.Time
 		}
-	}
-	if state := m.vmi.Status.MigrationState; m.handed(uid) && state.EndTimestamp != nil {
-		return state.EndTimestamp.Time
 	}
 	return time.Time{}
 }
 
-func first(pods []*corev1.Pod) *corev1.Pod {
-	if len(pods) == 0 {
+// first returns the first object, nil if there is none.
+func first[T any](objects []*T) *T {
+	if len(objects) == 0 {
 		return nil
 	}
-	return pods[0]
+	return objects[0]
 }

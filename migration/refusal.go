@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -28,19 +29,22 @@ const (
 // exceededQuota is how quota admission begins to say why it refuses a pod.
 const exceededQuota = "exceeded quota: "
 
-// refusalTrust is how many times the estimate a refusal may say that the target pod
-// costs. Whoever may create events in a namespace can forge one; Snapshot.Events says
-// what that means.
+// refusalTrust is how many times what is expected is believed: events and pods can be forged.
 const refusalTrust = 4
+
+// trusted returns the most that is believed where q is expected.
+func trusted(q resource.Quantity) resource.Quantity {
+	most := q.DeepCopy()
+	most.Mul(refusalTrust)
+	return most
+}
 
 // longestAmount is the longest quantity that is read from a refusal.
 const longestAmount = 24
 
 // SelectRefusals makes a list or a watch one of the events that [Snapshot] has a use
 // for: failed creations of the pods of virtual machines. It is for the informer behind
-// [Caches], which then caches nothing else:
-//
-//	informers.WithTweakListOptions(migration.SelectRefusals)
+// [Caches], as in informers.WithTweakListOptions(migration.SelectRefusals).
 func SelectRefusals(options *metav1.ListOptions) {
 	options.FieldSelector = "reason=" + refusalReason + ",involvedObject.kind=" + kubevirtv1.VirtualMachineInstanceGroupVersionKind.Kind
 }
@@ -70,20 +74,6 @@ func refusalsOf(events []*corev1.Event) map[types.UID][]*corev1.Event {
 	return byObject
 }
 
-// correct raises surge, the estimate of what the target pod of vmim will be charged
-// for, to what quota said that it was asked for when it refused that pod: memory
-// overhead and sidecars of another KubeVirt, or of another configuration, are seen
-// nowhere else before there is a target pod.
-//
-// While a hot-plug is carried out nothing is corrected, because what was asked for
-// includes the growth of the guest; see expectedGrowth.
-func (m *machine) correct(surge corev1.ResourceList, vmim *kubevirtv1.VirtualMachineInstanceMigration) {
-	if m.changes(kubevirtv1.VirtualMachineInstanceVCPUChange) || m.changes(kubevirtv1.VirtualMachineInstanceMemoryChange) {
-		return
-	}
-	enlarge(surge, refusedRequest(m.refusalsOf(vmim), podRefusal, surge))
-}
-
 // refusedRequest returns the most that quota was asked for when it refused an object, by the
 // events that begin so, of the resources of estimate: no amount is more than refusalTrust times
 // the estimate.
@@ -93,14 +83,9 @@ func refusedRequest(events []*corev1.Event, begin string, estimate corev1.Resour
 		_, amounts := parseRefusal(event.Message, begin)
 		for name, asked := range amounts {
 			most, known := estimate[name]
-			if !known {
-				continue
+			if known && asked.Cmp(trusted(most)) <= 0 && asked.Cmp(refused[name]) > 0 {
+				refused[name] = asked
 			}
-			most = most.DeepCopy()
-			if !most.Mul(refusalTrust) || asked.Cmp(most) > 0 || asked.Cmp(refused[name]) <= 0 {
-				continue
-			}
-			refused[name] = asked
 		}
 	}
 	return refused
@@ -122,13 +107,9 @@ func refusedBy(events []*corev1.Event, begin string) string {
 
 // refusalsOf returns the events that may be about the target pod of vmim.
 func (m *machine) refusalsOf(vmim *kubevirtv1.VirtualMachineInstanceMigration) []*corev1.Event {
-	var of []*corev1.Event
-	for _, event := range m.refusals[m.vmi.UID] {
-		if !lastSeen(event).Before(vmim.CreationTimestamp.Truncate(time.Second)) {
-			of = append(of, event)
-		}
-	}
-	return of
+	return slices.DeleteFunc(slices.Clone(m.refusals[m.vmi.UID]), func(event *corev1.Event) bool {
+		return lastSeen(event).Before(vmim.CreationTimestamp.Truncate(time.Second))
+	})
 }
 
 // lastSeen returns when event happened last, in whole seconds.

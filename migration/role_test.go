@@ -62,11 +62,7 @@ func TestRole(t *testing.T) {
 		})
 	}
 	reports := run(t.Context(), t, s.clients(), migration.Options{})
-	for r := range reports {
-		if len(r.InFlight) == 1 {
-			break
-		}
-	}
+	await(reports, 1)
 	allowed := map[string]bool{}
 	for _, rule := range roleOf(t, "doc.go").Rules {
 		for _, verb := range rule.Verbs {

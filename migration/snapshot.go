@@ -25,24 +25,21 @@ type Snapshot struct {
 	PVCs        []*corev1.PersistentVolumeClaim
 
 	// ResourceClaims are those that Kubernetes makes from templates for the devices of pods.
-	// Without those of a source pod it is not known what its target needs besides, and nothing
-	// is added. DeviceClasses are those of the cluster, for the extended resources that they
-	// stand for; without them only the devices are counted.
+	// Without those of a source pod nothing is added for its target. DeviceClasses are those of the
+	// cluster; without them the extended resources that they stand for are not counted.
 	ResourceClaims []*resourcev1.ResourceClaim
 	DeviceClasses  []*resourcev1.DeviceClass
 
 	// Events are those that SelectRefusals selects, those with the reason
-	// FailedResourceClaimCreation of pods, and may hold others. What quota
-	// was asked for when it refused a target pod stands nowhere else. Without them a
-	// target pod that needs more than the source, for reasons that neither the source nor
-	// the VMI shows (another overhead ratio, another KubeVirt), is refused for good.
+	// FailedResourceClaimCreation of pods, and may hold others. Without them a target pod that
+	// needs more than the source and the VMI show (another overhead ratio, another KubeVirt) is
+	// refused for good, because what quota was asked for stands nowhere else.
 	//
-	// Events are not authenticated: whoever may create them in the namespace can claim
-	// up to four times what the migration would be charged otherwise, from when it starts
-	// until its target pod is there, or name a quota that does not exist as the one that
-	// refuses, so that it gets no room. Kubernetes' roles admin and edit may. Where tenants
-	// have these and are not trusted, leave Events out, or cap claims by a Budget of
-	// quota.Policy; what they take is told by the applier (HeadroomTaken).
+	// Events are not authenticated: whoever may create them in the namespace, as Kubernetes' roles
+	// admin and edit may, can claim up to four times what the migration would be charged otherwise,
+	// until its target pod is there, or name a quota that does not exist as the one that refuses, so
+	// that it gets no room. Where such tenants are not trusted, leave Events out, or cap claims by a
+	// Budget of quota.Policy; what they take is told by the applier (HeadroomTaken).
 	Events []*corev1.Event
 
 	// Namespace is the namespace itself. It is read for one thing, its label
@@ -74,18 +71,16 @@ type Snapshot struct {
 // target pod (condition migrationBlockedByUtilityVolumes).
 //
 // The pods of a VMI are those that it controls, and the claims of its backend storage those
-// with the owner that KubeVirt gives them: labels and names prove nothing, because tenants
-// write them.
+// with the owner that KubeVirt gives them: tenants write labels and names.
 //
 // Surge is what quota charges for the target pod, its hot-plug attachment pod, its
 // ResourceClaims from templates and its backend-storage claim, less the growth of a guest that
-// this migration carries out. Pods that exist are the truth; before there is a target pod, it is
-// the source pod with what KubeVirt and the API server would render into it anew (see
-// LimitRange, automatic limits, memory overhead), and no less than what quota said that it was
-// asked for when it refused the target. Amounts that nobody can calculate with, such as 1e999,
-// which the API server takes, are left out, and nothing else is. Once the migration has
-// succeeded it is what the source still charges. A decentralized migration (spec.sendTo or
-// spec.receive) doubles nothing in its namespace: it has no surge.
+// this migration carries out. Before there is a target pod, it is the source pod with what
+// KubeVirt and the API server would render into it anew (LimitRange, automatic limits, memory
+// overhead), and no less than what quota said that it was asked for when it refused the target.
+// Once the migration has succeeded it is what the source still charges. Amounts that nobody can
+// calculate with, such as 1e999, which the API server takes, are left out. A decentralized
+// migration (spec.sendTo or spec.receive) doubles nothing in its namespace: it has no surge.
 //
 // Held is nil where all or nothing is held.
 func InFlight(s Snapshot) []quota.Migration {

@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"cmp"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -36,34 +37,27 @@ func (m *machine) storage(vmim *kubevirtv1.VirtualMachineInstanceMigration, lost
 	case second != nil:
 		return claim{{traits: quota.TraitsOfClaim(second), surge: quota.ClaimFootprint(calculableClaim(second)), held: true}}
 	}
-	if over || source == nil || !persists(m.vmi) || shared(source) {
+	if over || source == nil || !persists(m.vmi) {
 		return nil
+	}
+	if modes := source.Status.AccessModes; len(modes) > 0 && modes[0] == corev1.ReadWriteMany {
+		return nil // source and target share it
 	}
 	return claim{{traits: quota.TraitsOfClaim(source), surge: quota.ClaimFootprint(calculableClaim(source))}}
 }
 
-// backendClaims finds PVCs that may be backend storage, oldest first.
-type backendClaims struct {
-	named       map[string]*corev1.PersistentVolumeClaim
-	ofMigration map[string][]*corev1.PersistentVolumeClaim // made for the target, by the name of the VMIM
-	ofVMI       map[string][]*corev1.PersistentVolumeClaim // by the name of the VMI
-}
+// backendClaims are PVCs that may be backend storage, oldest first, by a label and its value, and
+// by their name as that of no label.
+type backendClaims map[[2]string][]*corev1.PersistentVolumeClaim
 
 func backendClaimsOf(pvcs []*corev1.PersistentVolumeClaim) backendClaims {
-	claims := backendClaims{
-		named:       map[string]*corev1.PersistentVolumeClaim{},
-		ofMigration: map[string][]*corev1.PersistentVolumeClaim{},
-		ofVMI:       map[string][]*corev1.PersistentVolumeClaim{},
-	}
+	claims := backendClaims{}
 	for _, pvc := range pvcs {
-		if claims.named[pvc.Name] == nil {
-			claims.named[pvc.Name] = pvc
-		}
-		if name := pvc.Labels[kubevirtv1.MigrationNameLabel]; name != "" {
-			claims.ofMigration[name] = append(claims.ofMigration[name], pvc)
-		}
-		if name := pvc.Labels[persistentState]; name != "" {
-			claims.ofVMI[name] = append(claims.ofVMI[name], pvc)
+		name, of, vmi := pvc.Name, pvc.Labels[kubevirtv1.MigrationNameLabel], pvc.Labels[persistentState]
+		for _, key := range [][2]string{{"", name}, {kubevirtv1.MigrationNameLabel, of}, {persistentState, vmi}} {
+			if key[1] != "" {
+				claims[key] = append(claims[key], pvc)
+			}
 		}
 	}
 	return claims
@@ -91,34 +85,23 @@ func (m *machine) made(pvcs ...*corev1.PersistentVolumeClaim) *corev1.Persistent
 // claimsOf returns the backend-storage PVCs of the source and of the target,
 // nil where there is none.
 func (m *machine) claimsOf(vmim *kubevirtv1.VirtualMachineInstanceMigration) (source, target *corev1.PersistentVolumeClaim) {
-	sourceName, targetName := backendClaimName(m.vmi), ""
-	for _, state := range []*kubevirtv1.VirtualMachineInstanceMigrationState{m.stateOf(vmim), vmim.Status.MigrationState} {
-		if state != nil && state.SourcePersistentStatePVCName != "" {
-			sourceName = state.SourcePersistentStatePVCName
-		}
-		if state != nil && state.TargetPersistentStatePVCName != "" {
-			targetName = state.TargetPersistentStatePVCName
-		}
+	sourceName, targetName := "", ""
+	for _, state := range m.statesOf(vmim.UID) {
+		sourceName = cmp.Or(sourceName, state.SourcePersistentStatePVCName)
+		targetName = cmp.Or(targetName, state.TargetPersistentStatePVCName)
 	}
-	source, target = m.backend.named[sourceName], m.backend.named[targetName]
+	sourceName = cmp.Or(sourceName, backendClaimName(m.vmi))
+	source, target = first(m.backend[[2]string{"", sourceName}]), first(m.backend[[2]string{"", targetName}])
 	if target != source && target != nil { // else both pods share it
 		target = m.made(target) // a name that is free can be taken
 	}
 	if sourceName == "" {
-		source = m.made(m.backend.ofVMI[m.vmi.Name]...)
+		source = m.made(m.backend[[2]string{persistentState, m.vmi.Name}]...)
 	}
 	if targetName == "" && persists(m.vmi) {
-		target = m.made(m.backend.ofMigration[vmim.Name]...)
+		target = m.made(m.backend[[2]string{kubevirtv1.MigrationNameLabel, vmim.Name}]...)
 	}
 	return source, target
-}
-
-// stateOf returns the VMI's migration state if it is about vmim.
-func (m *machine) stateOf(vmim *kubevirtv1.VirtualMachineInstanceMigration) *kubevirtv1.VirtualMachineInstanceMigrationState {
-	if m.handed(vmim.UID) {
-		return m.vmi.Status.MigrationState
-	}
-	return nil
 }
 
 // backendClaimName returns the name of the PVC that vmi says it uses.
@@ -147,8 +130,3 @@ func persists(vmi *kubevirtv1.VirtualMachineInstance) bool {
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }
-
-// shared reports whether source and target can use the same PVC.
-func shared(pvc *corev1.PersistentVolumeClaim) bool {
-	return len(pvc.Status.AccessModes) > 0 && pvc.Status.AccessModes[0] == corev1.ReadWriteMany
-}

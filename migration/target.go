@@ -2,10 +2,14 @@ package migration
 
 import (
 	"maps"
+	"math"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // compute is the name of the container that runs the virtual machine.
@@ -14,8 +18,8 @@ const compute = "compute"
 // defaultMemoryLimitRatio is KubeVirt's DefaultMemoryLimitOverheadRatio.
 const defaultMemoryLimitRatio = 2.0
 
-// maxMemoryLimitRatio is the greatest ratio that a namespace can ask for. A target pod with more
-// is learned from its refusal.
+// maxMemoryLimitRatio is the greatest ratio that a namespace can ask for, because whoever may
+// label it need not own its quota. A target pod with more is learned from its refusal.
 const maxMemoryLimitRatio = 10.0
 
 // expectedTarget returns the target pod that KubeVirt would create now, as far as
@@ -35,7 +39,7 @@ func (m *machine) expectedTarget(source *corev1.Pod) *corev1.Pod {
 		if c.Name == compute {
 			own(&c.Resources)
 			m.addOverhead(c, source)
-			m.addAutoLimits(c)
+			m.addAutoLimits(&c.Resources)
 		}
 	}
 	applyDefaults(m.defaults, target)
@@ -70,43 +74,19 @@ func (m *machine) guestResources() corev1.ResourceRequirements {
 }
 
 // addOverhead adds to c the memory overhead that KubeVirt reports for the VMI beyond
-// the one that the source pod was rendered with, and what an upgrade adds to it, up to
-// refusalTrust times what c has: the overheads come from annotations of pods, which whoever may
-// write pods can forge.
+// the one that the source pod was rendered with, and what an upgrade adds to it. The overheads
+// come from annotations of pods, which whoever may write pods can forge: see trusted.
 func (m *machine) addOverhead(c *corev1.Container, source *corev1.Pod) {
-	more := m.overheadSince(source)
-	more.Add(m.upgrade)
+	more := amounts.Plus(grown(overhead(source), m.overhead()), m.upgrade)
 	lists := []corev1.ResourceList{c.Resources.Limits, c.Resources.Requests}
 	if m.vmi.Spec.Domain.Resources.OvercommitGuestOverhead {
 		lists = lists[:1]
 	}
 	for _, list := range lists {
 		if q, ok := list[corev1.ResourceMemory]; ok {
-			most := q.DeepCopy()
-			most.Mul(refusalTrust)
-			if q.Add(more); q.Cmp(most) > 0 {
-				q = most
-			}
-			list[corev1.ResourceMemory] = q
+			list[corev1.ResourceMemory] = amounts.Min(amounts.Plus(q, more), trusted(q))
 		}
 	}
-}
-
-// overheadSince returns by how much the memory overhead that KubeVirt reports for the VMI has
-// grown since the source pod was rendered; zero where either does not say it.
-func (m *machine) overheadSince(source *corev1.Pod) resource.Quantity {
-	if m.vmi.Status.Memory == nil || m.vmi.Status.Memory.MemoryOverhead == nil {
-		return resource.Quantity{}
-	}
-	reported := m.vmi.Status.Memory.MemoryOverhead.DeepCopy()
-	if source == nil {
-		return reported
-	}
-	rendered, ok := overhead(source)
-	if !ok {
-		return resource.Quantity{}
-	}
-	return less(reported, rendered)
 }
 
 // addAutoLimits gives c the limits that KubeVirt sets when a quota demands them and
@@ -114,20 +94,42 @@ func (m *machine) overheadSince(source *corev1.Pod) resource.Quantity {
 // pkg/virt-controller/services/template.go. Where no quota demands them they are not
 // there, and no quota counts them. Those that the source has may be older, and those
 // of a LimitRange.
-func (m *machine) addAutoLimits(c *corev1.Container) {
-	asked := m.vmi.Spec.Domain.Resources.Limits
+func (m *machine) addAutoLimits(r *corev1.ResourceRequirements) {
 	auto := func(name corev1.ResourceName) bool {
-		return missing(asked, name) && (missing(c.Resources.Limits, name) || !m.vmi.IsCPUDedicated())
+		return missing(m.vmi.Spec.Domain.Resources.Limits, name) && (missing(r.Limits, name) || !m.vmi.IsCPUDedicated())
 	}
 	if auto(corev1.ResourceCPU) {
-		c.Resources.Limits[corev1.ResourceCPU] = m.cpuLimit(c.Resources.Limits[corev1.ResourceCPU])
+		r.Limits[corev1.ResourceCPU] = m.cpuLimit(r.Limits[corev1.ResourceCPU])
 	}
-	request, ok := c.Resources.Requests[corev1.ResourceMemory]
-	if ok && auto(corev1.ResourceMemory) {
-		if limit, ok := integer(request.AsApproximateFloat64() * m.memoryLimitRatio()); ok {
-			c.Resources.Limits[corev1.ResourceMemory] = *resource.NewQuantity(limit, request.Format)
+	if auto(corev1.ResourceMemory) {
+		m.limitMemory(r)
+	}
+}
+
+// limitMemory gives r the limit that KubeVirt derives from the request. It multiplies that by a
+// label of the namespace, which is any number from 1 (getMemoryLimitsRatio in its
+// pkg/virt-controller/services/renderresources.go).
+func (m *machine) limitMemory(r *corev1.ResourceRequirements) {
+	ratio := defaultMemoryLimitRatio
+	if m.Namespace != nil {
+		label, err := strconv.ParseFloat(m.Namespace.Labels[kubevirtv1.AutoMemoryLimitsRatioLabel], 64)
+		if err == nil && label >= 1 && !math.IsInf(label, 0) {
+			ratio = min(label, maxMemoryLimitRatio)
 		}
 	}
+	if request, ok := r.Requests[corev1.ResourceMemory]; ok {
+		if limit, ok := quantityOf(request.AsApproximateFloat64()*ratio, request.Format); ok {
+			r.Limits[corev1.ResourceMemory] = limit
+		}
+	}
+}
+
+// quantityOf returns f, cut to an integer; false if a quantity does not hold that.
+func quantityOf(f float64, format resource.Format) (resource.Quantity, bool) {
+	if math.IsNaN(f) || f < 0 || f >= math.MaxInt64 {
+		return resource.Quantity{}, false
+	}
+	return *resource.NewQuantity(int64(f), format), true
 }
 
 // cpuLimit returns the limit that KubeVirt sets for the virtual CPUs that the guest
@@ -148,11 +150,9 @@ func missing(list corev1.ResourceList, name corev1.ResourceName) bool {
 // vCPUs returns how many virtual CPUs the guest has now, and the threads that count
 // as such.
 func (m *machine) vCPUs() int64 {
-	n := int64(1)
+	n := threadsOf(m.vmi.Spec.Domain.CPU)
 	if topology := m.vmi.Status.CurrentCPUTopology; topology != nil {
 		n = product(topology.Sockets, topology.Cores, topology.Threads)
-	} else if cpu := m.vmi.Spec.Domain.CPU; cpu != nil {
-		n = product(cpu.Sockets, cpu.Cores, cpu.Threads)
 	}
 	if threads := m.vmi.Spec.Domain.IOThreads; threads != nil && threads.SupplementalPoolThreadCount != nil {
 		n += int64(*threads.SupplementalPoolThreadCount)
@@ -160,22 +160,21 @@ func (m *machine) vCPUs() int64 {
 	return n
 }
 
+// threadsOf returns how many virtual CPUs a VMI asks for; one if it says nothing.
+func threadsOf(cpu *kubevirtv1.CPU) int64 {
+	if cpu == nil {
+		return 1
+	}
+	return product(cpu.Sockets, cpu.Cores, cpu.Threads)
+}
+
+// product multiplies the factors that are not zero.
 func product(factors ...uint32) int64 {
 	n := int64(1)
 	for _, f := range factors {
-		if f > 0 {
-			n *= int64(f)
-		}
+		n *= int64(max(f, 1))
 	}
 	return n
-}
-
-// memoryLimitRatio is what KubeVirt multiplies a memory request by to get a limit.
-func (m *machine) memoryLimitRatio() float64 {
-	if m.Namespace == nil {
-		return defaultMemoryLimitRatio
-	}
-	return ratio(m.Namespace.Labels[kubevirtv1.AutoMemoryLimitsRatioLabel])
 }
 
 // defaultsOf returns the defaults for containers of limitRanges. Where these disagree
@@ -193,7 +192,7 @@ func defaultsOf(limitRanges []*corev1.LimitRange) corev1.ResourceRequirements {
 			if item.Type == corev1.LimitTypeContainer {
 				maps.Copy(one.Requests, item.DefaultRequest)
 				maps.Copy(one.Limits, item.Default)
-				dropOthers([]corev1.ResourceList{one.Requests, one.Limits})
+				dropOthers(one.Requests, one.Limits)
 			}
 		}
 		enlarge(largest.Requests, one.Requests)
@@ -208,28 +207,24 @@ func applyDefaults(defaults corev1.ResourceRequirements, pod *corev1.Pod) {
 	if len(defaults.Requests)+len(defaults.Limits) == 0 {
 		return
 	}
+	completed := func(list, defaults corev1.ResourceList) corev1.ResourceList {
+		all := defaults.DeepCopy()
+		maps.Copy(all, list)
+		return all
+	}
 	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range containers {
 			r := &containers[i].Resources
-			own(r)
-			complete(r.Limits, defaults.Limits)
-			complete(r.Requests, defaults.Requests)
+			r.Limits, r.Requests = completed(r.Limits, defaults.Limits), completed(r.Requests, defaults.Requests)
 		}
 	}
 }
 
+// enlarge makes a no less than b, in place.
 func enlarge(a, b corev1.ResourceList) {
 	for name, q := range b {
 		if missing(a, name) || q.Cmp(a[name]) > 0 {
 			a[name] = q
-		}
-	}
-}
-
-func complete(a, b corev1.ResourceList) {
-	for name, q := range b {
-		if missing(a, name) {
-			a[name] = q.DeepCopy()
 		}
 	}
 }

@@ -19,14 +19,14 @@ import (
 // none.
 func TestEventsOfARaise(t *testing.T) {
 	recorder := record.NewFakeRecorder(10)
-	c := &Controller{options: Options{Recorder: recorder}}
+	c, past := &Controller{options: Options{Recorder: recorder}}, &history{}
 	limit := func(amount string) corev1.ResourceList {
 		return corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse(amount)}
 	}
 	rq := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q", UID: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: limit("1")}}
 	tell := func(results ...applier.QuotaResult) (events []string) {
 		t.Helper()
-		c.tell(Report{Quotas: []*corev1.ResourceQuota{rq}, Result: applier.Result{Quotas: results}}, Snapshot{})
+		c.tell(past, Report{Quotas: []*corev1.ResourceQuota{rq}, Result: applier.Result{Quotas: results}}, Snapshot{})
 		for len(recorder.Events) > 0 {
 			events = append(events, <-recorder.Events)
 		}

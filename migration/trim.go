@@ -2,13 +2,12 @@ package migration
 
 import (
 	"fmt"
-	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/tools/cache"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
@@ -28,9 +27,6 @@ func SelectPods(options *metav1.ListOptions) {
 // nobody else reads. Objects of a dynamic informer become typed ones, as by [Typed]; what it
 // does not know passes unchanged.
 func Trim(object any) (any, error) {
-	if u, ok := object.(*unstructured.Unstructured); ok {
-		object = prune(u)
-	}
 	object, err := Typed(object)
 	if err != nil {
 		return nil, fmt.Errorf("trim: %w", err)
@@ -43,9 +39,9 @@ func Trim(object any) (any, error) {
 	case *resourcev1.ResourceClaim:
 		o.ManagedFields, o.Status = nil, resourcev1.ResourceClaimStatus{}
 	case *resourcev1.DeviceClass:
-		return &resourcev1.DeviceClass{ObjectMeta: trimMeta(o.ObjectMeta), Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: o.Spec.ExtendedResourceName}}, nil
+		o.ManagedFields, o.Spec.Selectors, o.Spec.Config = nil, nil, nil
 	case *corev1.LimitRange:
-		return trimLimitRange(o), nil
+		o.ManagedFields, o.Annotations = nil, nil
 	case *corev1.ResourceQuota:
 		o.ManagedFields = nil
 	case *corev1.Event:
@@ -88,56 +84,43 @@ func trimMeta(from metav1.ObjectMeta) metav1.ObjectMeta {
 	}
 }
 
-// trimPod keeps what quota charges pod for, and whose it is.
+// trimPod keeps what quota charges pod for, and whose it is. Newer versions of the API have more
+// fields of a resize, so of the status it is named what is not kept.
 func trimPod(pod *corev1.Pod) *corev1.Pod {
-	trimmed := &corev1.Pod{ObjectMeta: trimMeta(pod.ObjectMeta)}
+	trimmed := &corev1.Pod{ObjectMeta: trimMeta(pod.ObjectMeta), Status: pod.Status}
+	trimmed.Labels = trimAnnotations(pod.Labels, kubevirtv1.AppLabel, kubevirtv1.CreatedByLabel, kubevirtv1.MigrationJobLabel)
 	trimmed.Annotations = trimAnnotations(pod.Annotations, kubevirtv1.MemoryOverheadAnnotationBytes)
-	spec := &pod.Spec
+	spec, status := &pod.Spec, &trimmed.Status
 	trimmed.Spec = corev1.PodSpec{
 		NodeName: spec.NodeName, ActiveDeadlineSeconds: spec.ActiveDeadlineSeconds, PriorityClassName: spec.PriorityClassName,
-		Affinity: spec.Affinity, Overhead: spec.Overhead, Resources: spec.Resources,
-		Containers: trimContainers(spec.Containers), InitContainers: trimContainers(spec.InitContainers),
-		ResourceClaims: spec.ResourceClaims,
+		Affinity: spec.Affinity, Overhead: spec.Overhead, Resources: spec.Resources, ResourceClaims: spec.ResourceClaims,
+		Containers: spec.Containers, InitContainers: spec.InitContainers,
 	}
-	// Newer versions of the API have more fields of a resize, so here it is named what is
-	// not kept.
-	trimmed.Status = pod.Status
-	status := &trimmed.Status
-	status.Conditions = trimConditions(status.Conditions)
-	status.ContainerStatuses, status.InitContainerStatuses = trimStatuses(status.ContainerStatuses), trimStatuses(status.InitContainerStatuses)
+	for _, containers := range [][]corev1.Container{spec.Containers, spec.InitContainers} {
+		for i, c := range containers {
+			containers[i] = corev1.Container{Name: c.Name, Resources: c.Resources, RestartPolicy: c.RestartPolicy}
+		}
+	}
+	status.Conditions = slices.Clone(slices.DeleteFunc(status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type != corev1.PodResizePending && c.Type != corev1.PodResizeInProgress && !unschedulable(c)
+	}))
+	for _, statuses := range []*[]corev1.ContainerStatus{&status.ContainerStatuses, &status.InitContainerStatuses} {
+		var kept []corev1.ContainerStatus
+		for _, s := range *statuses {
+			if s.Resources != nil || s.AllocatedResources != nil { // a resize in place
+				kept = append(kept, corev1.ContainerStatus{Name: s.Name, Resources: s.Resources, AllocatedResources: s.AllocatedResources})
+			}
+		}
+		*statuses = kept
+	}
 	status.EphemeralContainerStatuses, status.ResourceClaimStatuses = nil, nil
-	status.PodIPs, status.HostIPs = nil, nil
+	status.PodIP, status.PodIPs, status.HostIP, status.HostIPs, status.StartTime = "", nil, "", nil, nil
 	return trimmed
 }
 
-func trimContainers(containers []corev1.Container) []corev1.Container {
-	trimmed := make([]corev1.Container, len(containers))
-	for i := range containers {
-		trimmed[i] = corev1.Container{Name: containers[i].Name, Resources: containers[i].Resources, RestartPolicy: containers[i].RestartPolicy}
-	}
-	return trimmed
-}
-
-// trimStatuses keeps what quota reads of a resize in place.
-func trimStatuses(statuses []corev1.ContainerStatus) []corev1.ContainerStatus {
-	var trimmed []corev1.ContainerStatus
-	for i := range statuses {
-		if s := &statuses[i]; s.Resources != nil || s.AllocatedResources != nil {
-			trimmed = append(trimmed, corev1.ContainerStatus{Name: s.Name, Resources: s.Resources, AllocatedResources: s.AllocatedResources})
-		}
-	}
-	return trimmed
-}
-
-// trimConditions keeps what is said of a resize, and why a pod is not scheduled.
-func trimConditions(conditions []corev1.PodCondition) []corev1.PodCondition {
-	var kept []corev1.PodCondition
-	for _, c := range conditions {
-		if c.Type == corev1.PodResizePending || c.Type == corev1.PodResizeInProgress || unschedulable(c) {
-			kept = append(kept, c)
-		}
-	}
-	return kept
+// readConditions are those of a VMI that are read.
+var readConditions = []kubevirtv1.VirtualMachineInstanceConditionType{
+	kubevirtv1.VirtualMachineInstanceIsMigratable, kubevirtv1.VirtualMachineInstanceVCPUChange, kubevirtv1.VirtualMachineInstanceMemoryChange,
 }
 
 // trimInstance keeps what the guest asks for, and what is said of its migration.
@@ -149,11 +132,28 @@ func trimInstance(vmi *kubevirtv1.VirtualMachineInstance) *kubevirtv1.VirtualMac
 	domain.Devices.TPM = from.Devices.TPM
 	status := &vmi.Status
 	trimmed.Status = kubevirtv1.VirtualMachineInstanceStatus{
-		Phase: status.Phase, NodeName: status.NodeName, MigrationState: status.MigrationState, ActivePods: status.ActivePods,
-		Conditions: status.Conditions, Memory: status.Memory, CurrentCPUTopology: status.CurrentCPUTopology,
+		Phase: status.Phase, NodeName: status.NodeName, MigrationState: trimState(status.MigrationState),
+		Memory: status.Memory, CurrentCPUTopology: status.CurrentCPUTopology,
 		VolumeStatus: status.VolumeStatus, ChangedBlockTracking: status.ChangedBlockTracking,
 	}
+	for _, c := range status.Conditions {
+		if slices.Contains(readConditions, c.Type) {
+			trimmed.Status.Conditions = append(trimmed.Status.Conditions, kubevirtv1.VirtualMachineInstanceCondition{Type: c.Type, Status: c.Status})
+		}
+	}
 	return trimmed
+}
+
+// trimState keeps which migration it is, of which objects, and how and when it ended.
+func trimState(state *kubevirtv1.VirtualMachineInstanceMigrationState) *kubevirtv1.VirtualMachineInstanceMigrationState {
+	if state == nil {
+		return nil
+	}
+	return &kubevirtv1.VirtualMachineInstanceMigrationState{
+		MigrationUID: state.MigrationUID, EndTimestamp: state.EndTimestamp, Completed: state.Completed, Failed: state.Failed,
+		SourcePod: state.SourcePod, TargetPod: state.TargetPod, TargetAttachmentPodUID: state.TargetAttachmentPodUID,
+		SourcePersistentStatePVCName: state.SourcePersistentStatePVCName, TargetPersistentStatePVCName: state.TargetPersistentStatePVCName,
+	}
 }
 
 // trimMigration keeps of a migration that is over which one it was, who made it, and how and
@@ -170,64 +170,11 @@ func trimMigration(vmim *kubevirtv1.VirtualMachineInstanceMigration) *kubevirtv1
 	}}
 	trimmed.Spec = vmim.Spec
 	trimmed.Status.Phase = vmim.Status.Phase
-	if state := vmim.Status.MigrationState; state != nil {
-		trimmed.Status.MigrationState = &kubevirtv1.VirtualMachineInstanceMigrationState{
-			EndTimestamp: state.EndTimestamp, SourcePod: state.SourcePod, TargetPod: state.TargetPod,
-			SourcePersistentStatePVCName: state.SourcePersistentStatePVCName, TargetPersistentStatePVCName: state.TargetPersistentStatePVCName,
-		}
-	}
+	trimmed.Status.MigrationState = trimState(vmim.Status.MigrationState)
 	for _, transition := range vmim.Status.PhaseTransitionTimestamps {
 		if transition.Phase == vmim.Status.Phase {
 			trimmed.Status.PhaseTransitionTimestamps = []kubevirtv1.VirtualMachineInstanceMigrationPhaseTransitionTimestamp{transition}
 			break
-		}
-	}
-	return trimmed
-}
-
-// prune returns a migration that is over without what trimMigration drops, before it costs
-// anything to make it a typed object; and whatever else unchanged.
-func prune(u *unstructured.Unstructured) *unstructured.Unstructured {
-	status, ok := u.Object["status"].(map[string]any)
-	if !ok || u.GetKind() != "VirtualMachineInstanceMigration" {
-		return u
-	}
-	switch status["phase"] {
-	case string(kubevirtv1.MigrationSucceeded), string(kubevirtv1.MigrationFailed):
-	default:
-		return u
-	}
-	pruned := maps.Clone(u.Object)
-	kept := pick(status, "phase", "migrationState", "phaseTransitionTimestamps")
-	if state, ok := status["migrationState"].(map[string]any); ok {
-		kept["migrationState"] = pick(state,
-			"endTimestamp", "sourcePod", "targetPod", "sourcePersistentStatePVCName", "targetPersistentStatePVCName")
-	}
-	pruned["status"] = kept
-	if meta, ok := u.Object["metadata"].(map[string]any); ok {
-		pruned["metadata"] = pick(meta, "namespace", "name", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "annotations")
-	}
-	return &unstructured.Unstructured{Object: pruned}
-}
-
-// pick returns the fields of from with these names.
-func pick(from map[string]any, names ...string) map[string]any {
-	picked := map[string]any{}
-	for _, name := range names {
-		if value, ok := from[name]; ok {
-			picked[name] = value
-		}
-	}
-	return picked
-}
-
-// trimLimitRange keeps the defaults of containers.
-func trimLimitRange(limitRange *corev1.LimitRange) *corev1.LimitRange {
-	trimmed := &corev1.LimitRange{ObjectMeta: trimMeta(limitRange.ObjectMeta)}
-	trimmed.Labels, trimmed.OwnerReferences = nil, nil
-	for _, item := range limitRange.Spec.Limits {
-		if item.Type == corev1.LimitTypeContainer {
-			trimmed.Spec.Limits = append(trimmed.Spec.Limits, corev1.LimitRangeItem{Type: item.Type, Default: item.Default, DefaultRequest: item.DefaultRequest})
 		}
 	}
 	return trimmed

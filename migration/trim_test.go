@@ -88,6 +88,7 @@ func TestTrimOfAMigrationThatIsOver(t *testing.T) {
 	to.Phase = kubevirtv1.MigrationSucceeded
 	to.MigrationState = &kubevirtv1.VirtualMachineInstanceMigrationState{
 		EndTimestamp: from.MigrationState.EndTimestamp, SourcePod: from.MigrationState.SourcePod, TargetPod: from.MigrationState.TargetPod,
+		MigrationUID: vmim.UID, Completed: true,
 	}
 	require.NotNil(t, to.MigrationState.EndTimestamp)
 	to.PhaseTransitionTimestamps = from.PhaseTransitionTimestamps[len(from.PhaseTransitionTimestamps)-1:]

@@ -73,11 +73,10 @@ func (s *Snapshot) waits(vmim *kubevirtv1.VirtualMachineInstanceMigration, inFli
 	case gated(vmim):
 		return UtilityVolumes, "KubeVirt waits until the utility volumes of the virtual machine are detached."
 	}
-	at, known := slices.BinarySearchFunc(inFlight, vmim.UID, func(m quota.Migration, uid types.UID) int { return cmp.Compare(m.UID, uid) })
-	if !known || inFlight[at].State >= quota.Charged {
+	m, known := find(inFlight, vmim.UID)
+	if !known || m.State >= quota.Charged {
 		return "", ""
 	}
-	m := inFlight[at]
 	for _, q := range quotas {
 		if d, is := about(q.Decision.Deferred, m.UID); is {
 			return d.Reason, fmt.Sprintf("ResourceQuota %s: %s.", q.Name, applier.Sentence(d, m))
@@ -110,6 +109,15 @@ func inQueue(m quota.Migration, quotas []applier.QuotaResult) (quota.DeferralRea
 		}
 	}
 	return reason, message
+}
+
+// find finds a migration in a list that is sorted by UID.
+func find(inFlight []quota.Migration, uid types.UID) (m quota.Migration, ok bool) {
+	i, ok := slices.BinarySearchFunc(inFlight, uid, func(m quota.Migration, uid types.UID) int { return cmp.Compare(m.UID, uid) })
+	if ok {
+		m = inFlight[i]
+	}
+	return m, ok
 }
 
 func about(deferrals []quota.Deferral, uid types.UID) (quota.Deferral, bool) {
@@ -149,12 +157,10 @@ func (s *Snapshot) backOff(vmim *kubevirtv1.VirtualMachineInstanceMigration) tim
 	if !isAutomatic(vmim) {
 		return time.Time{}
 	}
-	var before []*kubevirtv1.VirtualMachineInstanceMigration // newest first
-	for _, other := range s.Migrations {
-		if other != nil && other.UID != vmim.UID && other.Spec.VMIName == vmim.Spec.VMIName && isAutomatic(other) {
-			before = append(before, other)
-		}
-	}
+	before := slices.DeleteFunc(slices.Clone(s.Migrations), func(other *kubevirtv1.VirtualMachineInstanceMigration) bool {
+		return other == nil || other.UID == vmim.UID || other.Spec.VMIName != vmim.Spec.VMIName || !isAutomatic(other)
+	})
+	// The newest is the first.
 	slices.SortStableFunc(before, func(a, b *kubevirtv1.VirtualMachineInstanceMigration) int {
 		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
 	})

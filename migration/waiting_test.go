@@ -185,7 +185,7 @@ func TestWaiting(t *testing.T) {
 // What a migration waits for is told when it has waited for two seconds, and once.
 func TestEventsOfWaiting(t *testing.T) {
 	recorder := record.NewFakeRecorder(10)
-	c := &Controller{options: Options{Recorder: recorder}}
+	c, past := &Controller{options: Options{Recorder: recorder}}, &history{}
 	now := noon
 	vmim := vmimOf("m", 0, kubevirtv1.MigrationPending)
 	tell := func(reason quota.DeferralReason) (events []string, again time.Duration) {
@@ -194,7 +194,7 @@ func TestEventsOfWaiting(t *testing.T) {
 		if reason == "" {
 			r.Waiting = nil
 		}
-		again = c.tellWaiting(r, Snapshot{Migrations: []*kubevirtv1.VirtualMachineInstanceMigration{nil, vmim}, Now: now})
+		again = c.tellWaiting(past, r, Snapshot{Migrations: []*kubevirtv1.VirtualMachineInstanceMigration{nil, vmim}, Now: now})
 		for len(recorder.Events) > 0 {
 			events = append(events, <-recorder.Events)
 		}
@@ -225,5 +225,5 @@ func TestEventsOfWaiting(t *testing.T) {
 	}
 	vmim.Status.Phase = kubevirtv1.MigrationSucceeded
 	tell("")
-	require.Empty(t, c.waits.byNamespace)
+	require.Empty(t, past.waits)
 }
