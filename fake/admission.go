@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"cmp"
 	"errors"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,50 +15,39 @@ import (
 // RancherLabel marks the quotas that Rancher manages, and that its webhook locks.
 const RancherLabel = rancher.QuotaLabel
 
+// RancherUser is who Rancher writes quotas as; see Config.Lock.
+const RancherUser = "system:serviceaccount:cattle-system:rancher-webhook-sudo"
+
 // errLocked is what Rancher's webhook says (2.14.6, 2.15.2).
 var errLocked = errors.New("users are forbidden from changing resources managed by Rancher")
 
 // namespaceController may delete what Rancher's webhook has locked.
 const namespaceController = "system:serviceaccount:kube-system:namespace-controller"
 
-// locked reports whether Rancher's webhook keeps o from user: a quota or limit range
-// that Rancher manages, from all but the user that Config.Lock names.
-func (c *Cluster) locked(user string, o object) bool {
-	if c.config.Lock == "" || user == c.config.Lock {
-		return false
-	}
+// lockedFor returns an error if Rancher's webhook keeps o from user: a quota or limit range that Rancher
+// manages, from all but the user that Config.Lock names.
+func (c *Cluster) lockedFor(user string, o object) error {
 	kind := kindOf(o)
-	return (kind == ResourceQuotas || kind == LimitRanges) && isManaged(o)
-}
-
-func isManaged(o object) bool { return o.GetLabels()[RancherLabel] == "true" }
-
-func lockedError(o object) error {
-	return apierrors.NewForbidden(kindOf(o).groupResource(), o.GetName(), errLocked)
-}
-
-// mayUpdate is Rancher's write lock on updates. The status is open to everybody who
-// leaves the label alone.
-func (c *Cluster) mayUpdate(user string, before, after object, status bool) error {
-	wasLocked, isLocked := c.locked(user, before), c.locked(user, after)
-	if status && wasLocked != isLocked || !status && (wasLocked || isLocked) {
-		return lockedError(before)
+	managed := (kind == ResourceQuotas || kind == LimitRanges) && o.GetLabels()[RancherLabel] == "true"
+	if c.config.Lock == "" || user == c.config.Lock || !managed {
+		return nil
 	}
-	return nil
+	return apierrors.NewForbidden(kind.groupResource(), o.GetName(), errLocked)
 }
 
-// mayDelete is Rancher's write lock on deletions.
-func (c *Cluster) mayDelete(user string, o object) error {
-	if user != namespaceController && c.locked(user, o) {
-		return lockedError(o)
+// lockedUpdate is lockedFor an update. The status is open to everybody who leaves the label alone.
+func (c *Cluster) lockedUpdate(user string, before, after object, status bool) error {
+	was, is := c.lockedFor(user, before), c.lockedFor(user, after)
+	if status && was != nil && is != nil {
+		return nil
 	}
-	return nil
+	return cmp.Or(was, is)
 }
 
 // admit is admission on creation: the lock, the defaults of LimitRanges, the guard, quota.
 func (c *Cluster) admit(user string, o object) error {
-	if c.locked(user, o) {
-		return lockedError(o)
+	if err := c.lockedFor(user, o); err != nil {
+		return err
 	}
 	switch o := o.(type) {
 	case *corev1.Pod:
@@ -66,18 +56,18 @@ func (c *Cluster) admit(user string, o object) error {
 		}
 	case *corev1.PersistentVolumeClaim:
 	case *resourcev1.ResourceClaim:
-		return c.admission.charge(user, o)
+		return c.admission.charge(user, o, nil)
 	default:
 		return nil
 	}
-	if err := c.guard.check(user, o); err != nil {
+	if err := c.checkGuard(user, o); err != nil {
 		return err
 	}
-	return c.admission.charge(user, o)
+	return c.admission.charge(user, o, nil)
 }
 
-// resize returns the pod as it is stored with the resources that the containers of asked have,
-// if quota lets it grow.
+// resize returns the pod as it is stored with the resources that the containers of asked have, if quota lets it
+// grow.
 func (c *Cluster) resize(asked *corev1.Pod) (object, error) {
 	pod, ok := find[*corev1.Pod](&c.store, asked.Namespace, asked.Name)
 	if !ok {
@@ -85,13 +75,10 @@ func (c *Cluster) resize(asked *corev1.Pod) (object, error) {
 	}
 	before := loadOf(pod, c.clock.now).charge
 	pod = pod.DeepCopy()
-	for i := range pod.Spec.Containers {
-		pod.Spec.Containers[i].Resources = asked.Spec.Containers[i].Resources
+	for i, r := range resourcesOf(pod) {
+		*r = *resourcesOf(asked)[i]
 	}
-	for i := range pod.Spec.InitContainers {
-		pod.Spec.InitContainers[i].Resources = asked.Spec.InitContainers[i].Resources
-	}
-	return pod, c.admission.chargeMore(adminUser, pod, before)
+	return pod, c.admission.charge(adminUser, pod, before)
 }
 
 // setDefaults does what the API server does to a new object before admission.
@@ -116,40 +103,44 @@ func (c *Cluster) setDefaults(o object) {
 		if o.Spec.TerminationGracePeriodSeconds == nil {
 			o.Spec.TerminationGracePeriodSeconds = pointer(int64(corev1.DefaultTerminationGracePeriodSeconds))
 		}
-		for _, containers := range [][]corev1.Container{o.Spec.InitContainers, o.Spec.Containers} {
-			for i := range containers {
-				if r := &containers[i].Resources; len(r.Limits) > 0 {
-					r.Requests = complete(r.Requests, r.Limits)
-				}
-			}
+		for _, r := range resourcesOf(o) {
+			r.Requests = complete(r.Requests, r.Limits)
 		}
 	}
 }
 
-// setLimitDefaults completes a container item of a LimitRange: a maximum is the
-// default limit, a default limit the default request, and then the minimum is
-// (SetDefaults_LimitRangeItem in k8s.io/kubernetes/pkg/apis/core/v1).
+// setLimitDefaults completes a container item of a LimitRange: a maximum is the default limit, a default limit
+// the default request, and then the minimum is (SetDefaults_LimitRangeItem in
+// k8s.io/kubernetes/pkg/apis/core/v1).
 func setLimitDefaults(item *corev1.LimitRangeItem) {
 	item.Default = complete(item.Default, item.Max)
 	item.DefaultRequest = complete(item.DefaultRequest, item.Default)
 	item.DefaultRequest = complete(item.DefaultRequest, item.Min)
 }
 
-// applyDefaults gives the containers of pod the requests and limits that they lack, as
-// the LimitRanger plugin does. Its minima, maxima and ratios are not checked.
+// applyDefaults gives the containers of pod the requests and limits that they lack, as the LimitRanger plugin
+// does. Its minima, maxima and ratios are not checked.
 func applyDefaults(limits *corev1.LimitRange, pod *corev1.Pod) {
 	for _, item := range limits.Spec.Limits {
 		if item.Type != corev1.LimitTypeContainer {
 			continue
 		}
-		for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-			for i := range containers {
-				r := &containers[i].Resources
-				r.Limits = complete(r.Limits, item.Default)
-				r.Requests = complete(r.Requests, item.DefaultRequest)
-			}
+		for _, r := range resourcesOf(pod) {
+			r.Limits = complete(r.Limits, item.Default)
+			r.Requests = complete(r.Requests, item.DefaultRequest)
 		}
 	}
+}
+
+// resourcesOf returns those of all containers of pod, to be changed in it.
+func resourcesOf(pod *corev1.Pod) []*corev1.ResourceRequirements {
+	var resources []*corev1.ResourceRequirements
+	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers {
+			resources = append(resources, &containers[i].Resources)
+		}
+	}
+	return resources
 }
 
 // complete adds to list what it lacks of defaults, and returns it.

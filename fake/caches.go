@@ -13,9 +13,9 @@ import (
 	"github.com/vmquota/headroom/migration"
 )
 
-// Caches are what the informers of a [Process] hold: each kind on its own a little older
-// than the store, and never older than before. The objects are read only. All have
-// cache.NamespaceIndex, so that the listers of client-go can be made from them.
+// Caches are what the informers of a [Process] hold: each kind on its own a little older than the store, and
+// never older than before. The objects are read only. All have cache.NamespaceIndex, so that the listers of
+// client-go can be made from them.
 type Caches struct {
 	Namespaces     cache.Indexer // of *corev1.Namespace
 	ResourceQuotas cache.Indexer // of *corev1.ResourceQuota
@@ -27,128 +27,6 @@ type Caches struct {
 	Migrations     cache.Indexer // of *kubevirtv1.VirtualMachineInstanceMigration
 	Events         cache.Indexer // of *corev1.Event
 	ResourceClaims cache.Indexer // of *resourcev1.ResourceClaim
-}
-
-// Lag makes the cache of kind as old as lag says, from now on and over crashes. It is
-// how a cache goes stale. The zero Span is the default of Config.Timing again.
-func (p *Process) Lag(kind Kind, lag Span) {
-	p.lags[kind] = lag
-	p.cluster.note("%s sees %s %v to %v late", p.name, kind, lag.Min, lag.Max)
-}
-
-// DropWatch loses what happens to objects of kind for d. Then the cache lists them
-// anew: what was deleted meanwhile is told as a tombstone, what came and went never.
-func (p *Process) DropWatch(kind Kind, d time.Duration) {
-	i := p.informers[kind]
-	if i == nil {
-		return
-	}
-	p.cluster.note("%s loses its watch of %s for %v", p.name, kind, d)
-	i.deaf++
-	i.epoch++
-	p.cluster.clock.after(d, func() {
-		i.deaf--
-		if i.deaf == 0 && !i.stopped {
-			i.relist()
-		}
-	})
-}
-
-func (p *Process) openCaches() {
-	p.informers = map[Kind]*informer{}
-	open := func(kind Kind) cache.Indexer {
-		i := &informer{process: p, kind: kind, indexer: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{
-			cache.NamespaceIndex: cache.MetaNamespaceIndexFunc,
-		})}
-		for _, o := range p.cluster.store.list(kind, "") {
-			i.must(i.indexer.Add(o))
-		}
-		p.informers[kind] = i
-		return i.indexer
-	}
-	p.Caches = Caches{
-		open(Namespaces), open(ResourceQuotas), open(LimitRanges), open(Pods), open(Claims), open(ConfigMaps), open(VMIs), open(Migrations), open(Events), open(ResourceClaims),
-	}
-}
-
-// An informer keeps the cache of one kind.
-type informer struct {
-	process *Process
-	kind    Kind
-	indexer cache.Indexer
-	last    time.Time // when the latest event arrives
-	epoch   int       // counts the watches; events of an older one never arrive
-	deaf    int       // how many times over the watch is dropped
-	stopped bool
-}
-
-// observe sends a change on its way.
-func (i *informer) observe(c change) {
-	if i.deaf > 0 || i.stopped {
-		return
-	}
-	cluster := i.process.cluster
-	lag := i.process.lags[i.kind]
-	if lag == (Span{}) {
-		lag = cluster.config.Timing.Cache
-	}
-	arrives := cluster.clock.now.Add(cluster.draw(lag))
-	if arrives.Before(i.last) {
-		arrives = i.last
-	}
-	i.last = arrives
-	epoch := i.epoch
-	cluster.clock.after(arrives.Sub(cluster.clock.now), func() {
-		if i.epoch == epoch && !i.stopped {
-			i.deliver(c)
-		}
-	})
-}
-
-func (i *informer) deliver(c change) {
-	if c.after == nil {
-		i.must(i.indexer.Delete(c.before))
-	} else {
-		i.must(i.indexer.Update(c.after))
-	}
-	i.tell(c.object())
-}
-
-func (i *informer) relist() {
-	listed := map[string]bool{}
-	for _, o := range i.process.cluster.store.list(i.kind, "") {
-		listed[cache.MetaObjectToName(o).String()] = true
-		old, known, err := i.indexer.Get(o)
-		i.must(err)
-		if was, ok := old.(object); known && ok && was.GetResourceVersion() == o.GetResourceVersion() {
-			continue
-		}
-		i.must(i.indexer.Update(o))
-		i.tell(o)
-	}
-	for _, name := range slices.Sorted(slices.Values(i.indexer.ListKeys())) {
-		if listed[name] {
-			continue
-		}
-		gone, _, err := i.indexer.GetByKey(name)
-		i.must(err)
-		i.must(i.indexer.Delete(gone))
-		i.tell(cache.DeletedFinalStateUnknown{Key: name, Obj: gone})
-	}
-}
-
-// tell wakes the program because of o.
-func (i *informer) tell(o any) {
-	if namespace := i.process.program.Namespace(o); namespace != "" {
-		i.process.Enqueue(namespace)
-	}
-}
-
-// must is for errors of the key function, which names every object of the store.
-func (i *informer) must(err error) {
-	if err != nil {
-		panic(err)
-	}
 }
 
 // Snapshot returns what the caches hold about namespace, for migration.InFlight.
@@ -169,5 +47,119 @@ func (c Caches) Migration() migration.Caches {
 		Namespace:   migration.FromStore(c.Namespaces),
 
 		ResourceClaims: migration.FromIndexer[resourcev1.ResourceClaim](c.ResourceClaims),
+	}
+}
+
+// Lag makes the cache of kind as old as lag says, from now on and over crashes. It is how a cache goes stale.
+// The zero Span stands for Config.Timing again.
+func (p *Process) Lag(kind Kind, lag Span) {
+	p.lags[kind] = lag
+	p.cluster.note("%s sees %s %v to %v late", p.name, kind, lag.Min, lag.Max)
+}
+
+// DropWatch loses what happens to objects of kind for d. Then the cache lists them anew: what was deleted
+// meanwhile is a tombstone, what came and went leaves no trace.
+func (p *Process) DropWatch(kind Kind, d time.Duration) {
+	i := p.informers[kind]
+	if i == nil {
+		return
+	}
+	p.cluster.note("%s loses its watch of %s for %v", p.name, kind, d)
+	i.deaf++
+	i.epoch++
+	p.cluster.clock.after(d, func() {
+		if i.deaf--; i.deaf == 0 && !i.stopped {
+			i.relist()
+		}
+	})
+}
+
+func (p *Process) openCaches() {
+	p.informers = map[Kind]*informer{}
+	open := func(kind Kind) cache.Indexer {
+		i := &informer{process: p, kind: kind, Indexer: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{
+			cache.NamespaceIndex: cache.MetaNamespaceIndexFunc,
+		})}
+		for _, o := range p.cluster.store.list(kind, "") {
+			must(i.Add(o))
+		}
+		p.informers[kind] = i
+		return i.Indexer
+	}
+	p.Caches = Caches{
+		open(Namespaces), open(ResourceQuotas), open(LimitRanges), open(Pods), open(Claims), open(ConfigMaps), open(VMIs), open(Migrations), open(Events), open(ResourceClaims),
+	}
+}
+
+// An informer keeps the cache of one kind.
+type informer struct {
+	cache.Indexer
+	process *Process
+	kind    Kind
+	last    time.Time // when the latest event arrives
+	epoch   int       // counts the watches; events of an older one never arrive
+	deaf    int       // how many times over the watch is dropped
+	stopped bool
+}
+
+// observe sends a change on its way.
+func (i *informer) observe(c change) {
+	if i.deaf > 0 || i.stopped {
+		return
+	}
+	cluster := i.process.cluster
+	lag := cluster.config.Timing.Cache
+	for _, other := range []Span{i.process.Latency, i.process.lags[i.kind]} {
+		if other != (Span{}) {
+			lag = other
+		}
+	}
+	i.last = later(i.last, cluster.clock.now.Add(cluster.draw(lag)))
+	epoch := i.epoch
+	cluster.clock.after(i.last.Sub(cluster.clock.now), func() {
+		switch {
+		case i.epoch != epoch || i.stopped:
+			return
+		case c.after == nil:
+			must(i.Delete(c.before))
+		default:
+			must(i.Update(c.after))
+		}
+		i.wake(c.object())
+	})
+}
+
+func (i *informer) relist() {
+	listed := map[string]bool{}
+	for _, o := range i.process.cluster.store.list(i.kind, "") {
+		listed[cache.MetaObjectToName(o).String()] = true
+		cached, _, err := i.Get(o)
+		must(err)
+		if was, ok := cached.(object); ok && was.GetResourceVersion() == o.GetResourceVersion() {
+			continue
+		}
+		must(i.Update(o))
+		i.wake(o)
+	}
+	for _, name := range slices.Sorted(slices.Values(i.ListKeys())) {
+		if gone, _, err := i.GetByKey(name); !listed[name] {
+			must(err)
+			must(i.Delete(gone))
+			i.wake(cache.DeletedFinalStateUnknown{Key: name, Obj: gone})
+		}
+	}
+}
+
+// wake calls the program because of o.
+func (i *informer) wake(o any) {
+	if namespace := i.process.program.Namespace(o); namespace != "" {
+		i.process.Enqueue(namespace)
+	}
+}
+
+// must is for errors of the key function, which names every object of the store.
+func must(err error) {
+	if err != nil {
+		panic(err)
 	}
 }

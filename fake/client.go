@@ -17,14 +17,12 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// errNoWatch is what a client's Watch returns. An informer would need goroutines and
-// real time.
+// errNoWatch is what a client's Watch returns. An informer would need goroutines and real time.
 var errNoWatch = errors.New("the simulated cluster has no watches: read the Caches of a Process")
 
-// Client returns a client of that user for the test itself: its calls take no simulated
-// time, and no faults are injected into them. It serves create, get, list, update,
-// update of status, resize of pods, delete and patch (JSON, merge and strategic merge patch) of all
-// kinds of objects.
+// Client returns a client of that user for the test itself: its calls take no simulated time, and no faults are
+// injected into them. It serves create, get, list, update, update of status, resize of pods, delete and patch
+// (JSON, merge and strategic merge patch) of all kinds of objects.
 func (c *Cluster) Client(user string) kubernetes.Interface {
 	return c.clientset(func(action clienttesting.Action) (runtime.Object, error) { return c.serve(user, action) })
 }
@@ -58,8 +56,8 @@ func (c *Cluster) serve(user string, action clienttesting.Action) (runtime.Objec
 	return answer, nil
 }
 
-// A request is one call of a client. client-go's fake clientset takes it for its object
-// tracker, and so lends it its handling of verbs and patches.
+// A request is one call of a client. client-go's fake clientset takes it for its object tracker, and so lends
+// it its handling of verbs and patches.
 type request struct {
 	clienttesting.ObjectTracker // none: what is not implemented here is not asked for
 	cluster                     *Cluster
@@ -68,7 +66,6 @@ type request struct {
 	stored                      object // the outcome of a write
 }
 
-// Get returns a copy.
 func (r *request) Get(gvr schema.GroupVersionResource, namespace, name string, _ ...metav1.GetOptions) (runtime.Object, error) {
 	found := r.cluster.store.get(Kind(gvr.Resource), namespace, name)
 	if found == nil {
@@ -106,7 +103,6 @@ func (r *request) Create(_ schema.GroupVersionResource, o runtime.Object, namesp
 	return nil
 }
 
-// Update refuses stale versions.
 func (r *request) Update(_ schema.GroupVersionResource, o runtime.Object, namespace string, _ ...metav1.UpdateOptions) error {
 	updated, err := asObject(o, namespace)
 	if err != nil {
@@ -121,18 +117,16 @@ func (r *request) Update(_ schema.GroupVersionResource, o runtime.Object, namesp
 	return err
 }
 
-// Patch is given the object with the patch applied.
+// Patch is called with the object that has the patch applied.
 func (r *request) Patch(gvr schema.GroupVersionResource, o runtime.Object, namespace string, _ ...metav1.PatchOptions) error {
 	return r.Update(gvr, o, namespace)
 }
 
-// Delete starts the deletion, or carries it out.
 func (r *request) Delete(gvr schema.GroupVersionResource, namespace, name string, options ...metav1.DeleteOptions) error {
 	options = append(options, metav1.DeleteOptions{})
 	return r.cluster.remove(r.user, Kind(gvr.Resource), namespace, name, options[0])
 }
 
-// Apply is not there.
 func (r *request) Apply(schema.GroupVersionResource, runtime.Object, string, ...metav1.PatchOptions) error {
 	return errors.New("the simulated cluster has no server-side apply")
 }

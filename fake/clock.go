@@ -2,24 +2,24 @@ package fake
 
 import (
 	"container/heap"
+	"iter"
 	"time"
 )
 
-// A Span is a range of durations. Whenever the simulation needs one it draws one from
-// it, each as likely as the others. The zero Span is no time at all.
+// A Span is a range of durations, from which the simulation draws evenly. The zero Span is no time at all.
 type Span struct{ Min, Max time.Duration }
 
 // epoch is when every simulation begins; the timestamps of objects need a date.
 var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-// A clock is simulated time with what is to happen in it, in the order of time and,
-// at the same time, in the order in which it was asked for.
+// A clock is simulated time and what is to happen in it, in the order of time and, at the same time, in the
+// order in which it was asked for.
 type clock struct {
 	now    time.Time
 	asked  uint64
 	steps  int // how many timers have run
 	timers timers
-	moving func(to time.Time) // told before the time moves
+	yield  func(time.Duration) bool // of the coroutine that runs; nil: none does
 }
 
 type timer struct {
@@ -49,31 +49,51 @@ func (c *clock) step() bool {
 	if len(c.timers) == 0 {
 		return false
 	}
-	t, ok := heap.Pop(&c.timers).(*timer)
-	if !ok {
-		return false
-	}
-	c.move(t.at)
+	t, _ := heap.Pop(&c.timers).(*timer)
+	c.now = later(c.now, t.at)
 	c.steps++
 	t.run()
 	return true
 }
 
-// sleep lets d pass. Whoever calls it from within a timer is in the middle of something
-// while the others go on: a call to the API server takes time.
+// start runs work as a coroutine: while it sleeps, the others go on.
+func (c *clock) start(work func()) {
+	var own func(time.Duration) bool
+	next, _ := iter.Pull(func(yield func(time.Duration) bool) {
+		own, c.yield = yield, yield
+		work()
+	})
+	var resume func()
+	resume = func() {
+		outer := c.yield
+		c.yield = own
+		d, sleeps := next()
+		c.yield = outer
+		if sleeps {
+			c.after(d, resume)
+		}
+	}
+	resume()
+}
+
+// sleep lets d pass.
 func (c *clock) sleep(d time.Duration) {
+	if c.yield != nil {
+		c.yield(d)
+		return
+	}
 	to := c.now.Add(d)
 	for len(c.timers) > 0 && !c.timers[0].at.After(to) {
 		c.step()
 	}
-	c.move(to)
+	c.now = later(c.now, to)
 }
 
-func (c *clock) move(to time.Time) {
-	if to.After(c.now) {
-		c.moving(to)
-		c.now = to
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
 	}
+	return a
 }
 
 type timers []*timer
@@ -81,10 +101,7 @@ type timers []*timer
 func (t timers) Len() int { return len(t) }
 
 func (t timers) Less(i, j int) bool {
-	if !t[i].at.Equal(t[j].at) {
-		return t[i].at.Before(t[j].at)
-	}
-	return t[i].order < t[j].order
+	return t[i].at.Before(t[j].at) || t[i].at.Equal(t[j].at) && t[i].order < t[j].order
 }
 
 func (t timers) Swap(i, j int) {
@@ -94,17 +111,15 @@ func (t timers) Swap(i, j int) {
 
 // Push is for container/heap.
 func (t *timers) Push(x any) {
-	if added, ok := x.(*timer); ok {
-		added.index = len(*t)
-		*t = append(*t, added)
-	}
+	added, _ := x.(*timer)
+	added.index = len(*t)
+	*t = append(*t, added)
 }
 
 // Pop is for container/heap.
 func (t *timers) Pop() any {
 	last := len(*t) - 1
 	popped := (*t)[last]
-	(*t)[last] = nil
 	*t = (*t)[:last]
 	popped.index = -1
 	return popped

@@ -9,7 +9,7 @@ import (
 )
 
 func newTestClock() *clock {
-	return &clock{now: epoch, moving: func(time.Time) {}}
+	return &clock{now: epoch}
 }
 
 // drain lets everything happen.
@@ -51,17 +51,34 @@ func TestClockSleepLetsOthersGoOn(t *testing.T) {
 	require.Equal(t, []string{"asks", "meanwhile", "is answered", "afterwards"}, order)
 }
 
-func TestClockTellsBeforeItMoves(t *testing.T) {
+func TestCoroutinesSleepSideBySide(t *testing.T) {
 	c := newTestClock()
-	var told []time.Duration
-	c.moving = func(to time.Time) {
-		require.True(t, to.After(c.now))
-		told = append(told, to.Sub(c.now))
+	var order []string
+	for name, d := range map[string]time.Duration{"short": time.Second, "long": 10 * time.Second} {
+		c.after(0, func() {
+			c.start(func() {
+				for range 2 {
+					c.sleep(d)
+					order = append(order, name+" "+c.now.Sub(epoch).String())
+				}
+			})
+		})
 	}
-	c.after(time.Second, func() {})
-	c.after(time.Second, func() {})
-	c.sleep(3 * time.Second)
-	require.Equal(t, []time.Duration{time.Second, 2 * time.Second}, told)
+	c.sleep(5 * time.Second)
+	require.Equal(t, []string{"short 1s", "short 2s"}, order, "the short one does not wait for the long one")
+	c.drain()
+	require.Equal(t, []string{"short 1s", "short 2s", "long 10s", "long 20s"}, order)
+}
+
+func TestCoroutineThatPanics(t *testing.T) {
+	c := newTestClock()
+	c.after(0, func() {
+		c.start(func() {
+			c.sleep(time.Second)
+			panic("a bug")
+		})
+	})
+	require.PanicsWithValue(t, "a bug", c.drain)
 }
 
 func TestBackoffIsThatOfClientGo(t *testing.T) {

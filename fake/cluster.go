@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/migration"
@@ -14,32 +15,25 @@ import (
 
 // A Config says what kind of cluster [New] makes. Zero values are the defaults.
 type Config struct {
-	// Seed decides all that is left to chance. The same seed and the same test make
-	// the same run, to the byte.
+	// Seed decides all that is left to chance. The same seed and the same test make the same run, to the byte.
 	Seed uint64
 	// Nodes is how many there are; 0: three. They are called node01, node02, ...
 	Nodes int
 	// Timing is how long things take; nil: [DefaultTiming].
 	Timing *Timing
-	// Outcome says how a migration goes that is not told so by [Cluster.Migrate]: of a
-	// drain, a hot-plug. Nil: they succeed.
+	// Outcome says how a migration goes that is not told so by [Cluster.Migrate]: of a drain, a hot-plug. Nil:
+	// they succeed.
 	Outcome func(*kubevirtv1.VirtualMachineInstanceMigration) Outcome
-	// Lock is the only user who may create, change and delete quotas and limit ranges
-	// that have [RancherLabel], as since Rancher 2.14.6 and 2.15.2. The status of quotas
-	// is open to all who leave the label alone. Empty: there is no lock.
+	// Lock is the only user who may create, change and delete quotas and limit ranges that have [RancherLabel],
+	// as since Rancher 2.14.6 and 2.15.2. The status of quotas is open to all who leave the label alone. Empty:
+	// there is no lock.
 	Lock string
-	// Guard is the annotation of a quota that closes its namespace to all pods and claims
-	// but those of migrations, while its status.hard is above its spec.hard, as a
-	// ValidatingAdmissionPolicy can. Empty: there is no such policy.
+	// Guard is the annotation of a quota that closes its namespace to all pods and claims but those of
+	// migrations, while its status.hard is above its spec.hard, as a ValidatingAdmissionPolicy can. Empty:
+	// there is no such policy.
 	Guard string
 	// Policy is the rule that [Cluster.Violations] judges by.
 	Policy quota.Policy
-	// Patience is for how long a granted target pod may be refused, without interruption;
-	// 0: 20 minutes, which is a little more than KubeVirt's longest back-off.
-	Patience time.Duration
-	// Slack is for how long headroom may stay after the migration that it was for, and
-	// be taken by regular workloads; 0: 10 seconds. Injected faults may need more.
-	Slack time.Duration
 }
 
 // A Timing is how long things take. Zero Spans take no time.
@@ -56,9 +50,9 @@ type Timing struct {
 	Restart   Span // from a crash to the next start of a process
 }
 
-// DefaultTiming has the orders of magnitude that were measured on a real API server and
-// the real virt-controller. With it, KubeVirt's try after a raise comes before quota
-// admission sees the raise, and is refused, in one or two of a hundred cases.
+// DefaultTiming has the orders of magnitude that were measured on a real API server and the real
+// virt-controller. With it, KubeVirt's try after a raise comes before quota admission sees the raise, and is
+// refused, in one or two of a hundred cases.
 func DefaultTiming() Timing {
 	const ms = time.Millisecond
 	return Timing{
@@ -75,22 +69,20 @@ func DefaultTiming() Timing {
 	}
 }
 
-// A Cluster is a simulated Kubernetes with KubeVirt. It is not safe for concurrent use,
-// and starts no goroutines.
+// A Cluster is a simulated Kubernetes with KubeVirt. It is not safe for concurrent use.
 type Cluster struct {
 	config    Config
 	clock     clock
 	random    *rand.Rand
 	store     store
-	history   history
+	history   []func() string // at most twice as many as remembered
 	admission *quotaAdmission
-	guard     *guard
+	guard     quotaCache
 	quotas    *quotaController
 	claims    *claimController
 	virt      *virtController
 	nodes     *nodes
 	judge     *judge
-	rancher   *Rancher
 	processes []*Process
 	inject    func(Call) Fault
 	adversary *timer // see ResetLimits
@@ -112,28 +104,24 @@ func New(config Config) *Cluster {
 		timing := DefaultTiming()
 		config.Timing = &timing
 	}
-	if config.Patience == 0 {
-		config.Patience = 20 * time.Minute
-	}
-	if config.Slack == 0 {
-		config.Slack = 10 * time.Second
-	}
 	c := &Cluster{
 		config: config,
 		random: rand.New(rand.NewPCG(config.Seed, 0)),
+		clock:  clock{now: epoch},
 		store:  newStore(),
 		writes: map[writeOf]int{},
 	}
-	c.judge = newJudge(c)
-	c.clock = clock{now: epoch, moving: c.judge.timePasses}
+	c.judge = &judge{Cluster: c, annotations: map[types.UID]map[string]string{}, created: map[string]bool{}, robbed: map[types.UID]bool{}}
 	c.admission = newQuotaAdmission(c)
-	c.guard = newGuard(c)
+	c.guard = newQuotaCache(c, config.Timing.Guard)
+	c.guard.unused = config.Guard == ""
 	c.quotas = newQuotaController(c)
 	c.claims = newClaimController(c)
 	c.virt = newVirtController(c)
 	c.nodes = newNodes(c)
 	c.store.tell = []func(change){
-		c.remember, c.judge.observe, c.admission.cache.observe, c.guard.observe, c.quotas.observe, c.claims.observe, c.virt.observe, c.nodes.observe, c.informRancher, c.informProcesses,
+		c.remember, c.judge.observe, c.admission.cache.observe, c.guard.observe, c.quotas.observe, c.claims.observe,
+		c.virt.observe, c.nodes.observe, c.informProcesses,
 	}
 	return c
 }
@@ -149,12 +137,11 @@ func (c *Cluster) informProcesses(happened change) {
 // Now is the simulated time.
 func (c *Cluster) Now() time.Time { return c.clock.now }
 
-// Step lets happen what is next, however far off that is, and reports whether there was
-// anything.
+// Step lets happen what is next, however far off that is, and reports whether there was anything.
 func (c *Cluster) Step() bool { return c.clock.step() }
 
-// Steps returns how many steps the simulation has made: an event that reaches a
-// controller, a cache or a node, a call that is answered, a timer that runs out.
+// Steps returns how many steps the simulation has made: an event that reaches a controller, a cache or a node,
+// a call that is answered, a timer that runs out.
 func (c *Cluster) Steps() int { return c.clock.steps }
 
 // Advance lets d pass, with all that happens meanwhile.
@@ -173,8 +160,8 @@ func (c *Cluster) Until(d time.Duration, done func() bool) bool {
 	return true
 }
 
-// Snapshot returns what the API server holds about namespace, without any lag. Now is
-// set. The objects are read only.
+// Snapshot returns what the API server holds about namespace, without any lag. Now is set. The objects are read
+// only.
 func (c *Cluster) Snapshot(namespace string) migration.Snapshot {
 	s := migration.Snapshot{
 		Migrations:  all[*kubevirtv1.VirtualMachineInstanceMigration](&c.store, namespace),
@@ -191,9 +178,8 @@ func (c *Cluster) Snapshot(namespace string) migration.Snapshot {
 	return s
 }
 
-// Writes returns how many writes to objects of kind the processes of user have made
-// that the API server carried out, also those that changed nothing, and those of the
-// status only.
+// Writes returns how many writes to objects of kind the processes of user have made that the API server carried
+// out, also those that changed nothing, and those of the status only.
 func (c *Cluster) Writes(user string, kind Kind) int {
 	return c.writes[writeOf{user, kind, false}] + c.StatusWrites(user, kind)
 }
@@ -202,9 +188,6 @@ func (c *Cluster) Writes(user string, kind Kind) int {
 func (c *Cluster) StatusWrites(user string, kind Kind) int {
 	return c.writes[writeOf{user, kind, true}]
 }
-
-// History returns what happened last, one action a line.
-func (c *Cluster) History() []string { return c.history.last() }
 
 // sleep lets pass what one way of a call takes.
 func (c *Cluster) sleep() { c.clock.sleep(c.draw(c.config.Timing.Call)) }

@@ -9,31 +9,26 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
-// Drain empties a node: no pod is put on it any more, and KubeVirt creates a migration
-// for every VMI on it, and another one if that fails.
+// Drain empties a node: no pod is put on it any more, its VMIs are marked as the eviction of their pods does,
+// and KubeVirt creates a migration for each of them, and another one if that fails.
 func (c *Cluster) Drain(node string) {
 	c.note("node %s is drained", node)
 	c.nodes.cordoned[node] = true
-	c.evict(node)
+	c.setEvacuation(node, func(vmi *kubevirtv1.VirtualMachineInstance) bool { return vmi.Status.NodeName == node })
 	c.virt.evacuations.add(node, 0)
-}
-
-// evict marks the VMIs on a node, as the eviction of their pods does.
-func (c *Cluster) evict(node string) {
-	for _, vmi := range all[*kubevirtv1.VirtualMachineInstance](&c.store, "") {
-		if vmi.Status.NodeName == node {
-			write(c, virtControllerUser, vmi, func(vmi *kubevirtv1.VirtualMachineInstance) { vmi.Status.EvacuationNodeName = node })
-		}
-	}
 }
 
 // Uncordon ends a drain. Migrations that exist go on.
 func (c *Cluster) Uncordon(node string) {
 	c.note("node %s is in service again", node)
 	delete(c.nodes.cordoned, node)
+	c.setEvacuation("", func(vmi *kubevirtv1.VirtualMachineInstance) bool { return vmi.Status.EvacuationNodeName == node })
+}
+
+func (c *Cluster) setEvacuation(node string, which func(*kubevirtv1.VirtualMachineInstance) bool) {
 	for _, vmi := range all[*kubevirtv1.VirtualMachineInstance](&c.store, "") {
-		if vmi.Status.EvacuationNodeName == node {
-			write(c, virtControllerUser, vmi, func(vmi *kubevirtv1.VirtualMachineInstance) { vmi.Status.EvacuationNodeName = "" })
+		if which(vmi) {
+			write(c, virtControllerUser, vmi, func(vmi *kubevirtv1.VirtualMachineInstance) { vmi.Status.EvacuationNodeName = node })
 		}
 	}
 }
@@ -46,8 +41,8 @@ func (k *virtController) wakeEvacuations() {
 	}
 }
 
-// evacuate is KubeVirt's evacuation controller: it migrates each VMI that is to leave
-// the node, unless it is migrating or has two pods still.
+// evacuate is KubeVirt's evacuation controller: it migrates each VMI that is to leave the node, unless it is
+// migrating or has two pods still.
 func (k *virtController) evacuate(node string) (time.Duration, error) {
 	if !k.nodes.cordoned[node] {
 		return 0, nil
@@ -88,18 +83,15 @@ func newMigration(namespace, name, vmi string) *kubevirtv1.VirtualMachineInstanc
 
 const firstEvacuationPause = 20 * time.Second
 
-// evacuationPause returns for how long the latest migration by an evacuation or a
-// workload update has to wait, because those of the same VMI before it failed.
+// evacuationPause returns for how long the latest migration by an evacuation or a workload update has to wait,
+// because those of the same VMI before it failed.
 func (k *virtController) evacuationPause(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) time.Duration {
 	if !automatic(m) {
 		return 0
 	}
-	var earlier []*kubevirtv1.VirtualMachineInstanceMigration
-	for _, other := range all[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, m.Namespace) {
-		if other.Spec.VMIName == vmi.Name && automatic(other) && other.UID != m.UID {
-			earlier = append(earlier, other)
-		}
-	}
+	earlier := slices.DeleteFunc(all[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, m.Namespace), func(other *kubevirtv1.VirtualMachineInstanceMigration) bool {
+		return other.Spec.VMIName != vmi.Name || !automatic(other) || other.UID == m.UID
+	})
 	slices.SortStableFunc(earlier, func(a, b *kubevirtv1.VirtualMachineInstanceMigration) int {
 		return cmp.Or(b.CreationTimestamp.Compare(a.CreationTimestamp.Time), cmp.Compare(b.Name, a.Name))
 	})
@@ -115,11 +107,8 @@ func (k *virtController) evacuationPause(m *kubevirtv1.VirtualMachineInstanceMig
 			pause = max(2*pause, firstEvacuationPause)
 		}
 	}
-	if pause == 0 {
-		return 0
-	}
 	for _, t := range earlier[0].Status.PhaseTransitionTimestamps {
-		if t.Phase == kubevirtv1.MigrationFailed {
+		if t.Phase == kubevirtv1.MigrationFailed && pause > 0 {
 			return t.PhaseTransitionTimestamp.Add(pause).Sub(k.clock.now)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/record"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
@@ -13,9 +14,8 @@ import (
 // eventTTL is after which time the API server forgets an event, by default.
 const eventTTL = time.Hour
 
-// A recorder writes events about VMIs as client-go's does for virt-controller: by and by,
-// similar ones as one after the tenth, and of more than 25 about one VMI one each five
-// minutes.
+// A recorder writes events about VMIs as client-go's does for virt-controller: by and by, similar ones as one
+// after the tenth, and of more than 25 about one VMI one each five minutes.
 type recorder struct {
 	*Cluster
 	correlator *record.EventCorrelator
@@ -36,26 +36,29 @@ func (c passiveClock) Since(t time.Time) time.Duration { return c.now.Sub(t) }
 
 // failedCreate tells that a pod of vmi could not be created.
 func (r *recorder) failedCreate(vmi *kubevirtv1.VirtualMachineInstance, format string, err error) {
-	event := &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: vmi.Namespace,
-			Name:      fmt.Sprintf("%s.%x", vmi.Name, r.clock.now.UnixNano()),
-		},
-		InvolvedObject: corev1.ObjectReference{
-			Kind: kubevirtv1.VirtualMachineInstanceGroupVersionKind.Kind, APIVersion: kubevirtv1.GroupVersion.String(),
-			Namespace: vmi.Namespace, Name: vmi.Name, UID: vmi.UID, ResourceVersion: vmi.ResourceVersion,
-		},
-		Type:           corev1.EventTypeWarning,
-		Reason:         "FailedCreate",
-		Message:        fmt.Sprintf(format, err),
-		Source:         corev1.EventSource{Component: "virtualmachine-controller"},
-		FirstTimestamp: r.stamp(),
-		LastTimestamp:  r.stamp(),
-		Count:          1,
-	}
+	event := r.event(vmi, kubevirtv1.VirtualMachineInstanceGroupVersionKind, "FailedCreate", "virtualmachine-controller", fmt.Sprintf(format, err))
+	event.Name = fmt.Sprintf("%s.%x", vmi.Name, r.clock.now.UnixNano())
+	event.InvolvedObject.ResourceVersion = vmi.ResourceVersion
 	result, correlateErr := r.correlator.EventCorrelate(event)
 	if correlateErr == nil && !result.Skip {
 		r.clock.after(r.draw(r.config.Timing.Call), func() { r.write(result.Event) })
+	}
+}
+
+// event returns a warning about o, without a name.
+func (r *recorder) event(o object, gvk schema.GroupVersionKind, reason, component, message string) *corev1.Event {
+	return &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace()},
+		InvolvedObject: corev1.ObjectReference{
+			Kind: gvk.Kind, APIVersion: gvk.GroupVersion().String(), Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(),
+		},
+		Type:           corev1.EventTypeWarning,
+		Reason:         reason,
+		Message:        message,
+		Source:         corev1.EventSource{Component: component},
+		FirstTimestamp: r.stamp(),
+		LastTimestamp:  r.stamp(),
+		Count:          1,
 	}
 }
 

@@ -71,7 +71,7 @@ func TestEventsAreAggregatedAndFiltered(t *testing.T) {
 func TestEventsAreForgotten(t *testing.T) {
 	c := vms(t, Config{}, 1, 0)
 	refuse := func() {
-		c.virt.recorder.failedCreate(c.VMI("n", "vm0"), "%v", errNothing)
+		c.virt.recorder.failedCreate(c.VMI("n", "vm0"), "%v", errNotRunning)
 		c.Advance(time.Second)
 	}
 	refuse()

@@ -30,19 +30,17 @@ type Call struct {
 	Verb    string // get, list, create, update, patch or delete
 	Kind    Kind
 	Status  bool // it is about the status only
-	// Namespace and Name say which object. Name is empty for lists, and if the object
-	// is still to be named.
+	// Namespace and Name say which object. Name is empty for lists, and if the object is still to be named.
 	Namespace, Name string
 }
 
 func (c Call) writes() bool { return c.Verb != "get" && c.Verb != "list" }
 
-// Inject asks decide for a fault before each call of any process, from now on; nil ends
-// the faults. A test that crashes between any two calls runs once for every Number.
+// Inject asks decide for a fault before each call of any process, from now on; nil ends the faults. A test that
+// crashes between any two calls runs once for every Number.
 func (c *Cluster) Inject(decide func(Call) Fault) { c.inject = decide }
 
-// Chance returns a function for Inject that lets each fault happen with its probability,
-// drawn from the seed.
+// Chance returns a function for Inject that lets each fault happen with its probability, drawn from the seed.
 func (c *Cluster) Chance(probabilities map[Fault]float64) func(Call) Fault {
 	return func(Call) Fault {
 		drawn := c.random.Float64()
@@ -59,8 +57,8 @@ func (c *Cluster) Chance(probabilities map[Fault]float64) func(Call) Fault {
 // adversaryUser writes what [Cluster.ResetLimits] resets.
 const adversaryUser = "adversary"
 
-// ResetLimits is an adversary: from now on it sets status.hard of every quota back to
-// spec.hard each time that much time has passed. Zero ends it.
+// ResetLimits is an adversary: from now on it sets status.hard of every quota back to spec.hard each time that
+// much time has passed. Zero ends it.
 func (c *Cluster) ResetLimits(every time.Duration) {
 	if c.adversary != nil {
 		c.clock.stop(c.adversary)

@@ -21,9 +21,15 @@ func (n *nodes) observeVMI(vmi *kubevirtv1.VirtualMachineInstance) {
 	case vmi.DeletionTimestamp != nil && (vmi.IsRunning() || vmi.IsScheduled()):
 		n.once("shut down "+string(vmi.UID), n.config.Timing.Node, func() { n.shutDown(vmi) })
 	case vmi.IsFinal():
-		n.endAll(vmi)
+		for _, pod := range n.store.podsOf(vmi) {
+			n.end(pod, n.config.Timing.Node)
+		}
 	case vmi.IsScheduled():
-		n.onVMI("boot", vmi, n.config.Timing.Node, n.boot)
+		n.onVMI("boot", vmi, n.config.Timing.Node, func(vmi *kubevirtv1.VirtualMachineInstance) {
+			if vmi.IsScheduled() && vmi.DeletionTimestamp == nil {
+				virthandler.Boot(vmi, n.stamp())
+			}
+		})
 	case !vmi.IsRunning() || state == nil:
 	case state.Completed:
 		n.endLoser(vmi)
@@ -35,12 +41,6 @@ func (n *nodes) observeVMI(vmi *kubevirtv1.VirtualMachineInstance) {
 // onVMI changes vmi after lag.
 func (n *nodes) onVMI(step string, vmi *kubevirtv1.VirtualMachineInstance, lag Span, change func(*kubevirtv1.VirtualMachineInstance)) {
 	n.once(step+" "+string(vmi.UID), lag, func() { write(n.Cluster, virtHandlerUser, vmi, change) })
-}
-
-func (n *nodes) boot(vmi *kubevirtv1.VirtualMachineInstance) {
-	if vmi.IsScheduled() && vmi.DeletionTimestamp == nil {
-		virthandler.Boot(vmi, n.stamp())
-	}
 }
 
 // shutDown ends a guest: its launchers one after the other, then the VMI.
@@ -83,15 +83,6 @@ func (n *nodes) move(vmi *kubevirtv1.VirtualMachineInstance) {
 	})
 }
 
-func (n *nodes) migrationOf(vmi *kubevirtv1.VirtualMachineInstance) *kubevirtv1.VirtualMachineInstanceMigration {
-	for _, m := range all[*kubevirtv1.VirtualMachineInstanceMigration](&n.store, vmi.Namespace) {
-		if m.UID == vmi.Status.MigrationState.MigrationUID {
-			return m
-		}
-	}
-	return nil
-}
-
 // endLoser ends the pod that a migration has left behind.
 func (n *nodes) endLoser(vmi *kubevirtv1.VirtualMachineInstance) {
 	state, lag := vmi.Status.MigrationState, n.config.Timing.Node
@@ -103,13 +94,6 @@ func (n *nodes) endLoser(vmi *kubevirtv1.VirtualMachineInstance) {
 	}
 	if pod, ok := find[*corev1.Pod](&n.store, vmi.Namespace, virthandler.Loser(vmi)); ok {
 		n.end(pod, lag)
-	}
-}
-
-// endAll ends the launchers of a VMI that has ended.
-func (n *nodes) endAll(vmi *kubevirtv1.VirtualMachineInstance) {
-	for _, pod := range n.store.podsOf(vmi) {
-		n.end(pod, n.config.Timing.Node)
 	}
 }
 

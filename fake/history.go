@@ -2,6 +2,7 @@ package fake
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -9,76 +10,50 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
-// remembered is how many actions a history keeps.
+// remembered is how many actions History returns.
 const remembered = 40
 
-// A history is what happened last, for people.
-type history struct {
-	lines []func() string
-}
-
-// add remembers an action. It is written down only if somebody reads it.
-func (h *history) add(line func() string) {
-	if len(h.lines) == 2*remembered {
-		h.lines = append(h.lines[:0], h.lines[remembered:]...)
-	}
-	h.lines = append(h.lines, line)
-}
-
-func (h *history) last() []string {
-	lines := h.lines[max(0, len(h.lines)-remembered):]
-	told := make([]string, len(lines))
-	for i, line := range lines {
-		told[i] = line()
+// History returns what happened last, one action a line.
+func (c *Cluster) History() []string {
+	var told []string
+	for _, line := range c.history[max(0, len(c.history)-remembered):] {
+		told = append(told, line())
 	}
 	return told
 }
 
-// note remembers what happened outside of the store.
+// note remembers what happened outside of the store. It is written down only if somebody reads it.
 func (c *Cluster) note(format string, args ...any) {
+	if len(c.history) == 2*remembered {
+		c.history = append(c.history[:0], c.history[remembered:]...)
+	}
 	at := c.elapsed().Round(time.Millisecond)
-	c.history.add(func() string { return at.String() + " " + fmt.Sprintf(format, args...) })
+	c.history = append(c.history, func() string { return fmt.Sprint(at, " ", fmt.Sprintf(format, args...)) })
 }
 
-// remember is told of every change.
+// remember is called with every change. It leaves out heartbeats.
 func (c *Cluster) remember(happened change) {
-	if !worthTelling(happened) {
+	o, verb := happened.object(), "updates"
+	switch {
+	case happened.before == nil:
+		verb = "creates"
+	case happened.kind == Events:
+		return
+	case happened.after == nil:
+		verb = "deletes"
+	case slices.Contains([]Kind{Pods, VMIs, Migrations}, happened.kind) && detail{o}.String() == detail{happened.before}.String():
 		return
 	}
-	at := c.elapsed().Round(time.Millisecond)
-	c.history.add(func() string {
-		o := happened.object()
-		verb := "updates"
-		switch {
-		case happened.before == nil:
-			verb = "creates"
-		case happened.after == nil:
-			verb = "deletes"
-		}
-		return strings.TrimSpace(fmt.Sprintf("%v %s %s %s %s%s", at, happened.user, verb, happened.kind, key(o), detail(o)))
-	})
+	c.note("%s %s %s %s%s", happened.user, verb, happened.kind, key(o), detail{o})
 }
 
-// elapsed is the simulated time since the beginning.
-func (c *Cluster) elapsed() time.Duration { return c.clock.now.Sub(epoch) }
+// A detail is what matters of an object, after a colon.
+type detail struct{ of object }
 
-// worthTelling leaves out what only says that time goes by: heartbeats of pods and VMIs.
-func worthTelling(c change) bool {
-	if c.before == nil || c.after == nil {
-		return c.kind != Events || c.before == nil
-	}
-	switch c.kind {
-	case Pods, Migrations, VMIs:
-		return detail(c.before) != detail(c.after)
-	default:
-		return c.kind != Events
-	}
-}
-
-// detail is what matters of o, after a colon.
-func detail(o object) string {
+// String implements fmt.Stringer.
+func (d detail) String() string {
 	text := ""
-	switch o := o.(type) {
+	switch o := d.of.(type) {
 	case *corev1.ResourceQuota:
 		text = fmt.Sprintf(": hard %s, enforced %s, used %s", list(o.Spec.Hard), list(o.Status.Hard), list(o.Status.Used))
 	case *corev1.Pod:
@@ -91,8 +66,11 @@ func detail(o object) string {
 	case *corev1.Event:
 		text = ": " + o.Reason
 	}
-	if o.GetDeletionTimestamp() != nil {
+	if d.of.GetDeletionTimestamp() != nil {
 		text += ", being deleted"
 	}
 	return strings.TrimSuffix(text, ": ")
 }
+
+// elapsed is the simulated time since the beginning.
+func (c *Cluster) elapsed() time.Duration { return c.clock.now.Sub(epoch) }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,129 +18,135 @@ import (
 	"github.com/vmquota/headroom/quota/amounts"
 )
 
-// A judge watches a cluster from outside, with no lag, and tells which invariants the
-// processes under test break.
+// An Invariant is what has to hold whatever happens. That of [RancherUser] is no process under test.
+type Invariant string
+
+const (
+	// WroteSpec says that a process called a ResourceQuota other than through /status, even if the call failed,
+	// or changed more there than status.hard and annotations.
+	WroteSpec Invariant = "WroteSpec"
+	// BelowStatic says that a process set status.hard below spec.hard, or dropped or added a limit.
+	BelowStatic Invariant = "BelowStatic"
+	// Starved says that at rest, a migration is one of [Cluster.Starving].
+	Starved Invariant = "Starved"
+	// Leftover says that at rest, status.hard is not spec.hard to the byte (or, while a migration hangs, is
+	// below static and the surge of the charged migrations, or above what all of them can need), or that
+	// annotations or ConfigMaps of a process are left.
+	Leftover Invariant = "Leftover"
+	// Restless says that at rest, a process goes on writing. While migrations hang, it may write a quota once
+	// for each time that somebody else sets status.hard, and three times a minute for each migration and quota
+	// (an offer is announced, made, and ended), and a ConfigMap once for each.
+	Restless Invariant = "Restless"
+)
+
+// maxViolations is how many are remembered.
+const maxViolations = 10
+
+// A Violation is an invariant that was broken.
+type Violation struct {
+	Invariant Invariant
+	At        time.Duration // since the beginning, in simulated time
+	Detail    string
+	Seed      uint64   // the same test with this Config.Seed breaks it again
+	History   []string // the last actions before it
+}
+
+// String returns the whole violation, on several lines.
+func (v Violation) String() string {
+	return fmt.Sprintf("%s at %v: %s\nseed %d, the last actions:\n  %s", v.Invariant, v.At, v.Detail, v.Seed, strings.Join(v.History, "\n  "))
+}
+
+// Violations returns which invariants were broken so far, the first ten. Those that hold at rest are for
+// [Cluster.Finish] to find.
+func (c *Cluster) Violations() []Violation { return slices.Clone(c.judge.broken) }
+
+// How long Finish waits for the cluster to come to rest, and then observes whether it does.
+const (
+	settling  = 2 * time.Hour // longer than events are kept
+	resting   = 10 * time.Minute
+	repairing = time.Minute // for what a recount has reset to be put back
+)
+
+// Finish ends all faults, lets the cluster come to rest, and returns all violations. It takes 130 minutes of
+// simulated time, or a little more. Migrations that hang go on hanging.
+func (c *Cluster) Finish() []Violation {
+	c.Inject(nil)
+	c.ResetLimits(0)
+	c.StartQuotaController()
+	for _, p := range c.processes {
+		clear(p.lags)
+	}
+	c.Advance(settling)
+	before, resets := maps.Clone(c.writes), c.judge.resets
+	c.Advance(resting)
+	resets = c.judge.resets - resets
+	for c.clock.now.Before(c.judge.reset.Add(repairing)) {
+		c.Advance(c.judge.reset.Add(repairing).Sub(c.clock.now))
+	}
+	c.judge.rest(before, resets)
+	return c.Violations()
+}
+
+// A judge observes a cluster from outside, with no lag, and finds which invariants the processes under test
+// break.
 type judge struct {
 	*Cluster
-	accounts  []*account // in the order of creation
-	unseen    map[string]bool
-	inFlight  map[string]int // by namespace
-	starving  map[types.UID]starved
-	leftovers map[string]bool // objects that processes have created
-	exposure  map[corev1.ResourceName]float64
-	resets    int       // of status.hard, by others than the processes
-	reset     time.Time // the latest
-	broken    []Violation
+	annotations map[types.UID]map[string]string // of quotas, as others than the processes wrote them
+	created     map[string]bool                 // ConfigMaps that processes have created
+	robbed      map[types.UID]bool              // quotas of whose room for migrations regular objects took
+	resets      int                             // of status.hard, by others than the processes
+	reset       time.Time                       // the latest
+	broken      []Violation
 }
 
-// A starved migration waits for its target pod, and should not.
-type starved struct {
-	namespace string
-	since     time.Time
-}
-
-// An account is what the judge knows of one quota.
-type account struct {
-	namespace, name string
-	uid             types.UID
-	annotations     map[string]string   // that others than the processes wrote
-	ideal           []sample            // what status.hard could be of late
-	least           corev1.ResourceList // static, and the surge of what is charged
-	closed          corev1.ResourceList // the same, lifted by regular usage
-	// taken is what regular objects took of the room for migrations. It does not lift
-	// the limit, as other regular usage above static does, but for as much as the largest
-	// migration needs that waits: one theft must not stop the others for good.
-	taken   corev1.ResourceList
-	exposed map[corev1.ResourceName]float64
-}
-
-// A sample is the most that status.hard may be, until the next one: static, lifted by
-// regular usage, and the surge of all migrations that are charged or may have an offer.
-type sample struct {
-	at   time.Time
-	hard corev1.ResourceList
-}
-
-func newJudge(c *Cluster) *judge {
-	return &judge{
-		Cluster:   c,
-		unseen:    map[string]bool{},
-		inFlight:  map[string]int{},
-		starving:  map[types.UID]starved{},
-		leftovers: map[string]bool{},
-		exposure:  map[corev1.ResourceName]float64{},
-	}
-}
-
-// observe is told of every change.
+// observe is called with every change.
 func (j *judge) observe(c change) {
 	o := c.object()
-	switch c.kind {
-	case ResourceQuotas:
-		j.auditQuota(c)
-	case ConfigMaps:
-		name := string(c.kind) + " " + key(o)
-		if c.after == nil {
-			delete(j.leftovers, name)
-		} else if c.before == nil && c.tested {
-			j.leftovers[name] = true
-		}
-		return
-	case Pods:
-		if !mattersToQuota(c) {
-			return
-		}
-	case Namespaces:
-		return
-	default:
-	}
-	j.unseen[o.GetNamespace()] = true
-	for _, s := range j.starving {
-		j.unseen[s.namespace] = true // KubeVirt's limits are those of the whole cluster
-	}
-}
-
-// mattersToQuota leaves out what happens to pods on their nodes.
-func mattersToQuota(c change) bool {
-	before, existed := c.before.(*corev1.Pod)
-	after, exists := c.after.(*corev1.Pod)
-	return !existed || !exists || ended(before) != ended(after)
-}
-
-func (j *judge) account(rq *corev1.ResourceQuota) *account {
-	for _, a := range j.accounts {
-		if a.uid == rq.UID {
-			return a
-		}
-	}
-	a := &account{
-		namespace: rq.Namespace, name: rq.Name, uid: rq.UID,
-		annotations: map[string]string{}, taken: corev1.ResourceList{},
-	}
-	maps.Copy(a.annotations, rq.Annotations)
-	j.accounts = append(j.accounts, a)
-	return a
-}
-
-// auditQuota checks what the processes write, and learns what others write.
-func (j *judge) auditQuota(c change) {
-	before, _ := c.before.(*corev1.ResourceQuota)
-	after, _ := c.after.(*corev1.ResourceQuota)
-	if after == nil {
-		j.accounts = slices.DeleteFunc(j.accounts, func(a *account) bool { return a.uid == before.UID })
-		return
-	}
-	a := j.account(after)
 	switch {
-	case before == nil:
-	case c.tested:
-		j.auditWrite(c.user, before, after)
-	default:
-		a.learnAnnotations(before, after)
-		if !quota.Equal(before.Status.Hard, after.Status.Hard) {
+	case c.kind == ConfigMaps && c.after == nil:
+		delete(j.created, key(o))
+	case c.kind == ConfigMaps && c.before == nil && c.tested:
+		j.created[key(o)] = true
+	case c.kind == ResourceQuotas && c.after != nil:
+		before, _ := c.before.(*corev1.ResourceQuota)
+		after, _ := c.after.(*corev1.ResourceQuota)
+		if !amounts.Exceeds(after.Status.Used, after.Spec.Hard) {
+			delete(j.robbed, after.UID)
+		}
+		if before == nil {
+			before = &corev1.ResourceQuota{}
+			j.annotations[after.UID] = map[string]string{}
+		} else if !c.tested && !quota.Equal(before.Status.Hard, after.Status.Hard) {
 			j.resets++
 			j.reset = j.clock.now
 		}
+		if c.tested {
+			j.auditWrite(c.user, before, after)
+		} else {
+			j.learnAnnotations(before, after)
+		}
+	}
+}
+
+// learnAnnotations takes over what somebody changed who is no process under test.
+func (j *judge) learnAnnotations(before, after *corev1.ResourceQuota) {
+	known := j.annotations[after.UID]
+	for name := range before.Annotations {
+		if _, kept := after.Annotations[name]; !kept {
+			delete(known, name)
+		}
+	}
+	for name, value := range after.Annotations {
+		if before.Annotations[name] != value {
+			known[name] = value
+		}
+	}
+}
+
+// auditCall checks a call of a process under test, carried out or not.
+func (j *judge) auditCall(user string, call Call) {
+	if call.Kind == ResourceQuotas && call.writes() && !call.Status {
+		j.breaks(WroteSpec, "%s calls %s of quota %s/%s", user, call.Verb, call.Namespace, call.Name)
 	}
 }
 
@@ -167,190 +174,78 @@ func (j *judge) auditWrite(user string, before, after *corev1.ResourceQuota) {
 	}
 }
 
-// auditCall checks a call of a process under test, carried out or not.
-func (j *judge) auditCall(user string, call Call) {
-	if call.Kind == ResourceQuotas && call.writes() && !call.Status {
-		j.breaks(WroteSpec, "%s calls %s of quota %s/%s", user, call.Verb, call.Namespace, call.Name)
+// rest checks a cluster at rest, in which so many writes were made before the last ten minutes, and status.hard
+// was reset so many times since.
+func (j *judge) rest(before map[writeOf]int, resets int) {
+	busy := 0
+	inFlight := map[string][]quota.Migration{}
+	quotas := all[*corev1.ResourceQuota](&j.store, "")
+	for _, rq := range quotas {
+		if inFlight[rq.Namespace] == nil {
+			inFlight[rq.Namespace] = migration.InFlight(j.Snapshot(rq.Namespace))
+		}
+		busy += len(inFlight[rq.Namespace])
 	}
-}
-
-// learnAnnotations takes over what somebody changed who is no process under test.
-func (a *account) learnAnnotations(before, after *corev1.ResourceQuota) {
-	for name := range before.Annotations {
-		if _, ok := after.Annotations[name]; !ok {
-			delete(a.annotations, name)
+	j.findRestless(before, resets, busy)
+	for _, name := range j.Starving() {
+		j.breaks(Starved, "the target pod of migration %s is refused, although there should be headroom for it", name)
+	}
+	for _, rq := range quotas {
+		if rq.Status.Hard != nil {
+			j.findLeftover(rq, inFlight[rq.Namespace])
 		}
 	}
-	for name, value := range after.Annotations {
-		if before.Annotations[name] != value {
-			a.annotations[name] = value
-		}
-	}
-}
-
-// timePasses is told before the clock moves.
-func (j *judge) timePasses(to time.Time) {
-	for _, namespace := range slices.Sorted(maps.Keys(j.unseen)) {
-		j.look(namespace)
-	}
-	for _, a := range j.accounts {
-		for _, name := range slices.Sorted(maps.Keys(a.exposed)) {
-			j.exposure[name] += a.exposed[name] * to.Sub(j.clock.now).Seconds()
-		}
-	}
-	for _, uid := range slices.Sorted(maps.Keys(j.starving)) {
-		since := j.starving[uid].since
-		if end := since.Add(j.config.Patience); j.clock.now.Before(end) && !to.Before(end) {
-			j.breaks(Starved, "the target pod of migration %s is refused since %v, although there should be headroom for it", uid, since.Sub(epoch))
+	for _, name := range slices.Sorted(maps.Keys(j.created)) {
+		if busy == 0 {
+			j.breaks(Leftover, "%s %s is left although nothing is in flight", ConfigMaps, name)
 		}
 	}
 }
 
-// look finds out how things should be in namespace now.
-func (j *judge) look(namespace string) {
-	if !j.unseen[namespace] {
-		return
+func (j *judge) findRestless(before map[writeOf]int, resets, busy int) {
+	offers := 0
+	if busy > 0 {
+		offers = resets + 3*busy*int(resting/time.Minute)
 	}
-	delete(j.unseen, namespace)
-	s := j.Snapshot(namespace)
-	inFlight := migration.InFlight(s)
-	j.inFlight[namespace] = len(inFlight)
-	granted := map[types.UID]quota.Migration{}
-	for i := range inFlight {
-		granted[inFlight[i].UID] = inFlight[i]
-	}
-	for _, a := range j.accounts {
-		rq, ok := find[*corev1.ResourceQuota](&j.store, a.namespace, a.name)
-		if a.namespace != namespace || !ok {
-			continue
-		}
-		seen := quota.Under(rq, inFlight)
-		d := j.config.Policy.Decide(rq.Spec.Hard, seen, rq.Status.Used)
-		a.learnIdeal(j.clock.now, j.clock.now.Add(-j.config.Slack), j.limits(a, rq, seen, d.Regular))
-		a.expose(rq, seen, d.Regular)
-		for i := range seen {
-			if !slices.Contains(d.Granted, seen[i].UID) || isShort(seen[i], d, rq.Status.Used) {
-				delete(granted, seen[i].UID)
+	for _, p := range j.processes {
+		for i, w := range []writeOf{{p.user, ResourceQuotas, false}, {p.user, ResourceQuotas, true}, {p.user, ConfigMaps, false}} {
+			if n := j.writes[w] - before[w]; n > []int{0, offers, busy}[i] && p.tested() {
+				j.breaks(Restless, "%s wrote %d times to %s in the last %v", p.user, n, w.kind, resting)
 			}
-		}
-	}
-	j.findStarving(namespace, s, granted)
-}
-
-// isShort reports whether the rule has no room for what m does not hold yet: with a strict policy
-// usage above static takes it, also if m is granted because it is charged for a part.
-func isShort(m quota.Migration, d quota.Decision, used corev1.ResourceList) bool {
-	for name, limit := range d.Hard {
-		need := amounts.Minus(m.Surge[name], m.Held[name])
-		if wanted := amounts.Plus(used[name], need); m.Held != nil && need.Sign() > 0 && wanted.Cmp(limit) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// limits returns how much may be enforced at most, and sets a.closed, which is how much
-// while no offer is open, and a.least.
-func (j *judge) limits(a *account, rq *corev1.ResourceQuota, migrations []quota.Migration, regular corev1.ResourceList) corev1.ResourceList {
-	policy := j.config.Policy
-	policy.Eager = true // an offer may be open before KubeVirt has tried
-	granted := policy.Decide(rq.Spec.Hard, migrations, rq.Status.Used).Granted
-	most := corev1.ResourceList{}
-	a.least, a.closed = corev1.ResourceList{}, corev1.ResourceList{}
-	for name, static := range rq.Spec.Hard {
-		above := amounts.Minus(regular[name], static)
-		a.taken[name] = amounts.Min(a.taken[name], above)
-		least, base, forgiven := static.DeepCopy(), static.DeepCopy(), resource.Quantity{}
-		if !policy.Strict {
-			base = amounts.Plus(base, amounts.Minus(above, a.taken[name]))
-		}
-		open, closed := base, base
-		for i := range migrations {
-			surge := amounts.Minus(migrations[i].Surge[name], resource.Quantity{})
-			if migrations[i].State >= quota.Charged {
-				least, closed = amounts.Plus(least, surge), amounts.Plus(closed, surge)
-			} else if surge.Cmp(forgiven) > 0 {
-				forgiven = surge
-			}
-			if slices.Contains(granted, migrations[i].UID) {
-				open = amounts.Plus(open, surge)
-			}
-		}
-		if !policy.Strict {
-			open = amounts.Plus(open, amounts.Min(forgiven, a.taken[name]))
-		}
-		most[name], a.closed[name], a.least[name] = open, closed, least
-	}
-	return most
-}
-
-func (a *account) learnIdeal(now, since time.Time, hard corev1.ResourceList) {
-	if n := len(a.ideal); n == 0 || !quota.Equal(a.ideal[n-1].hard, hard) {
-		a.ideal = append(a.ideal, sample{at: now, hard: hard})
-	}
-	for len(a.ideal) > 1 && a.ideal[1].at.Before(since) {
-		a.ideal = a.ideal[1:]
-	}
-}
-
-// expose finds the room that regular workloads could take and should not have: what is
-// enforced, less static or regular usage, less what migrations are charged for.
-func (a *account) expose(rq *corev1.ResourceQuota, migrations []quota.Migration, regular corev1.ResourceList) {
-	a.exposed = map[corev1.ResourceName]float64{}
-	for name, static := range rq.Spec.Hard {
-		enforced, used := rq.Status.Hard[name], regular[name]
-		room := enforced.AsApproximateFloat64() - max(static.AsApproximateFloat64(), used.AsApproximateFloat64())
-		for i := range migrations {
-			if surge := migrations[i].Surge[name]; migrations[i].State >= quota.Charged {
-				room -= surge.AsApproximateFloat64()
-			}
-		}
-		if room > 0 {
-			a.exposed[name] = room
+			before[w] = j.writes[w] // replicas share it
 		}
 	}
 }
 
-// findStarving notes whose target pod is refused although it is granted and KubeVirt
-// would create it.
-func (j *judge) findStarving(namespace string, s migration.Snapshot, granted map[types.UID]quota.Migration) {
-	exists := map[types.UID]bool{}
-	for _, m := range s.Migrations {
-		exists[m.UID] = true
-		vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&j.store, m.Namespace, m.Spec.VMIName)
-		claim, isGranted := granted[m.UID]
-		starves := ok && isGranted && refused(m) && m.DeletionTimestamp == nil && vmi.DeletionTimestamp == nil &&
-			j.virt.target(m, vmi) == nil && j.virt.mustWait(m, vmi) == 0 && j.fits(claim, m, vmi)
-		if _, known := j.starving[m.UID]; !starves {
-			delete(j.starving, m.UID)
-		} else if !known {
-			j.starving[m.UID] = starved{namespace: m.Namespace, since: j.clock.now}
+// Starving returns the migrations, as namespace/name, whose target pods quota refuses now, although KubeVirt
+// would create them and they fit what the policy grants. What a regular object took of the room for migrations
+// is not counted as usage that lifts the limit.
+func (c *Cluster) Starving() []string {
+	var starving []string
+	for _, m := range all[*kubevirtv1.VirtualMachineInstanceMigration](&c.store, "") {
+		vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&c.store, m.Namespace, m.Spec.VMIName)
+		if ok && refused(m) && m.DeletionTimestamp == nil && vmi.DeletionTimestamp == nil && c.virt.target(m, vmi) == nil &&
+			c.virt.mustWait(m, vmi) == 0 && c.judge.fits(vmi) {
+			starving = append(starving, key(m))
 		}
 	}
-	maps.DeleteFunc(j.starving, func(uid types.UID, s starved) bool { return s.namespace == namespace && !exists[uid] })
+	return starving
 }
 
-// fits reports whether the target pod of m fits if there is room for its claim, and for
-// no other: the growth of a guest may not.
-func (j *judge) fits(claim quota.Migration, m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) bool {
+// fits reports whether a target pod of vmi fits what should be enforced.
+func (j *judge) fits(vmi *kubevirtv1.VirtualMachineInstance) bool {
 	pod := j.virt.launcher(vmi)
 	j.setDefaults(pod)
 	load := loadOf(pod, j.clock.now)
-	for _, a := range j.accounts {
-		rq, ok := find[*corev1.ResourceQuota](&j.store, a.namespace, a.name)
-		if !ok || a.namespace != m.Namespace || !load.traits.SelectedBy(rq) {
+	inFlight := migration.InFlight(j.Snapshot(vmi.Namespace))
+	for _, rq := range all[*corev1.ResourceQuota](&j.store, vmi.Namespace) {
+		if !load.traits.SelectedBy(rq) {
 			continue
 		}
-		var surge corev1.ResourceList
-		for _, seen := range quota.Under(rq, []quota.Migration{claim}) {
-			surge = seen.Surge
-		}
-		for name, limit := range a.closed {
-			limit = amounts.Plus(limit, surge[name])
-			if !j.config.Policy.Strict {
-				limit.Add(amounts.Min(surge[name], a.taken[name]))
-			}
-			if need := amounts.Plus(rq.Status.Used[name], load.charge[name]); need.Cmp(limit) > 0 {
+		policy := j.config.Policy
+		policy.Strict = policy.Strict || j.robbed[rq.UID]
+		for name, limit := range policy.Decide(rq.Spec.Hard, quota.Under(rq, inFlight), rq.Status.Used).Hard {
+			if wanted := amounts.Plus(rq.Status.Used[name], load.charge[name]); wanted.Cmp(limit) > 0 {
 				return false
 			}
 		}
@@ -358,49 +253,42 @@ func (j *judge) fits(claim quota.Migration, m *kubevirtv1.VirtualMachineInstance
 	return true
 }
 
-// admitted is told what quota admission has charged, after look.
-func (j *judge) admitted(user string, o object) {
-	if forMigration(user, o) {
+// findLeftover checks what rq enforces at rest.
+func (j *judge) findLeftover(rq *corev1.ResourceQuota, inFlight []quota.Migration) {
+	if len(inFlight) == 0 {
+		if list(rq.Status.Hard) != list(rq.Spec.Hard) {
+			j.breaks(Leftover, "quota %s enforces %s at rest, static is %s", key(rq), list(rq.Status.Hard), list(rq.Spec.Hard))
+		} else if known := j.annotations[rq.UID]; !maps.Equal(rq.Annotations, known) {
+			j.breaks(Leftover, "annotations of quota %s are %v at rest, they were %v", key(rq), rq.Annotations, known)
+		}
 		return
 	}
-	load := loadOf(o, j.clock.now)
-	for _, a := range j.accounts {
-		rq, ok := find[*corev1.ResourceQuota](&j.store, a.namespace, a.name)
-		if !ok || a.namespace != o.GetNamespace() || !load.traits.SelectedBy(rq) {
-			continue
-		}
-		for _, name := range amounts.Names(load.charge) {
-			used, limited := rq.Status.Used[name]
-			if !limited || !has(rq.Spec.Hard, name) {
-				continue
-			}
-			// What is beyond the limit without offers was room for a migration.
-			beyond := amounts.Minus(used, a.closed[name])
-			a.taken[name] = amounts.Plus(a.taken[name], amounts.Min(beyond, load.charge[name]))
-			if !a.allowed(name, used, j.clock.now.Add(-j.config.Slack)) {
-				j.breaks(Gained, "%s got %s %s in: %s of quota %s is used up to %s, of late no more than %s was right",
-					user, kindOf(o), o.GetName(), name, key(rq), spell(used), spell(a.ideal[len(a.ideal)-1].hard[name]))
+	seen := quota.Under(rq, inFlight)
+	regular := j.config.Policy.Decide(rq.Spec.Hard, seen, rq.Status.Used).Regular
+	least, most := corev1.ResourceList{}, corev1.ResourceList{}
+	for name, static := range rq.Spec.Hard {
+		least[name], most[name] = static, amounts.Max(static, regular[name])
+		for _, m := range seen {
+			most[name] = amounts.Plus(most[name], m.Surge[name])
+			if m.State >= quota.Charged {
+				least[name] = amounts.Plus(least[name], m.Surge[name])
 			}
 		}
 	}
-}
-
-// allowed reports whether used was within what was right at any time since.
-func (a *account) allowed(name corev1.ResourceName, used resource.Quantity, since time.Time) bool {
-	for i, s := range a.ideal {
-		over := i+1 < len(a.ideal) && a.ideal[i+1].at.Before(since)
-		if limit := s.hard[name]; !over && used.Cmp(limit) <= 0 {
-			return true
-		}
+	if len(rq.Status.Hard) != len(least) || amounts.Exceeds(least, rq.Status.Hard) || amounts.Exceeds(rq.Status.Hard, most) {
+		j.breaks(Leftover, "quota %s enforces %s at rest, it should be %s to %s", key(rq), list(rq.Status.Hard), list(least), list(most))
 	}
-	return false
 }
 
 func (j *judge) breaks(which Invariant, format string, args ...any) {
-	if len(j.broken) == maxViolations {
-		return
+	if len(j.broken) < maxViolations {
+		j.broken = append(j.broken, Violation{
+			Invariant: which, At: j.elapsed(), Detail: fmt.Sprintf(format, args...), Seed: j.config.Seed, History: j.History(),
+		})
 	}
-	j.broken = append(j.broken, Violation{
-		Invariant: which, At: j.elapsed(), Detail: fmt.Sprintf(format, args...), Seed: j.config.Seed, History: j.history.last(),
-	})
 }
+
+// list writes a list of amounts for people, sorted.
+func list(of corev1.ResourceList) string { return "{" + amounts.Text(of, " ") + "}" }
+
+func spell(q resource.Quantity) string { return q.String() }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
@@ -19,8 +20,8 @@ const (
 	keptMigrations     = 5 // ended ones of a VMI that are not collected
 )
 
-// A virtController is KubeVirt's virt-controller (v1.9): it runs VMIs in virt-launcher
-// pods, walks migrations through their phases, and evacuates drained nodes.
+// A virtController is KubeVirt's virt-controller (v1.9): it runs VMIs in virt-launcher pods, walks migrations
+// through their phases, and evacuates drained nodes.
 type virtController struct {
 	*Cluster
 	vmis        *queue
@@ -47,7 +48,6 @@ func newVirtController(c *Cluster) *virtController {
 	return k
 }
 
-// observe is told of every change, and wakes whoever has to act on it.
 func (k *virtController) observe(c change) {
 	switch o := c.object().(type) {
 	case *kubevirtv1.VirtualMachineInstanceMigration:
@@ -78,8 +78,8 @@ func (k *virtController) observe(c change) {
 	}
 }
 
-// wake lets m be looked at when an event arrives. An earlier look does not do: it may
-// come before quota admission knows what the event tells.
+// wake lets m be looked at when an event arrives. An earlier look does not do: it may come before quota
+// admission knows what the event tells.
 func (k *virtController) wake(m *kubevirtv1.VirtualMachineInstanceMigration) {
 	name := key(m)
 	k.clock.after(k.draw(k.config.Timing.Wake), func() { k.migrations.add(name, 0) })
@@ -115,8 +115,11 @@ func (k *virtController) addCondition(m *kubevirtv1.VirtualMachineInstanceMigrat
 	}
 }
 
-// current returns the pod that vmi runs in: the youngest on its node; nil if there is
-// none.
+func dropCondition(m *kubevirtv1.VirtualMachineInstanceMigration, t kubevirtv1.VirtualMachineInstanceMigrationConditionType) {
+	m.Status.Conditions = slices.DeleteFunc(m.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool { return c.Type == t })
+}
+
+// current returns the pod that vmi runs in: the youngest on its node; nil if there is none.
 func (k *virtController) current(vmi *kubevirtv1.VirtualMachineInstance) *corev1.Pod {
 	var current *corev1.Pod
 	for _, pod := range k.store.podsOf(vmi) {
@@ -129,21 +132,15 @@ func (k *virtController) current(vmi *kubevirtv1.VirtualMachineInstance) *corev1
 
 // active returns how many pods of vmi have not ended.
 func (k *virtController) active(vmi *kubevirtv1.VirtualMachineInstance) int {
-	n := 0
-	for _, pod := range k.store.podsOf(vmi) {
-		if !ended(pod) {
-			n++
-		}
-	}
-	return n
+	return len(slices.DeleteFunc(k.store.podsOf(vmi), ended))
 }
 
 // target returns the target pod of m, nil if there is none.
 func (k *virtController) target(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) *corev1.Pod {
-	for _, pod := range k.store.podsOf(vmi) {
-		if pod.Labels[kubevirtv1.MigrationJobLabel] == string(m.UID) {
-			return pod
-		}
+	pods := k.store.podsOf(vmi)
+	is := func(pod *corev1.Pod) bool { return pod.Labels[kubevirtv1.MigrationJobLabel] == string(m.UID) }
+	if i := slices.IndexFunc(pods, is); i >= 0 {
+		return pods[i]
 	}
 	return nil
 }
@@ -160,32 +157,53 @@ func hotplugs(vmi *kubevirtv1.VirtualMachineInstance) bool {
 	})
 }
 
-// createPod creates a pod for a VMI or for the migration of that key, which waits until
-// it hears of it.
-func (k *virtController) createPod(pod *corev1.Pod, migration string) error {
+// createPod creates a pod of vmi, for a migration unless that is nil, or tells in an event why not. The migration
+// controller waits until it hears of those for migrations.
+func (k *virtController) createPod(vmi *kubevirtv1.VirtualMachineInstance, pod *corev1.Pod, m *kubevirtv1.VirtualMachineInstanceMigration, failure string) error {
+	if m != nil {
+		pod.Labels[kubevirtv1.MigrationJobLabel] = string(m.UID)
+		pod.Annotations[kubevirtv1.MigrationJobNameAnnotation] = m.Name
+	}
 	k.sleep()
 	if _, err := k.create(virtControllerUser, pod); err != nil {
+		k.recorder.failedCreate(vmi, failure, err)
 		return err
 	}
-	if migration == "" {
-		return nil
+	if m != nil {
+		name := key(m)
+		k.expected[name]++
+		k.clock.after(k.draw(k.config.Timing.Wake), func() {
+			if k.expected[name]--; k.expected[name] == 0 {
+				delete(k.expected, name)
+			}
+		})
 	}
-	k.expected[migration]++
-	k.clock.after(k.draw(k.config.Timing.Wake), func() {
-		if k.expected[migration]--; k.expected[migration] == 0 {
-			delete(k.expected, migration)
-		}
-	})
 	return nil
 }
 
-func (k *virtController) deletePod(pod *corev1.Pod) error {
-	k.sleep()
-	return ignoreNotFound(k.remove(virtControllerUser, Pods, pod.Namespace, pod.Name, metav1.DeleteOptions{}))
+// deletePods deletes the pods that are there, and not being deleted already: the kubelet does the rest.
+func (k *virtController) deletePods(pods []*corev1.Pod) error {
+	for _, pod := range pods {
+		if pod == nil || pod.DeletionTimestamp != nil {
+			continue
+		}
+		k.sleep()
+		if err := k.discard(Pods, pod.Namespace, pod.Name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// An Outcome is how a migration goes once its target pod is there. The zero Outcome is
-// success.
+// discard deletes an object, if it is there.
+func (k *virtController) discard(kind Kind, namespace, name string) error {
+	if err := k.remove(virtControllerUser, kind, namespace, name, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
+		return err
+	}
+	return nil
+}
+
+// An Outcome is how a migration goes once its target pod is there. The zero Outcome is success.
 type Outcome struct {
 	Fail bool // it fails instead
 	Hang bool // it stays in Running until it is aborted

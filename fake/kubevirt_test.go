@@ -41,7 +41,7 @@ func room(n int) corev1.ResourceList {
 
 // setRoom makes the limits of quota n those of n VMs.
 func setRoom(t *testing.T, c *Cluster, n int) {
-	require.NoError(t, c.Tenant("n").EditQuota("n", func(hard corev1.ResourceList) {
+	require.NoError(t, c.EditQuota("n", "n", func(hard corev1.ResourceList) {
 		for name, q := range room(n) {
 			hard[name] = q
 		}
@@ -108,7 +108,7 @@ func TestRefusedMigrationIsWoken(t *testing.T) {
 			write(c, "user", c.VMI("n", "vm0"), func(vmi *kubevirtv1.VirtualMachineInstance) { vmi.Labels["a"] = "b" })
 		},
 		"by the deletion of another quota": func(t *testing.T, c *Cluster) {
-			require.NoError(t, c.Tenant("n").DeleteQuota("other"))
+			require.NoError(t, c.remove("tenant", ResourceQuotas, "n", "other", metav1.DeleteOptions{}))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -190,7 +190,7 @@ func TestRefusalForOtherReasonsSetsNoCondition(t *testing.T) {
 	require.Equal(t, "Pending!", phases(c))
 	require.NoError(t, c.Abort("n", "refused"))
 	c.Advance(time.Second)
-	require.NoError(t, c.Tenant("n").DeleteQuota("other"))
+	require.NoError(t, c.remove("tenant", ResourceQuotas, "n", "other", metav1.DeleteOptions{}))
 	scoped := newQuota("n", "demanding", quantities("pods", "10"))
 	enforce(t, c, scoped)
 	status := c.Quota("n", "demanding")

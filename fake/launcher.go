@@ -10,13 +10,11 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
-// persistentState begins the names of KubeVirt's backend-storage claims, and is their
-// label.
+// persistentState begins the names of KubeVirt's backend-storage claims, and is their label.
 const persistentState = "persistent-state-for"
 
-// NewVMI returns a virtual machine instance as the API server has it after KubeVirt's
-// webhooks: it runs from a container disk, may live-migrate, and has no limits, so that
-// KubeVirt sets them when a quota demands them.
+// NewVMI returns a virtual machine instance as the API server has it after KubeVirt's webhooks: it runs from a
+// container disk, may live-migrate, and has no limits, so that KubeVirt sets them when a quota demands them.
 func NewVMI(namespace, name string, sockets uint32, guest resource.Quantity) *kubevirtv1.VirtualMachineInstance {
 	guest = guest.DeepCopy()
 	return &kubevirtv1.VirtualMachineInstance{
@@ -43,8 +41,7 @@ func NewVMI(namespace, name string, sockets uint32, guest resource.Quantity) *ku
 	}
 }
 
-// observedVersions adds to annotations those that virt-controller wants to see before it
-// works on an object.
+// observedVersions adds to annotations those that virt-controller wants to see before it works on an object.
 func observedVersions(annotations map[string]string) map[string]string {
 	if annotations == nil {
 		annotations = map[string]string{}
@@ -54,8 +51,8 @@ func observedVersions(annotations map[string]string) map[string]string {
 	return annotations
 }
 
-// launcher renders a virt-launcher pod for vmi as of now: KubeVirt's
-// pkg/virt-controller/services, as far as quota is concerned.
+// launcher renders a virt-launcher pod for vmi as of now: KubeVirt's pkg/virt-controller/services, as far as
+// quota is concerned.
 func (k *virtController) launcher(vmi *kubevirtv1.VirtualMachineInstance) *corev1.Pod {
 	annotations := map[string]string{
 		"kubevirt.io/domain":                     vmi.Name,
@@ -98,8 +95,8 @@ func (k *virtController) launcher(vmi *kubevirtv1.VirtualMachineInstance) *corev
 	}
 }
 
-// sourceLauncher is the first pod of vmi. Unlike the targets of its migrations it also
-// prepares the container disk.
+// sourceLauncher is the first pod of vmi. Unlike the targets of its migrations it also prepares the container
+// disk.
 func (k *virtController) sourceLauncher(vmi *kubevirtv1.VirtualMachineInstance) *corev1.Pod {
 	pod := k.launcher(vmi)
 	for _, v := range vmi.Spec.Volumes {
@@ -170,8 +167,7 @@ func (k *virtController) memoryLimitRatio(namespace string) float64 {
 	return ratio
 }
 
-// attachment renders the pod that attaches the hot-plugged volumes of a VMI on the node
-// of its launcher.
+// attachment renders the pod that attaches the hot-plugged volumes of a VMI on the node of its launcher.
 func attachment(launcher *corev1.Pod) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{

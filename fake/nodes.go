@@ -2,9 +2,9 @@ package fake
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
@@ -15,8 +15,7 @@ const (
 	garbageCollectorUser = "garbage-collector"
 )
 
-// nodes are the scheduler, the kubelets, the virt-handlers (see handler.go) and the
-// garbage collector.
+// nodes are the scheduler, the kubelets, the virt-handlers (see handler.go) and the garbage collector.
 type nodes struct {
 	*Cluster
 	names    []string
@@ -44,10 +43,9 @@ func (n *nodes) once(step string, lag Span, take func()) {
 	})
 }
 
-// observe is told of every change.
 func (n *nodes) observe(c change) {
 	if c.after == nil {
-		n.collectDependents(c.before)
+		n.collectDependents(c.before, Pods, Claims, ResourceClaims)
 		return
 	}
 	switch o := c.after.(type) {
@@ -70,9 +68,7 @@ func (n *nodes) observePod(pod *corev1.Pod) {
 	case pod.DeletionTimestamp != nil && ended(pod):
 		n.once("forget "+string(pod.UID), n.config.Timing.Node, func() {
 			now := metav1.DeleteOptions{GracePeriodSeconds: pointer(int64(0)), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))}
-			if err := n.remove(kubeletUser, Pods, pod.Namespace, pod.Name, now); err != nil {
-				return // it is gone already
-			}
+			_ = n.remove(kubeletUser, Pods, pod.Namespace, pod.Name, now) // or it is gone already
 		})
 	case pod.DeletionTimestamp != nil:
 		step("kill", n.finish)
@@ -147,36 +143,21 @@ func (n *nodes) finish(pod *corev1.Pod) {
 }
 
 func (n *nodes) setPodCondition(pod *corev1.Pod, t corev1.PodConditionType, status corev1.ConditionStatus) {
-	condition := corev1.PodCondition{Type: t, Status: status, LastTransitionTime: n.stamp()}
-	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == t {
-			if pod.Status.Conditions[i].Status != status {
-				pod.Status.Conditions[i] = condition
-			}
-			return
-		}
+	is := func(c corev1.PodCondition) bool { return c.Type == t && c.Status == status }
+	if !slices.ContainsFunc(pod.Status.Conditions, is) {
+		pod.Status.Conditions = slices.DeleteFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == t })
+		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: t, Status: status, LastTransitionTime: n.stamp()})
 	}
-	pod.Status.Conditions = append(pod.Status.Conditions, condition)
 }
 
-// collectDependents deletes the pods and claims whose controller is gone.
-func (n *nodes) collectDependents(gone object) {
+// collectDependents deletes what the object that is gone, or has ended, controls.
+func (n *nodes) collectDependents(gone object, kinds ...Kind) {
 	n.clock.after(n.draw(n.config.Timing.Wake), func() {
-		for _, pod := range all[*corev1.Pod](&n.store, gone.GetNamespace()) {
-			if metav1.IsControlledBy(pod, gone) {
-				if err := n.remove(garbageCollectorUser, Pods, pod.Namespace, pod.Name, metav1.DeleteOptions{}); err != nil {
-					return // it is gone already
+		for _, kind := range kinds {
+			for _, o := range n.store.list(kind, gone.GetNamespace()) {
+				if metav1.IsControlledBy(o, gone) {
+					_ = n.remove(garbageCollectorUser, kind, o.GetNamespace(), o.GetName(), metav1.DeleteOptions{}) // or it is gone already
 				}
-			}
-		}
-		for _, claim := range all[*corev1.PersistentVolumeClaim](&n.store, gone.GetNamespace()) {
-			if metav1.IsControlledBy(claim, gone) {
-				n.store.remove(garbageCollectorUser, claim)
-			}
-		}
-		for _, claim := range all[*resourcev1.ResourceClaim](&n.store, gone.GetNamespace()) {
-			if metav1.IsControlledBy(claim, gone) {
-				n.store.remove(garbageCollectorUser, claim)
 			}
 		}
 	})

@@ -12,31 +12,50 @@ import (
 	"k8s.io/client-go/kubernetes"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/ledger/configmap"
+	"github.com/vmquota/headroom/migration"
 )
 
 // A Program is the code under test, as one life of a [Process] runs it.
 type Program struct {
-	// Reconcile looks at one namespace. It is called again when an event of the caches
-	// concerns the namespace, after again if that is positive, and after an error with
-	// client-go's back-off. Calls never overlap. The logger in ctx drops what it is given.
+	// Reconcile reconciles one namespace. It is called again when an event of the caches concerns the
+	// namespace, after again if that is positive, and after an error with client-go's back-off. Calls never
+	// overlap. The logger in ctx drops what it is given.
 	Reconcile func(ctx context.Context, namespace string) (again time.Duration, err error)
-	// Namespace says which namespace an event concerns, "" for none. It is given what
-	// informers hand to their handlers, tombstones included; see [NamespaceOf]. Nil: that of
-	// any object but a ConfigMap.
+	// Namespace says which namespace an event concerns, "" for none. It is called with what informers hand to
+	// their handlers, tombstones included. If nil, it is [NamespaceOf].
 	Namespace func(object any) string
 }
 
-// A Process is a program under test with a client and caches of its own. It can crash,
-// and then starts again with nothing in its memory.
+// NamespaceOf is a Program.Namespace like that of a real controller: migration.NamespaceOf, and of a record of
+// the ledger in ConfigMaps its tenant namespace.
+func NamespaceOf(object any) string {
+	if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+		object = tombstone.Obj
+	}
+	if record, ok := object.(*corev1.ConfigMap); ok {
+		return record.Labels[configmap.Label]
+	}
+	return migration.NamespaceOf(object)
+}
+
+// A Process is a program with a client and caches of its own. It can crash, and then starts again with nothing
+// in its memory.
 type Process struct {
-	// Client takes simulated time for each call, in which the rest of the world goes
-	// on, and suffers the faults that Inject says. It is for setup and Reconcile, not
-	// for the test; see [Cluster.Client]. Each life of the process has another one.
+	// Client takes simulated time for each call, in which the rest of the world goes on, and suffers the faults
+	// of [Cluster.Inject]. It is for setup and Reconcile; tests have [Cluster.Client]. Each life of the process
+	// has another one.
 	Client kubernetes.Interface
 	// Caches are what its informers hold. Each life has others.
 	Caches Caches
+	// Latency is how far away the API server is, there and back: how long a call takes, and an event. The zero
+	// Span stands for Config.Timing. Setup may set it.
+	Latency Span
 
 	cluster   *Cluster
 	user      string
@@ -51,10 +70,10 @@ type Process struct {
 	lags      map[Kind]Span
 }
 
-// Start starts a process that calls the API server as user, also after each crash:
-// setup builds the code under test from the Client and the Caches, which are synced. At
-// the start every namespace is reconciled once. Several processes with the same user
-// are replicas; the second is called user-2.
+// Start starts a process that calls the API server as user, also after each crash: setup builds the code under
+// test from the Client and the Caches, which are synced. At the start every namespace is reconciled once.
+// Several processes with the same user are replicas; the second is called user-2. No faults are injected into a
+// process of [RancherUser], and no invariants are asked of it.
 func (c *Cluster) Start(user string, setup func(*Process) Program) *Process {
 	p := &Process{cluster: c, user: user, name: user, setup: setup, lags: map[Kind]Span{}}
 	replicas := 1
@@ -69,14 +88,29 @@ func (c *Cluster) Start(user string, setup func(*Process) Program) *Process {
 	return p
 }
 
+// Controller returns a program that is a migration.Controller on the client and the caches of p. Of options it
+// sets those that a real one finds for itself, and a recorder that drops events if there is none.
+func (p *Process) Controller(options migration.Options) (Program, error) {
+	caches := p.Caches.Migration()
+	options.Caches, options.Quotas = &caches, migration.FromIndexer[corev1.ResourceQuota](p.Caches.ResourceQuotas)
+	options.Patch, options.Now, options.Enqueue = p.PatchMigration, p.Now, p.Enqueue
+	if options.Recorder == nil {
+		options.Recorder = &record.FakeRecorder{}
+	}
+	c, err := migration.NewController(migration.Clients{Core: p.Client}, options)
+	if err != nil {
+		return Program{}, err
+	}
+	return Program{Reconcile: c.Reconcile}, nil
+}
+
 // Now is the simulated time.
 func (p *Process) Now() time.Time { return p.cluster.Now() }
 
 // Enqueue asks for a call of Reconcile.
 func (p *Process) Enqueue(namespace string) { p.queue.add(namespace, 0) }
 
-// Crash ends the process, also if it is in the middle of a call, and starts it again
-// after down.
+// Crash ends the process, also in the middle of a call, and starts it again after down.
 func (p *Process) Crash(down time.Duration) {
 	p.cluster.note("%s crashes", p.name)
 	p.life++
@@ -87,10 +121,12 @@ func (p *Process) Crash(down time.Duration) {
 	life := p.life
 	p.cluster.clock.after(down, func() {
 		if p.life == life {
-			p.boot()
+			p.cluster.clock.start(p.boot)
 		}
 	})
 }
+
+func (p *Process) tested() bool { return p.user != RancherUser }
 
 func (p *Process) boot() {
 	p.cluster.note("%s starts", p.name)
@@ -98,13 +134,13 @@ func (p *Process) boot() {
 	p.clientset = p.cluster.clientset(p.server())
 	p.Client = p.clientset
 	p.openCaches()
-	p.program = Program{Namespace: anyNamespace}
+	p.program = Program{Namespace: NamespaceOf}
 	p.queue.busy = true // nothing is reconciled before setup has returned
 	if crashed := p.survive(func() { p.program = p.setup(p) }); crashed {
 		return
 	}
 	if p.program.Namespace == nil {
-		p.program.Namespace = anyNamespace
+		p.program.Namespace = NamespaceOf
 	}
 	p.queue.rest()
 	for _, namespace := range all[*corev1.Namespace](&p.cluster.store, "") {
@@ -138,8 +174,8 @@ func (p *Process) survive(part func()) (crashed bool) {
 	return false
 }
 
-// PatchMigration sends a JSON merge patch to a VirtualMachineInstanceMigration. As with
-// Client, it takes time and suffers faults.
+// PatchMigration sends a JSON merge patch to a VirtualMachineInstanceMigration. As with Client, it takes time
+// and suffers faults.
 func (p *Process) PatchMigration(_ context.Context, namespace, name string, patch []byte) error {
 	gvr := kubevirtv1.GroupVersion.WithResource(string(Migrations))
 	_, err := p.server()(clienttesting.NewPatchAction(gvr, namespace, name, types.MergePatchType, patch))
@@ -148,10 +184,14 @@ func (p *Process) PatchMigration(_ context.Context, namespace, name string, patc
 
 // server returns what carries out the calls of this life of the process.
 func (p *Process) server() func(clienttesting.Action) (runtime.Object, error) {
-	life := p.life
+	c, life := p.cluster, p.life
 	travel := func() {
 		if p.life == life {
-			p.cluster.sleep()
+			way := c.draw(c.config.Timing.Call)
+			if p.Latency != (Span{}) {
+				way = c.draw(p.Latency) / 2
+			}
+			c.clock.sleep(way)
 		}
 		if p.life != life {
 			panic(crash{})
@@ -159,19 +199,19 @@ func (p *Process) server() func(clienttesting.Action) (runtime.Object, error) {
 	}
 	return func(action clienttesting.Action) (runtime.Object, error) {
 		travel()
-		fault, call := p.nextCall(action)
-		p.cluster.judge.auditCall(p.user, call)
+		call := p.nextCall(action)
+		fault := p.faultOf(call)
 		if fault == Crash {
 			p.fall()
 		}
 		if err := fault.before(call); err != nil {
 			return nil, err
 		}
-		p.cluster.store.tested = true
-		answer, err := p.cluster.serve(p.user, action)
-		p.cluster.store.tested = false
+		c.store.tested = p.tested()
+		answer, err := c.serve(p.user, action)
+		c.store.tested = false
 		if err == nil && call.writes() {
-			p.cluster.writes[writeOf{p.user, call.Kind, call.Status}]++
+			c.writes[writeOf{p.user, call.Kind, call.Status}]++
 		}
 		if fault == CrashWritten {
 			p.fall()
@@ -184,12 +224,14 @@ func (p *Process) server() func(clienttesting.Action) (runtime.Object, error) {
 	}
 }
 
-// nextCall counts a call, and asks the test what goes wrong with it.
-func (p *Process) nextCall(action clienttesting.Action) (Fault, Call) {
-	p.calls++
-	call := callOf(p, action)
+// faultOf returns what goes wrong with call.
+func (p *Process) faultOf(call Call) Fault {
+	if !p.tested() {
+		return NoFault
+	}
+	p.cluster.judge.auditCall(p.user, call)
 	if p.cluster.inject == nil {
-		return NoFault, call
+		return NoFault
 	}
 	fault := p.cluster.inject(call)
 	if fault == Conflict && !call.writes() {
@@ -198,7 +240,7 @@ func (p *Process) nextCall(action clienttesting.Action) (Fault, Call) {
 	if fault != NoFault {
 		p.cluster.note("%s suffers %v at call %d: %s %s %s/%s", p.name, fault, call.Number, call.Verb, call.Kind, call.Namespace, call.Name)
 	}
-	return fault, call
+	return fault
 }
 
 // fall is a crash in the middle of a call.
@@ -207,7 +249,8 @@ func (p *Process) fall() {
 	panic(crash{})
 }
 
-func callOf(p *Process, action clienttesting.Action) Call {
+func (p *Process) nextCall(action clienttesting.Action) Call {
+	p.calls++
 	call := Call{
 		Process:   p.name,
 		Number:    p.calls,

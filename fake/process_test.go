@@ -121,7 +121,7 @@ func TestCallsTakeTimeAndOthersGoOn(t *testing.T) {
 		return nil
 	}))
 	c.clock.after(15*ms, func() {
-		require.NoError(t, c.Tenant("n").EditQuota("n", func(hard corev1.ResourceList) { hard["pods"] = milli(3000) }))
+		require.NoError(t, c.EditQuota("n", "n", func(hard corev1.ResourceList) { hard["pods"] = milli(3000) }))
 	})
 	c.Advance(time.Second)
 	require.True(t, apierrors.IsConflict(conflict), "somebody wrote between the read and the write")
@@ -431,8 +431,8 @@ func TestDroppedWatch(t *testing.T) {
 	tombstone, ok := told[1].(cache.DeletedFinalStateUnknown)
 	require.True(t, ok)
 	require.Equal(t, "n/goes", tombstone.Key)
-	require.Empty(t, anyNamespace(tombstone), "it is a ConfigMap")
-	require.Equal(t, "n", anyNamespace(cache.DeletedFinalStateUnknown{Obj: newQuota("n", "x", nil)}))
+	require.Empty(t, NamespaceOf(tombstone), "it is no record")
+	require.Equal(t, "n", NamespaceOf(cache.DeletedFinalStateUnknown{Obj: newQuota("n", "x", nil)}))
 
 	require.NoError(t, maps.Delete(ctx, "stays", metav1.DeleteOptions{}))
 	c.Advance(10 * ms)

@@ -5,25 +5,18 @@ import (
 	"time"
 )
 
-// The back-off of client-go's default rate limiter, which KubeVirt uses too.
-const (
-	firstBackoff = 5 * time.Millisecond
-	maxBackoff   = 1000 * time.Second
-)
-
-// backoff returns how long a controller waits after the n-th failure in a row, n from 0.
+// backoff returns how long a controller waits after the n-th failure in a row, n from 0. It is that of
+// client-go's default rate limiter, which KubeVirt uses too.
 func backoff(n int) time.Duration {
-	if n > 17 {
-		return maxBackoff
-	}
-	return min(firstBackoff<<n, maxBackoff)
+	return min(5*time.Millisecond<<min(n, 18), 1000*time.Second)
 }
 
-// A queue is the work queue of a controller with one worker.
+// A queue is the work queue of a controller with one worker. client-go's own needs goroutines, and starts them
+// in no order.
 type queue struct {
 	clock *clock
-	// work does what key stands for. It is called again after again, if that is
-	// positive, or after an error, with a back-off.
+	// work reconciles key. It is called again after again, if that is positive, or after an error, with a
+	// back-off.
 	work func(key string) (again time.Duration, err error)
 
 	due      map[string]*timer
@@ -50,28 +43,26 @@ func (q *queue) add(key string, d time.Duration) {
 	}
 	q.due[key] = q.clock.after(d, func() {
 		delete(q.due, key)
-		q.take(key)
+		switch {
+		case !q.busy:
+			q.busy = true
+			q.clock.start(func() { q.take(key) })
+		case !slices.Contains(q.waiting, key):
+			q.waiting = append(q.waiting, key)
+		}
 	})
 }
 
 func (q *queue) take(key string) {
-	if q.busy {
-		if !slices.Contains(q.waiting, key) {
-			q.waiting = append(q.waiting, key)
-		}
-		return
-	}
-	q.busy = true
 	again, err := q.work(key)
-	switch {
-	case err != nil:
-		q.add(key, backoff(q.failures[key]))
+	if err != nil {
+		again = backoff(q.failures[key])
 		q.failures[key]++
-	case again > 0:
+	} else {
 		delete(q.failures, key)
+	}
+	if again > 0 {
 		q.add(key, again)
-	default:
-		delete(q.failures, key)
 	}
 	q.rest()
 }
@@ -92,5 +83,5 @@ func (q *queue) stop() {
 	for _, t := range q.due {
 		q.clock.stop(t)
 	}
-	q.due = map[string]*timer{}
+	clear(q.due)
 }

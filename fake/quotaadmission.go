@@ -3,6 +3,7 @@ package fake
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,10 +20,9 @@ import (
 
 const apiServer = "kube-apiserver"
 
-// A quotaAdmission is the admission plugin ResourceQuota (k8s.io/apiserver,
-// pkg/admission/plugin/resourcequota, v1.36). It looks at status.hard and status.used
-// only, in a cache that is a little older than the store, overlaid by what it wrote
-// itself; and it raises status.used itself, before the object is stored.
+// A quotaAdmission is the admission plugin ResourceQuota (k8s.io/apiserver, pkg/admission/plugin/resourcequota,
+// v1.36). It looks at status.hard and status.used only, in a cache that is a little older than the store,
+// overlaid by what it wrote itself; and it raises status.used itself, before the object is stored.
 type quotaAdmission struct {
 	*Cluster
 	cache quotaCache
@@ -55,13 +55,9 @@ func versionOf(o object) uint64 {
 // retryPause is about how long the plugin takes from a conflict to its next try.
 const retryPause = 2 * time.Millisecond
 
-// charge raises the usage of all quotas that charge o, or says why it may not be
-// created. After three retries a conflict is the answer.
-func (a *quotaAdmission) charge(user string, o object) error { return a.chargeMore(user, o, nil) }
-
-// chargeMore is charge of an object that was charged for before already.
-func (a *quotaAdmission) chargeMore(user string, o object, before corev1.ResourceList) error {
-	a.judge.look(o.GetNamespace())
+// charge raises the usage of all quotas that charge o for more than before, or says why it may not be created.
+// After three retries a conflict is the answer.
+func (a *quotaAdmission) charge(user string, o object, before corev1.ResourceList) error {
 	at := a.clock.now
 	quotas := a.quotas(o.GetNamespace(), at)
 	for retries := 3; ; retries-- {
@@ -78,12 +74,11 @@ func (a *quotaAdmission) chargeMore(user string, o object, before corev1.Resourc
 				continue
 			}
 			a.own[key(rq)], _ = stored.(*corev1.ResourceQuota)
+			if !forMigration(user, o) && amounts.Exceeds(rq.Status.Used, rq.Spec.Hard) {
+				a.judge.robbed[rq.UID] = true
+			}
 		}
-		if conflict == nil {
-			a.judge.admitted(user, o)
-			return nil
-		}
-		if retries == 0 {
+		if conflict == nil || retries == 0 {
 			return conflict
 		}
 		at = at.Add(retryPause)
@@ -93,8 +88,8 @@ func (a *quotaAdmission) chargeMore(user string, o object, before corev1.Resourc
 	}
 }
 
-// check returns the quotas that charge o, for what is more than before, with their new usage,
-// or an error if any of them does not let it in.
+// check returns the quotas that charge o, for what is more than before, with their new usage, or an error if
+// any of them does not let it in.
 func (a *quotaAdmission) check(quotas []*corev1.ResourceQuota, o object, before corev1.ResourceList) ([]*corev1.ResourceQuota, error) {
 	load := loadOf(o, a.clock.now)
 	for name, q := range before {
@@ -166,7 +161,6 @@ func loadOf(o object, now time.Time) load {
 
 // limitedBy returns which limits of hard are about objects of this kind, sorted.
 func (l load) limitedBy(hard corev1.ResourceList) []corev1.ResourceName {
-	var names []corev1.ResourceName
 	counts := isClaimResource
 	switch {
 	case l.pod != nil:
@@ -174,17 +168,11 @@ func (l load) limitedBy(hard corev1.ResourceList) []corev1.ResourceName {
 	case l.traits.ResourceClaim:
 		counts = isDeviceResource
 	}
-	for name := range hard {
-		if counts(name) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
+	return slices.DeleteFunc(amounts.Names(hard), func(name corev1.ResourceName) bool { return !counts(name) })
 }
 
-// complete reports which of the containers do not say what the limits demand: a quota
-// on cpu or memory lets nothing in that does not name it.
+// complete reports which of the containers do not say what the limits demand: a quota on cpu or memory lets
+// nothing in that does not name it.
 func (l load) complete(names []corev1.ResourceName) error {
 	if l.pod == nil || l.pod.Spec.Resources != nil && len(l.pod.Spec.Resources.Requests)+len(l.pod.Spec.Resources.Limits) > 0 {
 		return nil
@@ -257,29 +245,23 @@ func isClaimResource(name corev1.ResourceName) bool {
 	}
 }
 
-// isDeviceResource reports whether quota counts name over ResourceClaims. No class of devices
-// stands for an extended resource here.
+// isDeviceResource reports whether quota counts name over ResourceClaims. No class of devices stands for an
+// extended resource here.
 func isDeviceResource(name corev1.ResourceName) bool {
 	return name == "count/resourceclaims.resource.k8s.io" || strings.HasSuffix(string(name), corev1.ResourceClaimsPerClass)
 }
 
 // only writes the named ones of list as the plugin does.
 func only(names []corev1.ResourceName, list corev1.ResourceList) string {
-	named := corev1.ResourceList{}
-	for _, name := range names {
-		if q, ok := list[name]; ok {
-			named[name] = q
-		}
-	}
+	named := maps.Clone(list)
+	maps.DeleteFunc(named, func(name corev1.ResourceName, _ resource.Quantity) bool { return !slices.Contains(names, name) })
 	return amounts.Text(named, ",")
 }
 
-func spell(q resource.Quantity) string { return q.String() }
-
 func join(names []corev1.ResourceName) string {
-	parts := make([]string, len(names))
-	for i, name := range names {
-		parts[i] = string(name)
+	var parts []string
+	for _, name := range names {
+		parts = append(parts, string(name))
 	}
 	return strings.Join(parts, ",")
 }

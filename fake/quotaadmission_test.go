@@ -86,7 +86,7 @@ func TestQuotaLooksAtStatusOnly(t *testing.T) {
 	c := withQuotas(t, newQuota("n", "q", quantities("pods", "0")))
 	require.ErrorContains(t, createPod(c, podOf("x", limits())), "exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0")
 	raise := func() error {
-		return c.Tenant("n").EditQuota("q", func(hard corev1.ResourceList) { hard["pods"] = milli(1000) })
+		return c.EditQuota("n", "q", func(hard corev1.ResourceList) { hard["pods"] = milli(1000) })
 	}
 	require.NoError(t, raise())
 	require.ErrorContains(t, createPod(c, podOf("x", limits())), "limited: pods=0", "spec.hard is not enforced yet")
@@ -201,7 +201,7 @@ func TestQuotaAdmissionLagsBehind(t *testing.T) {
 	const lag = 100 * time.Millisecond
 	c := slowAdmission(t, lag)
 	require.NoError(t, createPod(c, podOf("x", limits())))
-	require.NoError(t, c.Tenant("n").EditQuota("q", func(hard corev1.ResourceList) { hard["pods"] = milli(2000) }))
+	require.NoError(t, c.EditQuota("n", "q", func(hard corev1.ResourceList) { hard["pods"] = milli(2000) }))
 	c.Advance(lag - 1)
 	require.Equal(t, "{pods=2}", list(c.Quota("n", "q").Status.Hard))
 	require.ErrorContains(t, createPod(c, podOf("y", limits())), "limited: pods=1", "its cache does not have the raise")
@@ -230,7 +230,7 @@ func TestQuotaAdmissionGivesUpAfterConflicts(t *testing.T) {
 func TestQuotaAdmissionForgetsDeletedQuotas(t *testing.T) {
 	c := slowAdmission(t, 100*time.Millisecond)
 	require.NoError(t, createPod(c, podOf("x", limits())))
-	require.NoError(t, c.Tenant("n").DeleteQuota("q"))
+	require.NoError(t, c.remove("tenant", ResourceQuotas, "n", "q", metav1.DeleteOptions{}))
 	c.Advance(100 * time.Millisecond)
 	require.NoError(t, createPod(c, podOf("y", limits())))
 }

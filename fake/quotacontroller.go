@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 const quotaControllerUser = "resourcequota-controller"
@@ -15,17 +16,16 @@ const quotaControllerUser = "resourcequota-controller"
 // quotaResync is how often kube-controller-manager counts all usage anew.
 const quotaResync = 5 * time.Minute
 
-// A quotaController recounts a quota when its spec.hard has changed, when an object that
-// it counts has ended or was resized, and every five minutes (pkg/controller/resourcequota of
-// Kubernetes, v1.36). One update of the status then makes status.hard spec.hard, whoever
-// wrote it, and status.used what is there. A new object does not wake it: admission has
-// charged that already. Nor does an update of the status.
+// A quotaController recounts a quota when its spec.hard has changed, when an object that it counts has ended or
+// was resized, and every five minutes (pkg/controller/resourcequota of Kubernetes, v1.36). One update of the
+// status then makes status.hard spec.hard, whoever wrote it, and status.used what is there. A new object does
+// not wake it: admission has charged that already. Nor does an update of the status.
 type quotaController struct {
 	*Cluster
 	queue *queue
 	down  bool
-	// resyncs are the quotas that the next resync will look at. It is asked for only
-	// after changes, so that a cluster at rest has nothing to do.
+	// resyncs are the quotas that the next resync will look at. It is asked for only after changes, so that a
+	// cluster at rest has nothing to do.
 	resyncs map[string]bool
 }
 
@@ -35,45 +35,31 @@ func newQuotaController(c *Cluster) *quotaController {
 	return q
 }
 
-// observe is told of every change.
 func (q *quotaController) observe(c change) {
-	switch c.kind {
-	case ResourceQuotas:
-		after, ok := c.after.(*corev1.ResourceQuota)
-		if !ok {
-			return
+	before, after := c.before, c.after
+	switch o := c.object().(type) {
+	case *corev1.ResourceQuota:
+		if old, ok := before.(*corev1.ResourceQuota); after != nil && (!ok || !quota.Equal(old.Spec.Hard, o.Spec.Hard)) {
+			q.wake(o)
 		}
-		before, existed := c.before.(*corev1.ResourceQuota)
-		if !existed || !quota.Equal(before.Spec.Hard, after.Spec.Hard) {
-			q.wake(after)
+		q.resync(key(o))
+	case *corev1.Pod:
+		old, ok := before.(*corev1.Pod)
+		if ok && (after == nil || ended(o) && !ended(old) || !quota.Equal(quota.Footprint(old), quota.Footprint(o))) {
+			q.replenish(o)
 		}
-		q.resync(after)
-	case Pods:
-		before, existed := c.before.(*corev1.Pod)
-		after, exists := c.after.(*corev1.Pod)
-		if existed && (!exists || ended(after) && !ended(before) || !quota.Equal(quota.Footprint(before), quota.Footprint(after))) {
-			q.replenish(before, isPodResource)
+	case *corev1.PersistentVolumeClaim, *resourcev1.ResourceClaim:
+		if after == nil {
+			q.replenish(c.before)
 		}
-	case Claims:
-		if c.after == nil {
-			q.replenish(c.before, isClaimResource)
-		}
-	case ResourceClaims:
-		if c.after == nil {
-			q.replenish(c.before, isDeviceResource)
-		}
-	default:
 	}
 }
 
 // replenish wakes the quotas that limit what o was charged for.
-func (q *quotaController) replenish(o object, counts func(corev1.ResourceName) bool) {
+func (q *quotaController) replenish(o object) {
 	for _, rq := range all[*corev1.ResourceQuota](&q.store, o.GetNamespace()) {
-		for name := range rq.Status.Hard {
-			if counts(name) {
-				q.wake(rq)
-				break
-			}
+		if len(loadOf(o, q.clock.now).limitedBy(rq.Status.Hard)) > 0 {
+			q.wake(rq)
 		}
 	}
 }
@@ -82,27 +68,25 @@ func (q *quotaController) wake(rq *corev1.ResourceQuota) {
 	q.queue.add(key(rq), q.draw(q.config.Timing.Quota))
 }
 
-func (q *quotaController) resync(rq *corev1.ResourceQuota) {
-	name := key(rq)
-	if q.resyncs[name] {
-		return
+func (q *quotaController) resync(name string) {
+	if !q.resyncs[name] {
+		q.resyncs[name] = true
+		q.clock.after(quotaResync, func() {
+			delete(q.resyncs, name)
+			q.queue.add(name, 0)
+		})
 	}
-	q.resyncs[name] = true
-	q.clock.after(quotaResync, func() {
-		delete(q.resyncs, name)
-		q.queue.add(name, 0)
-	})
 }
 
-// StopQuotaController takes the quota controller down, as when kube-controller-manager
-// is: new spec.hard does not reach status.hard, and usage does not fall.
+// StopQuotaController takes the quota controller down, as when kube-controller-manager is: new spec.hard does
+// not reach status.hard, and usage does not fall.
 func (c *Cluster) StopQuotaController() {
 	c.note("the quota controller stops")
 	c.quotas.down = true
 }
 
-// StartQuotaController brings the quota controller back, which recounts all quotas. It
-// does nothing if the controller is not down.
+// StartQuotaController brings the quota controller back, which recounts all quotas. It does nothing if the
+// controller is not down.
 func (c *Cluster) StartQuotaController() {
 	if !c.quotas.down {
 		return
@@ -136,26 +120,17 @@ func (q *quotaController) usage(rq *corev1.ResourceQuota) corev1.ResourceList {
 	for name := range rq.Spec.Hard {
 		used[name] = resource.Quantity{Format: resource.DecimalSI}
 	}
-	count := func(o object) {
+	var counted []object
+	for _, kind := range []Kind{Pods, Claims, ResourceClaims} {
+		counted = append(counted, q.store.list(kind, rq.Namespace)...)
+	}
+	for _, o := range counted {
 		load := loadOf(o, q.clock.now)
-		if !load.traits.SelectedBy(rq) {
-			return
-		}
 		for name, q := range load.charge {
-			if sum, ok := used[name]; ok {
-				sum.Add(q)
-				used[name] = sum
+			if sum, ok := used[name]; ok && load.traits.SelectedBy(rq) {
+				used[name] = amounts.Plus(sum, q)
 			}
 		}
-	}
-	for _, pod := range all[*corev1.Pod](&q.store, rq.Namespace) {
-		count(pod)
-	}
-	for _, claim := range all[*corev1.PersistentVolumeClaim](&q.store, rq.Namespace) {
-		count(claim)
-	}
-	for _, claim := range all[*resourcev1.ResourceClaim](&q.store, rq.Namespace) {
-		count(claim)
 	}
 	return used
 }

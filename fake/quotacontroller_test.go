@@ -13,7 +13,7 @@ import (
 func TestStatusHardLagsBehind(t *testing.T) {
 	c := New(Config{Timing: &Timing{Quota: Span{8 * time.Millisecond, 8 * time.Millisecond}}})
 	enforce(t, c, newQuota("n", "q", quantities("pods", "1")))
-	require.NoError(t, c.Tenant("n").EditQuota("q", func(hard corev1.ResourceList) { hard["services"] = milli(2000) }))
+	require.NoError(t, c.EditQuota("n", "q", func(hard corev1.ResourceList) { hard["services"] = milli(2000) }))
 	c.Advance(7 * time.Millisecond)
 	require.Equal(t, "{pods=1}", list(c.Quota("n", "q").Status.Hard))
 	c.Advance(time.Millisecond)
@@ -105,7 +105,7 @@ func TestRecountEndsAForeignStatusHard(t *testing.T) {
 		}},
 		"when spec.hard changes": {used: "{pods=1}", recount: func(t *testing.T, c *Cluster) {
 			for _, pods := range []int64{2000, 1000} {
-				require.NoError(t, c.Tenant("n").EditQuota("q", func(hard corev1.ResourceList) { hard["pods"] = milli(pods) }))
+				require.NoError(t, c.EditQuota("n", "q", func(hard corev1.ResourceList) { hard["pods"] = milli(pods) }))
 			}
 		}},
 		"every five minutes": {after: quotaResync, used: "{pods=1}", recount: func(*testing.T, *Cluster) {}},
@@ -147,7 +147,7 @@ func TestQuotaControllerThatIsDown(t *testing.T) {
 	c.StopQuotaController()
 	require.NoError(t, createPod(c, podOf("y", limits())), "admission goes on")
 	require.NoError(t, c.remove("tenant", Pods, "n", "y", *metav1.NewDeleteOptions(0)))
-	require.NoError(t, c.Tenant("n").EditQuota("q", func(hard corev1.ResourceList) { hard["pods"] = milli(2000) }))
+	require.NoError(t, c.EditQuota("n", "q", func(hard corev1.ResourceList) { hard["pods"] = milli(2000) }))
 	c.Advance(time.Hour)
 	require.Equal(t, "{pods=3}", enforced(c))
 	require.Equal(t, "{pods=2}", used(c, "q"))

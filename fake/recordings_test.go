@@ -169,7 +169,7 @@ func (s *stage) alone() {
 // full limits the quota to what is used, times n.
 func (s *stage) full(n int) {
 	hard := corev1.ResourceList{"limits.cpu": milli(int64(1015 * n)), "limits.memory": *resource.NewQuantity(int64(2773714688*n), resource.DecimalSI)}
-	require.NoError(s, s.Tenant("n").EditQuota("q", func(live corev1.ResourceList) {
+	require.NoError(s, s.EditQuota("n", "q", func(live corev1.ResourceList) {
 		for name, q := range hard {
 			live[name] = q
 		}
@@ -250,7 +250,7 @@ var scenarios = map[string]func(*stage){
 	"autolimits": func(s *stage) {
 		s.full(1)
 		require.NoError(s, s.DeleteVMI("n", "vm1"))
-		require.NoError(s, s.Tenant("n").DeleteQuota("q"))
+		require.NoError(s, s.remove("tenant", ResourceQuotas, "n", "q", metav1.DeleteOptions{}))
 		s.wait(func() bool { return s.VMI("n", "vm1") == nil })
 		s.Advance(300 * time.Millisecond)
 		s.createVM()

@@ -12,10 +12,10 @@ import (
 
 const claimControllerUser = "resourceclaim-controller"
 
-// A claimController is the part of kube-controller-manager that makes ResourceClaims from
-// templates for pods (pkg/controller/resourceclaim of Kubernetes, v1.37): it says which in the
-// status of a pod, tries again with a back-off if quota refuses one, and deletes them when the
-// pod has ended. No claim is ever allocated: the scheduler only waits until they are there.
+// A claimController is the part of kube-controller-manager that makes ResourceClaims from templates for pods
+// (pkg/controller/resourceclaim of Kubernetes, v1.37): it says which in the status of a pod, tries again with a
+// back-off if quota refuses one, and deletes them when the pod has ended. No claim is ever allocated: the
+// scheduler only waits until they are there.
 type claimController struct {
 	*Cluster
 	queue *queue
@@ -27,7 +27,6 @@ func newClaimController(c *Cluster) *claimController {
 	return k
 }
 
-// observe is told of every change.
 func (k *claimController) observe(c change) {
 	if pod, ok := c.after.(*corev1.Pod); ok && len(pod.Spec.ResourceClaims) > 0 {
 		k.queue.add(key(pod), k.draw(k.config.Timing.Wake))
@@ -41,11 +40,7 @@ func (k *claimController) sync(name string) (time.Duration, error) {
 		return 0, nil // the garbage collector deletes them
 	}
 	if ended(pod) {
-		for _, claim := range all[*resourcev1.ResourceClaim](&k.store, pod.Namespace) {
-			if metav1.IsControlledBy(claim, pod) {
-				k.store.remove(claimControllerUser, claim)
-			}
-		}
+		k.nodes.collectDependents(pod, ResourceClaims)
 		return 0, nil
 	}
 	for _, entry := range pod.Spec.ResourceClaims {
@@ -54,7 +49,10 @@ func (k *claimController) sync(name string) (time.Duration, error) {
 		}
 		claim, err := k.make(pod, entry)
 		if err != nil {
-			k.tell(pod, fmt.Sprintf("PodResourceClaim %s: %v", entry.Name, err))
+			event := k.virt.recorder.event(pod, corev1.SchemeGroupVersion.WithKind("Pod"), "FailedResourceClaimCreation", "resource_claim",
+				fmt.Sprintf("PodResourceClaim %s: %v", entry.Name, err))
+			event.Name = pod.Name + ".claims"
+			k.virt.recorder.write(event)
 			return 0, err
 		}
 		write(k.Cluster, claimControllerUser, pod, func(pod *corev1.Pod) {
@@ -83,21 +81,6 @@ func (k *claimController) make(pod *corev1.Pod, entry corev1.PodResourceClaim) (
 		return nil, fmt.Errorf("create ResourceClaim : %w", err)
 	}
 	return claim, nil
-}
-
-// tell records an event about pod.
-func (k *claimController) tell(pod *corev1.Pod, message string) {
-	k.virt.recorder.write(&corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name + ".claims"},
-		InvolvedObject: corev1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
-		Type:           corev1.EventTypeWarning,
-		Reason:         "FailedResourceClaimCreation",
-		Message:        message,
-		Source:         corev1.EventSource{Component: "resource_claim"},
-		FirstTimestamp: k.stamp(),
-		LastTimestamp:  k.stamp(),
-		Count:          1,
-	})
 }
 
 // hasClaim reports whether the claim for an entry of pod is there.

@@ -40,9 +40,8 @@ func (c *Cluster) create(user string, o object) (object, error) {
 	return o, nil
 }
 
-// update stores a copy of o in place of the version that it was made from: its
-// status, or all but its status where the kind keeps these apart. An update that
-// changes nothing is no new version.
+// update stores a copy of o in place of the version that it was made from: its status, or all but its status
+// where the kind keeps these apart. An update that changes nothing is no new version.
 func (c *Cluster) update(user string, o object, status bool) (object, error) {
 	kind := kindOf(o)
 	current := c.store.get(kind, o.GetNamespace(), o.GetName())
@@ -64,7 +63,7 @@ func (c *Cluster) update(user string, o object, status bool) (object, error) {
 	updated.SetDeletionTimestamp(current.GetDeletionTimestamp())
 	updated.SetDeletionGracePeriodSeconds(current.GetDeletionGracePeriodSeconds())
 	updated.SetResourceVersion(current.GetResourceVersion())
-	if err := c.mayUpdate(user, current, updated, status); err != nil {
+	if err := c.lockedUpdate(user, current, updated, status); err != nil {
 		return nil, err
 	}
 	if identical(current, updated) {
@@ -88,11 +87,10 @@ func identical(before, after object) bool {
 // apart are the kinds whose status is written on its own.
 var apart = []Kind{Namespaces, Pods, ResourceQuotas, Claims, Migrations}
 
-// withStatusOf returns what an update of the status of current to that of o stores. As
-// in the strategies of the API server (k8s.io/kubernetes/pkg/registry/core), kinds of
-// its own take over metadata too, so annotations may be written with the status, and
-// keep spec. Custom resources take over nothing but the status, and kinds without a
-// status nothing at all.
+// withStatusOf returns what an update of the status of current to that of o stores. As in the strategies of the
+// API server (k8s.io/kubernetes/pkg/registry/core), kinds of its own take over metadata too, so annotations may
+// be written with the status, and keep spec. Custom resources take over nothing but the status, and kinds
+// without a status nothing at all.
 func withStatusOf(current, o object) object {
 	kind := kindOf(o)
 	if kind == Migrations || !slices.Contains(apart, kind) {
@@ -119,8 +117,8 @@ func copyField(to, from object, name string) {
 	reflect.ValueOf(to).Elem().FieldByName(name).Set(reflect.ValueOf(clone(from)).Elem().FieldByName(name))
 }
 
-// write is an update by a part of the simulation that never goes wrong: it is made on
-// the latest version. It does nothing if the object is gone.
+// write is an update by a part of the simulation that never goes wrong: it is made on the latest version. It
+// does nothing if the object is gone.
 func write[T object](c *Cluster, user string, o T, change func(T)) {
 	latest, ok := find[T](&c.store, o.GetNamespace(), o.GetName())
 	if !ok || latest.GetUID() != o.GetUID() {
@@ -135,8 +133,7 @@ func write[T object](c *Cluster, user string, o T, change func(T)) {
 	c.release(user, changed)
 }
 
-// remove deletes an object for user: at once, or when its grace period or its
-// finalizers let it go.
+// remove deletes an object for user: at once, or when its grace period or its finalizers let it go.
 func (c *Cluster) remove(user string, kind Kind, namespace, name string, options metav1.DeleteOptions) error {
 	current := c.store.get(kind, namespace, name)
 	if current == nil {
@@ -147,7 +144,7 @@ func (c *Cluster) remove(user string, kind Kind, namespace, name string, options
 			return apierrors.NewConflict(kind.groupResource(), name, errors.New("the precondition does not match the object"))
 		}
 	}
-	if err := c.mayDelete(user, current); err != nil {
+	if err := c.lockedFor(user, current); err != nil && user != namespaceController {
 		return err
 	}
 	pod, isPod := current.(*corev1.Pod)
@@ -171,8 +168,8 @@ func (c *Cluster) remove(user string, kind Kind, namespace, name string, options
 	return nil
 }
 
-// gracePeriod returns how many seconds a pod has to end, as the strategy of the API
-// server does: none if it runs nowhere or has ended.
+// gracePeriod returns how many seconds a pod has to end, as the strategy of the API server does: none if it
+// runs nowhere or has ended.
 func gracePeriod(pod *corev1.Pod, options metav1.DeleteOptions) int64 {
 	switch {
 	case options.GracePeriodSeconds != nil:

@@ -36,8 +36,8 @@ const (
 	ResourceClaims Kind = "resourceclaims"
 )
 
-// An object is what the API server stores. Those in the store are never changed; a
-// changed copy takes their place.
+// An object is what the API server stores. Those in the store are never changed; a changed copy takes their
+// place.
 type object interface {
 	metav1.Object
 	runtime.Object
@@ -82,8 +82,7 @@ func (k Kind) groupResource() schema.GroupResource {
 	return gr
 }
 
-// A change is what user did to one object: before is nil if it was added, after if it
-// was deleted.
+// A change is what user did to one object: before is nil if it was added, after if it was deleted.
 type change struct {
 	user          string
 	tested        bool // by a process under test
@@ -123,8 +122,7 @@ func (s *store) get(kind Kind, namespace, name string) object {
 	return nil
 }
 
-// list returns the objects of namespace sorted by name; of all namespaces, sorted, if
-// it is empty.
+// list returns the objects of namespace sorted by name; of all namespaces, sorted, if it is empty.
 func (s *store) list(kind Kind, namespace string) []object {
 	if namespace != "" {
 		return slices.Clone(s.objects[kind][namespace])

@@ -241,6 +241,14 @@ func (w *twins) drop(from *[]string) (name string, ok bool) {
 	return name, true
 }
 
+// migrate migrates a VM here, if it runs.
+func (w *twins) migrate(outcome fake.Outcome) {
+	vmis := w.Snapshot(here).VMIs
+	if vmi := vmis[w.random.IntN(len(vmis))]; vmi.IsRunning() {
+		require.NoError(w, w.Migrate(here, w.name("migrate"), vmi.Name, outcome))
+	}
+}
+
 func (w *twins) step() {
 	switch w.random.IntN(16) {
 	case 0, 1, 2, 3, 4:
@@ -267,7 +275,7 @@ func (w *twins) step() {
 	case 10: // an admin
 		more := w.random.Int64N(5) - 2
 		for _, namespace := range []string{here, there} {
-			require.NoError(w, w.Tenant(namespace).EditQuota(namespace, func(hard corev1.ResourceList) {
+			require.NoError(w, w.EditQuota(namespace, namespace, func(hard corev1.ResourceList) {
 				cpu := hard["limits.cpu"]
 				cpu.Add(*resource.NewMilliQuantity(100*more, resource.DecimalSI))
 				hard["limits.cpu"] = cpu
@@ -275,9 +283,14 @@ func (w *twins) step() {
 		}
 	case 11:
 		w.pass(100 * time.Millisecond) // KubeVirt forgets the target pod of a migration that is aborted meanwhile
-		_ = w.Tenant(here).Abort()     // if one is in flight
+		for _, m := range w.Snapshot(here).Migrations {
+			if !m.IsFinal() {
+				require.NoError(w, w.Abort(here, m.Name))
+				break
+			}
+		}
 	case 12: // somebody who is quick to take what a migration needs
-		_ = w.Tenant(here).Migrate(fake.Outcome{}) // if a VM runs
+		w.migrate(fake.Outcome{})
 		pause := time.Duration(1+w.random.IntN(4)) * time.Millisecond
 		for range 40 {
 			w.createPod(8)
@@ -285,7 +298,7 @@ func (w *twins) step() {
 		}
 	default:
 		outcome := fake.Outcome{Fail: w.random.IntN(6) == 0, Hang: w.random.IntN(6) == 0}
-		_ = w.Tenant(here).Migrate(outcome) // if one runs
+		w.migrate(outcome)
 	}
 	w.pass(time.Duration(w.random.ExpFloat64() * float64(400*time.Millisecond)))
 }

@@ -14,8 +14,8 @@ import (
 // adminUser is who the methods of Cluster act for.
 const adminUser = "admin"
 
-// CreateNamespace creates a namespace, and in it a quota of that name with the limits
-// hard, which is their static value. Nil: without a quota.
+// CreateNamespace creates a namespace, and in it a quota of that name with the limits hard, which is their
+// static value. Nil: without a quota.
 func (c *Cluster) CreateNamespace(name string, hard corev1.ResourceList) error {
 	ctx, client := context.Background(), c.Client(adminUser).CoreV1()
 	if _, err := client.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
@@ -29,9 +29,9 @@ func (c *Cluster) CreateNamespace(name string, hard corev1.ResourceList) error {
 	return err
 }
 
-// CreateVMI starts a virtual machine; see [NewVMI]. It runs after some seconds, if quota
-// lets its pod in. Its volumes may be hot-pluggable claims, and it may persist a TPM or
-// EFI variables: what that costs is simulated too.
+// CreateVMI starts a virtual machine; see [NewVMI]. It runs after some seconds, if quota lets its pod in. Its
+// volumes may be hot-pluggable claims, and it may persist a TPM or EFI variables: what that costs is simulated
+// too.
 func (c *Cluster) CreateVMI(vmi *kubevirtv1.VirtualMachineInstance) error {
 	_, err := c.create(adminUser, vmi)
 	return err
@@ -48,8 +48,7 @@ func (c *Cluster) VMI(namespace, name string) *kubevirtv1.VirtualMachineInstance
 	return o.DeepCopy()
 }
 
-// Migrate creates a VirtualMachineInstanceMigration of that name for a VMI, which goes as
-// outcome says.
+// Migrate creates a VirtualMachineInstanceMigration of that name for a VMI, which goes as outcome says.
 func (c *Cluster) Migrate(namespace, name, vmi string, outcome Outcome) error {
 	m, err := c.create(adminUser, newMigration(namespace, name, vmi))
 	if err != nil {
@@ -70,8 +69,7 @@ func (c *Cluster) Abort(namespace, name string) error {
 	return c.remove(adminUser, Migrations, namespace, name, metav1.DeleteOptions{})
 }
 
-// Migration returns a VirtualMachineInstanceMigration as it is in the API server; nil if
-// there is none.
+// Migration returns a VirtualMachineInstanceMigration as it is in the API server; nil if there is none.
 func (c *Cluster) Migration(namespace, name string) *kubevirtv1.VirtualMachineInstanceMigration {
 	o, _ := find[*kubevirtv1.VirtualMachineInstanceMigration](&c.store, namespace, name)
 	return o.DeepCopy()
@@ -83,11 +81,22 @@ func (c *Cluster) Quota(namespace, name string) *corev1.ResourceQuota {
 	return o.DeepCopy()
 }
 
+// EditQuota changes spec.hard of a ResourceQuota, the static limits.
+func (c *Cluster) EditQuota(namespace, name string, change func(hard corev1.ResourceList)) error {
+	ctx, client := context.Background(), c.Client(adminUser).CoreV1().ResourceQuotas(namespace)
+	rq, err := client.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	change(rq.Spec.Hard)
+	_, err = client.Update(ctx, rq, metav1.UpdateOptions{})
+	return err
+}
+
 var errNotRunning = errors.New("a hot-plug needs a running VMI")
 
-// HotPlug changes the sockets and the memory of the guest of a running VMI, and creates
-// the migration that carries it out, as KubeVirt's workload updater does. The target pod
-// is rendered with the new size.
+// HotPlug changes the sockets and the memory of the guest of a running VMI, and creates the migration that
+// carries it out, as KubeVirt's workload updater does. The target pod is rendered with the new size.
 func (c *Cluster) HotPlug(namespace, name string, sockets uint32, guest resource.Quantity) error {
 	vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&c.store, namespace, name)
 	if !ok || !vmi.IsRunning() || vmi.Spec.Domain.CPU == nil || vmi.Spec.Domain.Memory == nil {
@@ -114,9 +123,9 @@ func (c *Cluster) HotPlug(namespace, name string, sockets uint32, guest resource
 	return err
 }
 
-// SetUtilityVolumes attaches volumes to a VMI as a backup tool does, and detaches those that it
-// had before. While there are any, KubeVirt creates no target pod. That it gives a migration up
-// after a while is not simulated.
+// SetUtilityVolumes attaches volumes to a VMI as a backup tool does, and detaches those that it had before.
+// While there are any, KubeVirt creates no target pod. That it gives a migration up after a while is not
+// simulated.
 func (c *Cluster) SetUtilityVolumes(namespace, name string, volumes ...string) error {
 	vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&c.store, namespace, name)
 	if !ok || !vmi.IsRunning() {
@@ -135,6 +144,6 @@ func (c *Cluster) requireChange(vmi *kubevirtv1.VirtualMachineInstance, t kubevi
 	setVMICondition(vmi, kubevirtv1.VirtualMachineInstanceCondition{Type: t, Status: corev1.ConditionTrue, LastTransitionTime: c.stamp()})
 }
 
-// SetMemoryOverhead changes how much memory KubeVirt adds to every virt-launcher pod that
-// it renders from now on, as another overhead ratio does. It is 270 MiB at first.
+// SetMemoryOverhead changes how much memory KubeVirt adds to every virt-launcher pod that it renders from now
+// on, as another overhead ratio does. It is 270 MiB at first.
 func (c *Cluster) SetMemoryOverhead(bytes int64) { c.virt.overhead = bytes }

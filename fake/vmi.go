@@ -1,11 +1,11 @@
 package fake
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -14,8 +14,8 @@ import (
 	"github.com/vmquota/headroom/fake/virthandler"
 )
 
-// syncVMI is KubeVirt's VMI controller: it creates the first pod of a VMI, keeps its
-// attachment pods, and deletes the pods with it.
+// syncVMI is KubeVirt's VMI controller: it creates the first pod of a VMI, keeps its attachment pods, and
+// deletes the pods with it.
 func (k *virtController) syncVMI(name string) (time.Duration, error) {
 	vmi, ok := findKey[*kubevirtv1.VirtualMachineInstance](&k.store, name)
 	if !ok {
@@ -31,57 +31,27 @@ func (k *virtController) syncVMI(name string) (time.Duration, error) {
 }
 
 func (k *virtController) syncPods(vmi *kubevirtv1.VirtualMachineInstance) error {
+	launchers := k.store.podsOf(vmi)
 	if vmi.DeletionTimestamp != nil {
-		for _, pod := range k.store.podsOf(vmi) {
-			if pod.DeletionTimestamp != nil {
-				continue // the kubelet does the rest
-			}
-			if err := k.deletePod(pod); err != nil {
+		return k.deletePods(launchers)
+	}
+	for _, launcher := range launchers {
+		if ended(launcher) || vmi.IsFinal() { // its attachment pods are orphaned
+			if err := k.deletePods(k.store.podsOf(launcher)); err != nil {
 				return err
 			}
 		}
-		return nil
-	}
-	if err := k.deleteOrphanedAttachments(vmi); err != nil || vmi.IsFinal() {
-		return err
 	}
 	pod := k.current(vmi)
 	switch {
+	case vmi.IsFinal():
 	case pod == nil && vmi.IsUnprocessed():
 		if err := k.createBackendClaim(vmi); err != nil {
 			return err
 		}
-		return k.createFor(vmi, k.sourceLauncher(vmi), "Error creating pod: %v")
+		return k.createPod(vmi, k.sourceLauncher(vmi), nil, "Error creating pod: %v")
 	case ready(pod) && vmi.IsRunning() && hotplugs(vmi) && len(k.store.podsOf(pod)) == 0:
-		return k.createFor(vmi, attachment(pod), "Error creating attachment pod: %v")
-	}
-	return nil
-}
-
-// createFor creates a pod for vmi, or tells in an event why not.
-func (k *virtController) createFor(vmi *kubevirtv1.VirtualMachineInstance, pod *corev1.Pod, failure string) error {
-	err := k.createPod(pod, "")
-	if err != nil {
-		k.recorder.failedCreate(vmi, failure, err)
-	}
-	return err
-}
-
-// deleteOrphanedAttachments deletes the attachment pods of launchers that have ended, or
-// all if the VMI has.
-func (k *virtController) deleteOrphanedAttachments(vmi *kubevirtv1.VirtualMachineInstance) error {
-	for _, launcher := range k.store.podsOf(vmi) {
-		if !ended(launcher) && !vmi.IsFinal() {
-			continue
-		}
-		for _, pod := range k.store.podsOf(launcher) {
-			if pod.DeletionTimestamp != nil {
-				continue
-			}
-			if err := k.deletePod(pod); err != nil {
-				return err
-			}
-		}
+		return k.createPod(vmi, attachment(pod), nil, "Error creating attachment pod: %v")
 	}
 	return nil
 }
@@ -97,16 +67,21 @@ func (k *virtController) createBackendClaim(vmi *kubevirtv1.VirtualMachineInstan
 
 // backendClaim returns the claim that vmi uses, nil if there is none.
 func (k *virtController) backendClaim(vmi *kubevirtv1.VirtualMachineInstance) *corev1.PersistentVolumeClaim {
-	for _, claim := range all[*corev1.PersistentVolumeClaim](&k.store, vmi.Namespace) {
-		if claim.Labels[persistentState] == vmi.Name {
+	return k.claim(vmi.Namespace, persistentState, vmi.Name)
+}
+
+// claim returns the claim with a label, nil if there is none.
+func (k *virtController) claim(namespace, label, value string) *corev1.PersistentVolumeClaim {
+	for _, claim := range all[*corev1.PersistentVolumeClaim](&k.store, namespace) {
+		if claim.Labels[label] == value {
 			return claim
 		}
 	}
 	return nil
 }
 
-// setVMIStatus writes what the VMI controller knows of vmi: pod is the one that it runs
-// in, failed what went wrong with its pods.
+// setVMIStatus writes what the VMI controller knows of vmi: pod is the one that it runs in, failed what went
+// wrong with its pods.
 func (k *virtController) setVMIStatus(vmi *kubevirtv1.VirtualMachineInstance, pod *corev1.Pod, failed error) {
 	vmi.Status.ActivePods = nil
 	for _, launcher := range k.store.podsOf(vmi) {
@@ -121,7 +96,10 @@ func (k *virtController) setVMIStatus(vmi *kubevirtv1.VirtualMachineInstance, po
 		setBackendVolume(vmi, claim)
 	}
 	if pod != nil {
-		k.setOverhead(vmi, pod)
+		if vmi.Status.Memory == nil {
+			vmi.Status.Memory = &kubevirtv1.MemoryStatus{}
+		}
+		vmi.Status.Memory.MemoryOverhead = overheadOf(pod)
 	}
 	k.setPhase(vmi, pod)
 	if vmi.IsFinal() && len(k.store.podsOf(vmi)) == 0 {
@@ -163,12 +141,12 @@ func (k *virtController) setReady(vmi *kubevirtv1.VirtualMachineInstance, pod *c
 	setVMICondition(vmi, condition)
 }
 
-// setSynchronized says why vmi has no pod: quota, usually. The words of the first failure
-// stay as long as it fails for the same reason (CheckFailure in KubeVirt's pkg/controller),
-// or each failure would be a change of the VMI that asks for the next try.
+// setSynchronized says why vmi has no pod: quota, usually. The words of the first failure stay as long as it
+// fails for the same reason (CheckFailure in KubeVirt's pkg/controller), or each failure would be a change of
+// the VMI that asks for the next try.
 func (k *virtController) setSynchronized(vmi *kubevirtv1.VirtualMachineInstance, failed error) {
 	if failed == nil {
-		dropVMICondition(vmi, kubevirtv1.VirtualMachineInstanceSynchronized)
+		virthandler.RemoveCondition(vmi, kubevirtv1.VirtualMachineInstanceSynchronized)
 		return
 	}
 	if vmiCondition(vmi, kubevirtv1.VirtualMachineInstanceSynchronized) != nil {
@@ -180,16 +158,7 @@ func (k *virtController) setSynchronized(vmi *kubevirtv1.VirtualMachineInstance,
 	})
 }
 
-// setOverhead reports the memory overhead that pod was rendered with.
-func (k *virtController) setOverhead(vmi *kubevirtv1.VirtualMachineInstance, pod *corev1.Pod) {
-	if overhead := overheadOf(pod); overhead != nil {
-		if vmi.Status.Memory == nil {
-			vmi.Status.Memory = &kubevirtv1.MemoryStatus{}
-		}
-		vmi.Status.Memory.MemoryOverhead = overhead
-	}
-}
-
+// overheadOf returns the memory overhead that pod was rendered with.
 func overheadOf(pod *corev1.Pod) *resource.Quantity {
 	bytes, err := strconv.ParseInt(pod.Annotations[kubevirtv1.MemoryOverheadAnnotationBytes], 10, 64)
 	if err != nil {
@@ -199,14 +168,15 @@ func overheadOf(pod *corev1.Pod) *resource.Quantity {
 }
 
 func setBackendVolume(vmi *kubevirtv1.VirtualMachineInstance, claim *corev1.PersistentVolumeClaim) {
-	info := &kubevirtv1.PersistentVolumeClaimInfo{ClaimName: claim.Name, AccessModes: claim.Spec.AccessModes}
-	for i := range vmi.Status.VolumeStatus {
-		if vmi.Status.VolumeStatus[i].Name == persistentState {
-			vmi.Status.VolumeStatus[i].PersistentVolumeClaimInfo = info
-			return
-		}
+	volume := kubevirtv1.VolumeStatus{Name: persistentState, PersistentVolumeClaimInfo: &kubevirtv1.PersistentVolumeClaimInfo{
+		ClaimName: claim.Name, AccessModes: claim.Spec.AccessModes,
+	}}
+	is := func(v kubevirtv1.VolumeStatus) bool { return v.Name == persistentState }
+	if i := slices.IndexFunc(vmi.Status.VolumeStatus, is); i >= 0 {
+		vmi.Status.VolumeStatus[i] = volume
+	} else {
+		vmi.Status.VolumeStatus = append(vmi.Status.VolumeStatus, volume)
 	}
-	vmi.Status.VolumeStatus = append(vmi.Status.VolumeStatus, kubevirtv1.VolumeStatus{Name: persistentState, PersistentVolumeClaimInfo: info})
 }
 
 func vmiCondition(vmi *kubevirtv1.VirtualMachineInstance, t kubevirtv1.VirtualMachineInstanceConditionType) *kubevirtv1.VirtualMachineInstanceCondition {
@@ -229,20 +199,4 @@ func setVMICondition(vmi *kubevirtv1.VirtualMachineInstance, condition kubevirtv
 		condition.LastTransitionTime = old.LastTransitionTime
 	}
 	*old = condition
-}
-
-func dropVMICondition(vmi *kubevirtv1.VirtualMachineInstance, t kubevirtv1.VirtualMachineInstanceConditionType) {
-	for i := range vmi.Status.Conditions {
-		if vmi.Status.Conditions[i].Type == t {
-			vmi.Status.Conditions = append(vmi.Status.Conditions[:i:i], vmi.Status.Conditions[i+1:]...)
-			return
-		}
-	}
-}
-
-func ignoreNotFound(err error) error {
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
 }

@@ -2,7 +2,6 @@ package fake
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -13,8 +12,7 @@ import (
 
 var errBusy = errors.New("vmi is ineligible for migration because another migration job is running")
 
-// syncMigration is one round of KubeVirt's migration controller
-// (pkg/virt-controller/watch/migration, v1.9).
+// syncMigration is one round of KubeVirt's migration controller (pkg/virt-controller/watch/migration, v1.9).
 func (k *virtController) syncMigration(name string) (time.Duration, error) {
 	m, ok := findKey[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, name)
 	if !ok {
@@ -29,7 +27,7 @@ func (k *virtController) syncMigration(name string) (time.Duration, error) {
 			return 0, nil
 		}
 		k.sleep()
-		return 0, ignoreNotFound(k.remove(virtControllerUser, Migrations, m.Namespace, m.Name, metav1.DeleteOptions{}))
+		return 0, k.discard(Migrations, m.Namespace, m.Name)
 	}
 	target := k.target(m, vmi)
 	var again time.Duration
@@ -62,8 +60,7 @@ func (k *virtController) adopt(m *kubevirtv1.VirtualMachineInstanceMigration) er
 	return err
 }
 
-// proceed does what the migration needs next; again is when to look again without an
-// event.
+// proceed does what the migration needs next; again is when to look again without an event.
 func (k *virtController) proceed(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance, target *corev1.Pod) (again time.Duration, err error) {
 	state := vmi.Status.MigrationState
 	mine := state != nil && state.MigrationUID == m.UID
@@ -78,12 +75,12 @@ func (k *virtController) proceed(m *kubevirtv1.VirtualMachineInstanceMigration, 
 		return k.proceedPending(m, vmi, target)
 	case kubevirtv1.MigrationScheduling:
 		if m.DeletionTimestamp != nil {
-			return 0, k.cancel(target)
+			return 0, k.deletePods([]*corev1.Pod{target})
 		}
 		return k.timeOut(target)
 	case kubevirtv1.MigrationScheduled:
 		if m.DeletionTimestamp != nil && !mine {
-			return 0, k.cancel(target)
+			return 0, k.deletePods([]*corev1.Pod{target})
 		}
 		if ready(target) && !mine {
 			return 0, k.handOff(m, vmi, target)
@@ -110,7 +107,7 @@ func (k *virtController) proceed(m *kubevirtv1.VirtualMachineInstanceMigration, 
 
 func (k *virtController) proceedPending(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance, target *corev1.Pod) (time.Duration, error) {
 	if m.DeletionTimestamp != nil {
-		return 0, k.cancel(target)
+		return 0, k.deletePods([]*corev1.Pod{target})
 	}
 	if pause := k.evacuationPause(m, vmi); pause > 0 {
 		return pause, nil
@@ -122,7 +119,8 @@ func (k *virtController) proceedPending(m *kubevirtv1.VirtualMachineInstanceMigr
 	case target == nil:
 		return k.start(m, vmi)
 	case ready(target) && hotplugs(vmi) && len(k.store.podsOf(target)) == 0:
-		return 0, k.attach(m, vmi, target)
+		// Its refusal by quota sets no condition: the target pod is there.
+		return 0, k.createPod(vmi, attachment(target), m, "Error creating attachment pod: %v")
 	case !ready(target):
 		return k.timeOut(target)
 	default:
@@ -133,15 +131,21 @@ func (k *virtController) proceedPending(m *kubevirtv1.VirtualMachineInstanceMigr
 // eligible reports whether no other migration of vmi is under way.
 func (k *virtController) eligible(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) bool {
 	state := vmi.Status.MigrationState
-	if state == nil || state.MigrationUID == "" || state.MigrationUID == m.UID {
+	if state == nil || state.MigrationUID == m.UID {
 		return true
 	}
-	for _, other := range all[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, m.Namespace) {
-		if other.UID == state.MigrationUID {
-			return other.IsFinal()
+	other := k.migrationOf(vmi)
+	return other == nil || other.IsFinal()
+}
+
+// migrationOf returns the migration that vmi is in, or was in last; nil if there is none.
+func (c *Cluster) migrationOf(vmi *kubevirtv1.VirtualMachineInstance) *kubevirtv1.VirtualMachineInstanceMigration {
+	for _, m := range all[*kubevirtv1.VirtualMachineInstanceMigration](&c.store, vmi.Namespace) {
+		if m.UID == vmi.Status.MigrationState.MigrationUID {
+			return m
 		}
 	}
-	return true
+	return nil
 }
 
 // start creates the target pod, if KubeVirt's own limits let it.
@@ -166,18 +170,11 @@ func (k *virtController) start(m *kubevirtv1.VirtualMachineInstanceMigration, vm
 	if err := k.createTargetClaim(m, vmi); err != nil {
 		return 0, err
 	}
-	pod := k.launcher(vmi)
-	pod.Labels[kubevirtv1.MigrationJobLabel] = string(m.UID)
-	pod.Annotations[kubevirtv1.MigrationJobNameAnnotation] = m.Name
-	if err := k.createPod(pod, key(m)); err != nil {
-		k.recorder.failedCreate(vmi, "Error creating pod: %v", err)
-		return 0, fmt.Errorf("failed to create vmi migration target pod: %w", err)
-	}
-	return 0, nil
+	return 0, k.createPod(vmi, k.launcher(vmi), m, "Error creating pod: %v")
 }
 
-// mustWait returns for how long m has to wait because of other migrations, 0 if it need
-// not. It does not try meanwhile, and has no condition.
+// mustWait returns for how long m has to wait because of other migrations, 0 if it need not. It does not try
+// meanwhile, and has no condition.
 func (k *virtController) mustWait(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) time.Duration {
 	if len(k.expected) > 0 || k.active(vmi) > 1 {
 		return time.Second
@@ -239,33 +236,7 @@ func shared(claim *corev1.PersistentVolumeClaim) bool {
 }
 
 func (k *virtController) targetClaim(m *kubevirtv1.VirtualMachineInstanceMigration) *corev1.PersistentVolumeClaim {
-	for _, claim := range all[*corev1.PersistentVolumeClaim](&k.store, m.Namespace) {
-		if claim.Labels[kubevirtv1.MigrationNameLabel] == m.Name {
-			return claim
-		}
-	}
-	return nil
-}
-
-// attach creates the attachment pod on the target's node. Its refusal by quota sets no
-// condition: the target pod is there.
-func (k *virtController) attach(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance, target *corev1.Pod) error {
-	pod := attachment(target)
-	pod.Labels[kubevirtv1.MigrationJobLabel] = string(m.UID)
-	pod.Annotations[kubevirtv1.MigrationJobNameAnnotation] = m.Name
-	if err := k.createPod(pod, key(m)); err != nil {
-		k.recorder.failedCreate(vmi, "Error creating attachment pod: %v", err)
-		return fmt.Errorf("failed to create attachment pod: %w", err)
-	}
-	return nil
-}
-
-// cancel deletes the target pod of a migration that virt-handler does not know of yet.
-func (k *virtController) cancel(target *corev1.Pod) error {
-	if target == nil || target.DeletionTimestamp != nil {
-		return nil
-	}
-	return k.deletePod(target)
+	return k.claim(m.Namespace, kubevirtv1.MigrationNameLabel, m.Name)
 }
 
 // How long a target pod may be pending.
@@ -285,7 +256,7 @@ func (k *virtController) timeOut(target *corev1.Pod) (time.Duration, error) {
 	if left := target.CreationTimestamp.Add(timeout).Sub(k.clock.now); left > 0 {
 		return left, nil
 	}
-	return 0, k.deletePod(target)
+	return 0, k.deletePods([]*corev1.Pod{target})
 }
 
 func isUnschedulable(c corev1.PodCondition) bool {
@@ -324,8 +295,7 @@ func (k *virtController) handOff(m *kubevirtv1.VirtualMachineInstanceMigration, 
 	return err
 }
 
-// markFailed says on the VMI that its migration failed because the target pod ended
-// before it began.
+// markFailed says on the VMI that its migration failed because the target pod ended before it began.
 func (k *virtController) markFailed(vmi *kubevirtv1.VirtualMachineInstance) {
 	k.sleep()
 	write(k.Cluster, virtControllerUser, vmi, func(vmi *kubevirtv1.VirtualMachineInstance) {

@@ -7,12 +7,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
-// updateMigration writes the status of m, and lets go of it when it has ended: failed is
-// what went wrong in this round.
+// updateMigration writes the status of m, and lets go of it when it has ended: failed is what went wrong in
+// this round.
 func (k *virtController) updateMigration(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance, target *corev1.Pod, failed error) error {
 	updated := m.DeepCopy()
 	k.setMigrationStatus(m, updated, vmi, target, failed)
@@ -64,7 +63,7 @@ func (k *virtController) setMigrationStatus(m, updated *kubevirtv1.VirtualMachin
 // fail ends a migration without success. Its backend-storage claim goes.
 func (k *virtController) fail(m *kubevirtv1.VirtualMachineInstanceMigration) {
 	if claim := k.targetClaim(m); claim != nil {
-		k.drop(claim)
+		k.store.remove(virtControllerUser, claim)
 	}
 	m.Status.Phase = kubevirtv1.MigrationFailed
 }
@@ -75,12 +74,14 @@ func (k *virtController) setPhaseOf(m, updated *kubevirtv1.VirtualMachineInstanc
 	next := m.Status.Phase
 	switch m.Status.Phase {
 	case kubevirtv1.MigrationPhaseUnset:
-		next = k.firstPhase(m, vmi)
+		if next = k.firstPhase(m, vmi); next == kubevirtv1.MigrationFailed {
+			k.fail(updated)
+		}
 	case kubevirtv1.MigrationPending:
 		const gated = kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes
 		isGated := len(vmi.Spec.UtilityVolumes) > 0
 		if !isGated {
-			updated.Status.Conditions = slices.DeleteFunc(updated.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool { return c.Type == gated })
+			dropCondition(updated, gated)
 		}
 		switch {
 		case isGated:
@@ -91,9 +92,7 @@ func (k *virtController) setPhaseOf(m, updated *kubevirtv1.VirtualMachineInstanc
 			k.addCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota)
 		}
 	case kubevirtv1.MigrationScheduling:
-		updated.Status.Conditions = slices.DeleteFunc(updated.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool {
-			return c.Type == kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota
-		})
+		dropCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota)
 		if ready(target) && (!hotplugs(vmi) || k.attached(target)) {
 			next = kubevirtv1.MigrationScheduled
 		}
@@ -118,14 +117,11 @@ func (k *virtController) setPhaseOf(m, updated *kubevirtv1.VirtualMachineInstanc
 		}
 	default:
 	}
-	if next == kubevirtv1.MigrationFailed {
-		k.fail(updated)
-	}
 	updated.Status.Phase = next
 }
 
-// firstPhase is Pending, or Failed if another migration of vmi is under way. One to or
-// from another cluster waits for the other side, which is not simulated.
+// firstPhase is Pending, or Failed if another migration of vmi is under way. One to or from another cluster
+// waits for the other side, which is not simulated.
 func (k *virtController) firstPhase(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) kubevirtv1.VirtualMachineInstanceMigrationPhase {
 	switch {
 	case !k.eligible(m, vmi):
@@ -181,23 +177,16 @@ func (k *virtController) handOffClaim(m *kubevirtv1.VirtualMachineInstanceMigrat
 		claim.Labels[persistentState] = vmi.Name
 	})
 	if source != nil {
-		k.drop(source)
+		k.store.remove(virtControllerUser, source)
 	}
 }
 
-func (k *virtController) drop(claim *corev1.PersistentVolumeClaim) {
-	k.store.remove(virtControllerUser, claim)
-}
-
-// wakePending wakes those that may take the place of one that has ended: the first of
-// the pending ones by priority, in the whole cluster.
+// wakePending wakes those that may take the place of one that has ended: the first of the pending ones by
+// priority, in the whole cluster.
 func (k *virtController) wakePending() {
-	var pending []*kubevirtv1.VirtualMachineInstanceMigration
-	for _, m := range all[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, "") {
-		if m.Status.Phase == kubevirtv1.MigrationPending {
-			pending = append(pending, m)
-		}
-	}
+	pending := slices.DeleteFunc(all[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, ""), func(m *kubevirtv1.VirtualMachineInstanceMigration) bool {
+		return m.Status.Phase != kubevirtv1.MigrationPending
+	})
 	slices.SortStableFunc(pending, func(a, b *kubevirtv1.VirtualMachineInstanceMigration) int {
 		return cmp.Compare(priorityOf(b).rank, priorityOf(a).rank)
 	})
@@ -206,15 +195,11 @@ func (k *virtController) wakePending() {
 	}
 }
 
-// collectMigrations deletes all but the latest ended migrations of vmi, with the pods
-// that they left behind.
+// collectMigrations deletes all but the latest ended migrations of vmi, with the pods that they left behind.
 func (k *virtController) collectMigrations(vmi *kubevirtv1.VirtualMachineInstance) error {
-	var done []*kubevirtv1.VirtualMachineInstanceMigration
-	for _, m := range all[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, vmi.Namespace) {
-		if m.Spec.VMIName == vmi.Name && m.IsFinal() && m.DeletionTimestamp == nil {
-			done = append(done, m)
-		}
-	}
+	done := slices.DeleteFunc(all[*kubevirtv1.VirtualMachineInstanceMigration](&k.store, vmi.Namespace), func(m *kubevirtv1.VirtualMachineInstanceMigration) bool {
+		return m.Spec.VMIName != vmi.Name || !m.IsFinal() || m.DeletionTimestamp != nil
+	})
 	slices.SortStableFunc(done, func(a, b *kubevirtv1.VirtualMachineInstanceMigration) int {
 		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
 	})
@@ -224,11 +209,11 @@ func (k *virtController) collectMigrations(vmi *kubevirtv1.VirtualMachineInstanc
 			if state.Failed {
 				loser = state.TargetPod
 			}
-			if err := ignoreNotFound(k.remove(virtControllerUser, Pods, m.Namespace, loser, metav1.DeleteOptions{})); err != nil {
+			if err := k.discard(Pods, m.Namespace, loser); err != nil {
 				return err
 			}
 		}
-		if err := ignoreNotFound(k.remove(virtControllerUser, Migrations, m.Namespace, m.Name, metav1.DeleteOptions{})); err != nil {
+		if err := k.discard(Migrations, m.Namespace, m.Name); err != nil {
 			return err
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
@@ -70,7 +69,7 @@ func TestDrainWithoutTheLibrary(t *testing.T) {
 // The same with crashes, conflicts, time-outs and refusals at random calls.
 func TestDrainWithFaults(t *testing.T) {
 	for seed := range uint64(20) {
-		cluster := fullNamespace(t, fake.Config{Seed: seed, Slack: 5 * time.Minute}, 12)
+		cluster := fullNamespace(t, fake.Config{Seed: seed}, 12)
 		cluster.Inject(cluster.Chance(map[fake.Fault]float64{fake.Crash: 0.05, fake.Conflict: 0.1}))
 		cluster.Start("embedder", library)
 		cluster.Drain("node01")
@@ -123,39 +122,6 @@ func TestLibraryThatNeverComesBack(t *testing.T) {
 	}
 }
 
-// Rancher's agent starts over and over during a drain, near and far, with its lock in
-// force, and its limits change in the middle.
-func TestDrainUnderRancher(t *testing.T) {
-	for _, latency := range []time.Duration{10 * time.Millisecond, 600 * time.Millisecond} {
-		cluster := fake.New(fake.Config{Seed: 1, Lock: fake.RancherUser})
-		rancher := cluster.StartRancher(fake.RancherConfig{Latency: fake.Span{Min: latency, Max: latency}})
-		require.NoError(t, cluster.CreateNamespace("tenant", nil))
-		require.NoError(t, rancher.SetLimit("tenant", vms(12)))
-		cluster.Advance(time.Minute)
-		for i := range 12 {
-			require.NoError(t, cluster.CreateVMI(fake.NewVMI("tenant", fmt.Sprint("vm", i), 1, resource.MustParse("1Gi"))))
-		}
-		cluster.Advance(time.Minute)
-		cluster.Start("embedder", library)
-		list, err := cluster.Client("admin").CoreV1().ResourceQuotas("tenant").List(t.Context(), metav1.ListOptions{})
-		require.NoError(t, err)
-		require.Len(t, list.Items, 1)
-		name := list.Items[0].Name
-		cluster.Drain("node01")
-		for i := 0; !moved(cluster, "node01"); i++ {
-			require.Less(t, i, 1000)
-			rancher.Restart()
-			cluster.Advance(500 * time.Millisecond)
-			if i == 10 {
-				require.NoError(t, rancher.SetLimit("tenant", vms(13)))
-			}
-		}
-		require.Empty(t, cluster.Finish(), "%v", latency)
-		require.True(t, quota.Equal(vms(13), cluster.Quota("tenant", name).Spec.Hard))
-		require.Equal(t, list.Items[0].Annotations, cluster.Quota("tenant", name).Annotations)
-	}
-}
-
 // KubeVirt's memory overhead was raised since the VM was started, which no object shows
 // before the target pod is there. Its refusal says what it costs.
 func TestTargetThatIsLargerThanAnythingShows(t *testing.T) {
@@ -175,12 +141,12 @@ func TestTargetThatIsLargerThanAnythingShows(t *testing.T) {
 				require.NoError(t, cluster.Migrate("tenant", "move", "vm0", fake.Outcome{}))
 				cluster.Advance(time.Minute)
 				require.Equal(t, phase, cluster.Migration("tenant", "move").Status.Phase, "seed %d", seed)
+				violations := cluster.Finish()
 				if phase == kubevirtv1.MigrationSucceeded {
-					require.Empty(t, cluster.Finish(), "seed %d", seed)
+					require.Empty(t, violations, "seed %d", seed)
 				} else {
-					cluster.Advance(30 * time.Minute)
-					require.Len(t, cluster.Violations(), 1)
-					require.Equal(t, fake.Starved, cluster.Violations()[0].Invariant)
+					require.Len(t, violations, 1)
+					require.Equal(t, fake.Starved, violations[0].Invariant)
 				}
 			}
 		})

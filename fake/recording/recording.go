@@ -1,13 +1,12 @@
-// Package recording reads recorded watch streams of a real API server and plays
-// them back, so that tests and tools see what informers would have held at any
-// moment.
+// Package recording reads recorded watch streams of a real API server and plays them back, so that tests and
+// tools see what informers would have held at any moment.
 //
 // A recording has one JSON object a line, in order of arrival:
 //
 //	{"t": seconds since the first, "type": "ADDED|MODIFIED|DELETED", "object": {...}}
 //
 // The objects are ResourceQuotas, LimitRanges, Pods, PersistentVolumeClaims, Events, Namespaces,
-// VirtualMachineInstances and VirtualMachineInstanceMigrations.
+// ResourceClaims, DeviceClasses, VirtualMachineInstances and VirtualMachineInstanceMigrations.
 package recording
 
 import (
@@ -22,6 +21,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
@@ -48,9 +48,8 @@ func (e *LineError) Unwrap() error { return e.Err }
 // maxLine bounds one line; an object of the API server has at most 1.5 MiB in etcd.
 const maxLine = 8 << 20
 
-// Read reads all events of r, in their order. Blank lines are skipped; an empty
-// recording has no events and is no error. Any line that is not an event, and any
-// kind or field that cannot be read, is a *LineError.
+// Read reads all events of r, in their order. Blank lines are skipped; an empty recording has no events and is
+// no error. Any line that is not an event, and any kind or field that cannot be read, is a *LineError.
 func Read(r io.Reader) ([]Event, error) {
 	var events []Event
 	lines := bufio.NewScanner(r)
@@ -95,7 +94,7 @@ func decode(line []byte) (Event, error) {
 	default:
 		return Event{}, fmt.Errorf("unknown event type %q", raw.Type)
 	}
-	object, err := Decode(raw.Object)
+	object, err := decodeObject(raw.Object)
 	if err != nil {
 		return Event{}, err
 	}
@@ -110,62 +109,6 @@ func seconds(t float64) time.Duration {
 	return time.Duration(math.Round(t*1e6)) * time.Microsecond
 }
 
-// An UnknownKindError is an object of a kind that says nothing about the quota of
-// live migrations.
-type UnknownKindError struct{ APIVersion, Kind string }
-
-func (e *UnknownKindError) Error() string {
-	return fmt.Sprintf("unknown kind %q of apiVersion %q", e.Kind, e.APIVersion)
-}
-
-// Decode reads one object of the kinds that the package comment lists from JSON.
-// Another kind is an *UnknownKindError; a field that cannot be read, malformed and
-// negative quantities among them, is a *FieldError.
-func Decode(data []byte) (metav1.Object, error) {
-	var meta struct {
-		metav1.TypeMeta
-		Metadata struct{ Name, Namespace string }
-	}
-	if err := json.Unmarshal(data, &meta); err != nil {
-		return nil, err
-	}
-	object := newObject(meta.GroupVersionKind())
-	if object == nil {
-		return nil, &UnknownKindError{APIVersion: meta.APIVersion, Kind: meta.Kind}
-	}
-	name := meta.Kind + " " + meta.Metadata.Name
-	if meta.Metadata.Namespace != "" {
-		name = meta.Kind + " " + meta.Metadata.Namespace + "/" + meta.Metadata.Name
-	}
-	if err := unmarshal(data, object); err != nil {
-		var f *fault
-		if errors.As(err, &f) {
-			return nil, &FieldError{Object: name, Field: f.field, Err: f.err}
-		}
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return object, nil
-}
-
-// unmarshal reads data into object, a pointer to a struct. What is wrong with a
-// field is a *fault.
-func unmarshal(data []byte, object any) error {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	var tree any
-	if err := decoder.Decode(&tree); err != nil {
-		return err
-	}
-	if f := findFault(reflect.TypeOf(object), tree, ""); f != nil {
-		return f
-	}
-	err := json.Unmarshal(data, object)
-	if f := scalarFault(err); f != nil {
-		return f
-	}
-	return err
-}
-
 // kinds has an empty object of each kind.
 var kinds = map[schema.GroupKind]any{
 	{Kind: "ResourceQuota"}:         corev1.ResourceQuota{},
@@ -174,17 +117,25 @@ var kinds = map[schema.GroupKind]any{
 	{Kind: "PersistentVolumeClaim"}: corev1.PersistentVolumeClaim{},
 	{Kind: "Event"}:                 corev1.Event{},
 	{Kind: "Namespace"}:             corev1.Namespace{},
+	{Group: resourcev1.GroupName, Kind: "ResourceClaim"}:                            resourcev1.ResourceClaim{},
+	{Group: resourcev1.GroupName, Kind: "DeviceClass"}:                              resourcev1.DeviceClass{},
 	{Group: kubevirtv1.GroupVersion.Group, Kind: "VirtualMachineInstance"}:          kubevirtv1.VirtualMachineInstance{},
 	{Group: kubevirtv1.GroupVersion.Group, Kind: "VirtualMachineInstanceMigration"}: kubevirtv1.VirtualMachineInstanceMigration{},
 }
 
-// newObject returns an empty object of the kind, whatever its version; nil if
-// there is none.
-func newObject(gvk schema.GroupVersionKind) metav1.Object {
-	kind, ok := kinds[gvk.GroupKind()]
+// decodeObject reads an object of one of the kinds, whatever its version.
+func decodeObject(data []byte) (metav1.Object, error) {
+	var meta metav1.TypeMeta
+	if err := json.Unmarshal(data, &meta); err != nil {
+		return nil, err
+	}
+	kind, ok := kinds[meta.GroupVersionKind().GroupKind()]
 	if !ok {
-		return nil
+		return nil, fmt.Errorf("unknown kind %q of apiVersion %q", meta.Kind, meta.APIVersion)
 	}
 	object, _ := reflect.New(reflect.TypeOf(kind)).Interface().(metav1.Object)
-	return object
+	if err := json.Unmarshal(data, object); err != nil {
+		return nil, fmt.Errorf("%s: %w", meta.Kind, err)
+	}
+	return object, nil
 }

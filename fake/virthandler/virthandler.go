@@ -1,7 +1,6 @@
-// Package virthandler has the steps of KubeVirt's virt-handler (v1.9), as changes of a
-// VirtualMachineInstance: it boots, migrates and ends. They do no I/O and read no clock.
-// Package fake takes them on its simulated nodes, and the test bed of examples/testbed on
-// those of a real API server.
+// Package virthandler has the steps of KubeVirt's virt-handler (v1.9), as changes of a VirtualMachineInstance:
+// it boots, migrates and ends. They do no I/O and read no clock. Package fake takes them on its simulated
+// nodes, and the test bed of examples/testbed on those of a real API server.
 package virthandler
 
 import (
@@ -12,8 +11,7 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
-// A Step is the next one of a migration. Change makes it, on a VMI that is still in the
-// same migration.
+// A Step is the next one of a migration. Change makes it, on a VMI that is still in the same migration.
 type Step struct {
 	Name   string
 	Change func(vmi *kubevirtv1.VirtualMachineInstance, now metav1.Time)
@@ -30,8 +28,8 @@ var (
 	Finish = Step{"finish", finish}
 )
 
-// Next returns the next step of the migration m that vmi is in, false if virt-handler
-// waits. One that is to hang never fails or finishes.
+// Next returns the next step of the migration m that vmi is in, false if virt-handler waits. One that is to
+// hang never fails or finishes.
 func Next(vmi *kubevirtv1.VirtualMachineInstance, m *kubevirtv1.VirtualMachineInstanceMigration, fails, hangs bool) (Step, bool) {
 	state := vmi.Status.MigrationState
 	switch {
@@ -54,8 +52,8 @@ func Next(vmi *kubevirtv1.VirtualMachineInstance, m *kubevirtv1.VirtualMachineIn
 	}
 }
 
-// Loser returns the name of the pod that the completed migration of vmi leaves behind: the
-// source after success, the target after failure.
+// Loser returns the name of the pod that the completed migration of vmi leaves behind: the source after
+// success, the target after failure.
 func Loser(vmi *kubevirtv1.VirtualMachineInstance) string {
 	if state := vmi.Status.MigrationState; state.Failed {
 		return state.TargetPod
@@ -77,7 +75,7 @@ func Enter(vmi *kubevirtv1.VirtualMachineInstance, phase kubevirtv1.VirtualMachi
 func Boot(vmi *kubevirtv1.VirtualMachineInstance, now metav1.Time) {
 	Enter(vmi, kubevirtv1.Running, now)
 	vmi.Status.SelinuxContext = "none"
-	removeCondition(vmi, kubevirtv1.VirtualMachineInstanceIsMigratable)
+	RemoveCondition(vmi, kubevirtv1.VirtualMachineInstanceIsMigratable)
 	vmi.Status.Conditions = append(vmi.Status.Conditions, kubevirtv1.VirtualMachineInstanceCondition{
 		Type: kubevirtv1.VirtualMachineInstanceIsMigratable, Status: corev1.ConditionTrue, LastTransitionTime: now,
 	})
@@ -103,9 +101,8 @@ func fail(vmi *kubevirtv1.VirtualMachineInstance, now metav1.Time, reason string
 	state.Failed, state.Completed, state.EndTimestamp, state.FailureReason = true, true, &now, reason
 }
 
-// finish lets the guest run on the target node, with the processors and the memory that
-// it was to get by migrating (pkg/virt-handler/migration-target.go:
-// ackMigrationCompletion, hotplugCPU and hotplugMemory).
+// finish lets the guest run on the target node, with the processors and the memory that it was to get by
+// migrating (pkg/virt-handler/migration-target.go: ackMigrationCompletion, hotplugCPU and hotplugMemory).
 func finish(vmi *kubevirtv1.VirtualMachineInstance, now metav1.Time) {
 	state, status := vmi.Status.MigrationState, &vmi.Status
 	state.Completed, state.TargetNodeDomainDetected = true, true
@@ -122,10 +119,10 @@ func finish(vmi *kubevirtv1.VirtualMachineInstance, now metav1.Time) {
 		status.Memory.MemoryOverhead = &overhead
 	}
 	domain := vmi.Spec.Domain
-	if removeCondition(vmi, kubevirtv1.VirtualMachineInstanceVCPUChange) && domain.CPU != nil {
+	if RemoveCondition(vmi, kubevirtv1.VirtualMachineInstanceVCPUChange) && domain.CPU != nil {
 		status.CurrentCPUTopology = &kubevirtv1.CPUTopology{Sockets: domain.CPU.Sockets, Cores: domain.CPU.Cores, Threads: domain.CPU.Threads}
 	}
-	if removeCondition(vmi, kubevirtv1.VirtualMachineInstanceMemoryChange) && domain.Memory != nil && domain.Memory.Guest != nil {
+	if RemoveCondition(vmi, kubevirtv1.VirtualMachineInstanceMemoryChange) && domain.Memory != nil && domain.Memory.Guest != nil {
 		requested, current := domain.Memory.Guest.DeepCopy(), domain.Memory.Guest.DeepCopy()
 		status.Memory.GuestRequested, status.Memory.GuestCurrent = &requested, &current
 	}
@@ -134,8 +131,8 @@ func finish(vmi *kubevirtv1.VirtualMachineInstance, now metav1.Time) {
 	}
 }
 
-// removeCondition removes a condition, and reports whether there was one.
-func removeCondition(vmi *kubevirtv1.VirtualMachineInstance, kind kubevirtv1.VirtualMachineInstanceConditionType) bool {
+// RemoveCondition removes the condition of that kind from vmi, and reports whether there was one.
+func RemoveCondition(vmi *kubevirtv1.VirtualMachineInstance, kind kubevirtv1.VirtualMachineInstanceConditionType) bool {
 	before := len(vmi.Status.Conditions)
 	vmi.Status.Conditions = slices.DeleteFunc(vmi.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceCondition) bool { return c.Type == kind })
 	return len(vmi.Status.Conditions) < before
