@@ -28,9 +28,10 @@ var actions = []action{
 	{"migrate", 20, func(r *run) string {
 		outcome := one(r, "outcome", fake.Outcome{}, fake.Outcome{}, fake.Outcome{Fail: true}, fake.Outcome{Hang: true},
 			fake.Outcome{Linger: time.Minute}, fake.Outcome{Linger: 24 * time.Hour})
-		return r.tenant(func(t *fake.Tenant) error { return t.Migrate(outcome) }) + fmt.Sprintf(" %+v", outcome)
+		r.named++
+		return r.tenant(func(t tenant) error { return t.migrate(fmt.Sprint("migrate", r.named), outcome) }) + fmt.Sprintf(" %+v", outcome)
 	}},
-	{"abort", 4, func(r *run) string { return r.tenant((*fake.Tenant).Abort) }},
+	{"abort", 4, func(r *run) string { return r.tenant(tenant.abort) }},
 	{"drain", 2, func(r *run) string { return r.onNode(r.Drain) }},
 	{"uncordon", 3, func(r *run) string { return r.onNode(r.Uncordon) }},
 	{"create a VM", 2, func(r *run) string {
@@ -38,8 +39,8 @@ var actions = []action{
 		r.createVM(namespace, r.choose("shape", 4))
 		return "in " + namespace
 	}},
-	{"delete a VM", 2, func(r *run) string { return r.tenant((*fake.Tenant).DeleteVMI) }},
-	{"kill a launcher", 1, func(r *run) string { return r.tenant((*fake.Tenant).KillPod) }},
+	{"delete a VM", 2, func(r *run) string { return r.tenant(tenant.deleteVMI) }},
+	{"kill a launcher", 1, func(r *run) string { return r.tenant(tenant.killPod) }},
 	{"hot-plug", 2, hotPlug},
 	{"memory overhead", 3, func(r *run) string {
 		if r.rough { // what a larger target needs is told in events, which are late or lost here
@@ -49,7 +50,7 @@ var actions = []action{
 		r.SetMemoryOverhead(mega << 20)
 		return fmt.Sprint(mega, " MiB")
 	}},
-	{"take all", 4, func(r *run) string { return r.tenant((*fake.Tenant).Steal) }},
+	{"take all", 4, func(r *run) string { return r.tenant(tenant.steal) }},
 	{"create a pod", 3, func(r *run) string {
 		namespace := one(r, "namespace", namespaces...)
 		if r.smallPod(namespace) != nil {
@@ -57,12 +58,12 @@ var actions = []action{
 		}
 		return "in " + namespace
 	}},
-	{"delete a pod", 5, func(r *run) string { return r.tenant((*fake.Tenant).DeletePod) }},
+	{"delete a pod", 5, func(r *run) string { return r.tenant(tenant.deletePod) }},
 	{"edit limits", 4, edit},
 	{"recreate a quota", 1, recreate},
 	{"touch the namespace", 3, func(r *run) string {
 		if r.rancher != nil {
-			r.rancher.Touch(managed)
+			must(r.rancher.Touch(managed))
 		}
 		return ""
 	}},
@@ -97,7 +98,7 @@ var actions = []action{
 		namespace := one(r, "namespace", namespaces...)
 		for range 40 {
 			if r.smallPod(namespace) == nil {
-				r.Tenant(namespace).DeletePod() //nolint:errcheck // there is one
+				must(r.in(namespace).deletePod()) // there is one
 			}
 			r.pass(50 * time.Millisecond)
 		}
@@ -122,20 +123,21 @@ var actions = []action{
 var kinds = []fake.Kind{fake.ResourceQuotas, fake.Pods, fake.Migrations, fake.VMIs, fake.ConfigMaps, fake.Claims, fake.Events}
 
 // tenant lets the tenant of a namespace act.
-func (r *run) tenant(act func(*fake.Tenant) error) string {
+func (r *run) tenant(act func(tenant) error) string {
 	namespace := one(r, "namespace", namespaces...)
-	if act(r.Tenant(namespace)) != nil {
+	if act(r.in(namespace)) != nil {
 		return "in " + namespace + ", in vain"
 	}
 	return "in " + namespace
 }
 
+func (r *run) in(namespace string) tenant { return tenant{r.Cluster, namespace, r.choose} }
+
 func (r *run) smallPod(namespace string) error {
-	return r.Tenant(namespace).CreatePod(corev1.ResourceList{corev1.ResourceCPU: milli(100), corev1.ResourceMemory: *resource.NewQuantity(1<<28, resource.BinarySI)})
+	return r.in(namespace).createPod(corev1.ResourceList{corev1.ResourceCPU: milli(100), corev1.ResourceMemory: *resource.NewQuantity(1<<28, resource.BinarySI)})
 }
 
-// handOver makes the other replica lead. For a moment both do. Who has lost the lease
-// ends, and starts anew.
+// handOver makes the other replica lead. For a moment both do. Who has lost the lease ends, and starts anew.
 func handOver(r *run) string {
 	if r.leading == nil {
 		return ""
@@ -182,8 +184,7 @@ func hotPlug(r *run) string {
 	return fmt.Sprintf("%s to %d sockets and %d GiB", vmi.Name, sockets, gigas)
 }
 
-// edit gives a tenant other limits. No two edits give the same, so that none can be taken
-// for a raise.
+// edit gives a tenant other limits. No two edits give the same, so that none can be taken for a raise.
 func edit(r *run) string {
 	r.named++
 	n, odd := int64(1+r.choose("VMs", 5)), int64(r.named)
@@ -214,7 +215,7 @@ func outcome(err error) string {
 // recreate deletes a quota, and creates it anew with the limits that the tenant was given.
 func recreate(r *run) string {
 	rq := r.Quota(plain, "second")
-	if rq == nil || r.Tenant(plain).DeleteQuota("second") != nil {
+	if rq == nil || deleteQuota(r.Cluster, plain, "second") != nil {
 		return ""
 	}
 	d := one(r, "for", 0, 50*time.Millisecond, 10*time.Second)

@@ -5,6 +5,7 @@ go 1.24.0
 require (
 	github.com/stretchr/testify v1.11.1
 	github.com/vmquota/headroom v0.0.0
+	github.com/vmquota/headroom/examples/rancher/model v0.0.0
 	k8s.io/api v0.34.3
 	k8s.io/apimachinery v0.34.3
 	k8s.io/client-go v0.34.3
@@ -60,3 +61,5 @@ require (
 )
 
 replace github.com/vmquota/headroom => ../..
+
+replace github.com/vmquota/headroom/examples/rancher/model => ../rancher/model

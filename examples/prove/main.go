@@ -1,5 +1,5 @@
-// Command prove lets the whole library run through random schedules on simulated clusters,
-// and prints what breaks. See the README beside it.
+// Command prove lets the whole library run through random schedules on simulated clusters, and prints what
+// breaks. See the README beside it.
 package main
 
 import (

@@ -66,7 +66,7 @@ func TestFiftyAtOnce(t *testing.T) {
 	}
 	c, exposed, most := drain(embedding{}.program)
 	require.LessOrEqual(t, c.StatusWrites("controller", fake.ResourceQuotas), 3*vms)
-	require.LessOrEqual(t, c.Writes("controller", fake.ConfigMaps), 5*vms)
+	require.LessOrEqual(t, c.Writes("controller", fake.ConfigMaps), 6*vms)
 	require.Less(t, most, 5.1, "virtual machines: KubeVirt runs five migrations at a time")
 
 	_, old, most := drain(byEvents{static: exactly(vms), quota: "tenant"}.program)
@@ -90,9 +90,9 @@ func TestBusyNamespace(t *testing.T) {
 			c.Advance(30 * time.Second)
 			before := c.StatusWrites("controller", fake.ResourceQuotas)
 			for range 20 * seconds {
-				require.NoError(t, c.Tenant("tenant").CreatePod(corev1.ResourceList{corev1.ResourceCPU: milli(10), corev1.ResourceMemory: *resource.NewQuantity(1<<20, resource.BinarySI)}))
+				require.NoError(t, tenant{Cluster: c, namespace: "tenant"}.createPod(corev1.ResourceList{corev1.ResourceCPU: milli(10), corev1.ResourceMemory: *resource.NewQuantity(1<<20, resource.BinarySI)}))
 				c.Advance(50 * time.Millisecond)
-				require.NoError(t, c.Tenant("tenant").DeletePod())
+				require.NoError(t, tenant{c, "tenant", func(string, int) int { return 0 }}.deletePod())
 			}
 			writes := c.StatusWrites("controller", fake.ResourceQuotas) - before
 			require.Equal(t, test.atMost, writes <= 2*seconds, "%d writes", writes)

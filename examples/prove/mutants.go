@@ -17,8 +17,8 @@ import (
 	"github.com/vmquota/headroom/quota"
 )
 
-// A mutant is the library with one of its mechanisms taken out. That schedules find each
-// of them shows that they would find such a defect.
+// A mutant is the library with one of its mechanisms taken out. That schedules find each of them shows that
+// they would find such a defect.
 type mutant struct {
 	name, lacks string
 	embedding   embedding
@@ -147,8 +147,7 @@ var mutants = []mutant{
 type recorder struct {
 	ledger.Ledger
 	caches migration.Caches
-	// change reports whether to record a migration at all. Over says that its VMIM has
-	// ended.
+	// change reports whether to record a migration at all. Over says that its VMIM has ended.
 	change func(m *quota.Migration, over bool) bool
 }
 
@@ -206,8 +205,7 @@ func (e edges) Replace(ctx context.Context, namespace string, migrations []quota
 	return e.Ledger.Replace(ctx, namespace, next)
 }
 
-// renaming gives migrations that wait another UID each time, so that each time there is a
-// new offer.
+// renaming gives migrations that wait another UID each time, so that each time there is a new offer.
 type renaming struct {
 	ledger.Ledger
 	calls int
@@ -225,8 +223,7 @@ func (r *renaming) Migrations(ctx context.Context, namespace string) ([]quota.Mi
 	return migrations, err
 }
 
-// A quotaSeam changes what is seen and what is written of the quotas. Each life of a
-// process has its own.
+// A quotaSeam changes what is seen and what is written of the quotas. Each life of a process has its own.
 type quotaSeam struct {
 	see   func([]*corev1.ResourceQuota) []*corev1.ResourceQuota // may change all that it is given
 	write func(context.Context, typedcorev1.ResourceQuotaInterface, *corev1.ResourceQuota) (*corev1.ResourceQuota, error)

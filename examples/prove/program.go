@@ -22,8 +22,7 @@ import (
 // system is the namespace of the ledger.
 const system = "headroom"
 
-// An embedding is how a process has the library inside. The zero value is all of it, as
-// it is.
+// An embedding is how a process has the library inside. The zero value is all of it, as it is.
 type embedding struct {
 	policy quota.Policy
 	guard  bool // offers are announced to an admission policy
@@ -109,8 +108,8 @@ func (s seamedCore) ResourceQuotas(namespace string) typedcorev1.ResourceQuotaIn
 	return s.quotas.ResourceQuotas(namespace)
 }
 
-// An informer is the cache of a process in the shape that the ledger takes. Changes come
-// through fake.Program.Namespace.
+// An informer is the cache of a process in the shape that the ledger takes. Changes come through
+// fake.Program.Namespace.
 type informer struct{ store cache.Store }
 
 // GetStore implements configmap.Informer.

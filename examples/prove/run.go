@@ -13,31 +13,32 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmquota/headroom/examples/rancher/model"
 	"github.com/vmquota/headroom/fake"
 	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/migration"
 	"github.com/vmquota/headroom/quota"
 )
 
-// A chooser decides what is left to chance: it returns a number below n. Package rand is
-// one, and so is rapid.
+// A chooser decides what is left to chance: it returns a number below n. Package rand is one, and so is rapid.
 type chooser func(what string, n int) int
 
 // A run is one random schedule on one simulated cluster.
 type run struct {
 	*fake.Cluster
 	choose chooser
-	// rough is a run in which calls fail, and caches and the record are late by more than
-	// an offer lasts. Then a target pod may be taken for a regular one and lift the
-	// limit, so Gained is no finding in these runs.
+	// rough is a run in which calls fail, and caches and the record are late by more than an offer lasts. Then
+	// a target pod may be taken for a regular one and lift the limit, so Idle is no finding in these runs.
 	rough     bool
 	budget    corev1.ResourceList
 	grows     bool // guests may grow by hot-plug
-	rancher   *fake.Rancher
+	rancher   *model.Simulated
 	processes []*fake.Process
 	leading   []bool                         // which of two replicas leads, or both for a while
 	static    map[string]corev1.ResourceList // what the tenants were given, by quota
 	idle      map[string]time.Time           // since when a quota is raised for nothing, by namespace and name
+	starving  map[string]time.Time           // since when a migration is, by namespace and name
+	patience  time.Duration                  // for how long it may
 	excused   time.Time                      // until when that is no finding
 	wrong     []string                       // what the run itself found
 	named     int
@@ -59,7 +60,7 @@ func one[T any](r *run, what string, of ...T) T { return of[r.choose(what, len(o
 
 // newRun draws a cluster, and starts the library in it, built as m says.
 func newRun(choose chooser, m mutant) *run {
-	r := &run{choose: choose, static: map[string]corev1.ResourceList{}, idle: map[string]time.Time{}}
+	r := &run{choose: choose, static: map[string]corev1.ResourceList{}, idle: map[string]time.Time{}, starving: map[string]time.Time{}}
 	policy := one(r, "policy", quota.Policy{}, quota.Policy{}, quota.Policy{}, quota.Policy{Strict: true},
 		quota.Policy{Budget: corev1.ResourceList{"limits.cpu": milli(2100), "pods": milli(2000)}}, quota.Policy{Budget: corev1.ResourceList{"limits.cpu": milli(700)}})
 	r.budget = policy.Budget
@@ -71,11 +72,10 @@ func newRun(choose chooser, m mutant) *run {
 	}
 	config := fake.Config{
 		Seed: uint64(r.choose("seed of the cluster", 1<<30)), Nodes: 2 + r.choose("nodes", 3), Timing: &timing, Policy: policy,
-		// The longest that one of the faults below can be in the way.
-		Patience: 6 * time.Minute, Slack: 6 * time.Minute,
 	}
+	r.patience = 6 * time.Minute // the longest that one of the faults below can be in the way
 	if r.rough {
-		config.Patience, config.Slack = 20*time.Minute, 20*time.Minute
+		r.patience = 20 * time.Minute // a little more than KubeVirt's longest back-off
 	}
 	latency := one(r, "rancher", fake.Span{Min: -1}, fake.Span{Min: 5 * time.Millisecond, Max: 20 * time.Millisecond}, fake.Span{Min: 600 * time.Millisecond, Max: 700 * time.Millisecond})
 	if latency.Min > 0 && r.choose("lock", 2) == 0 {
@@ -86,7 +86,7 @@ func newRun(choose chooser, m mutant) *run {
 	}
 	r.Cluster = fake.New(config)
 	if latency.Min > 0 {
-		r.rancher = r.StartRancher(fake.RancherConfig{Latency: latency})
+		r.rancher = model.Simulate(r.Cluster, latency, nil)
 	}
 	r.build()
 	m.embedding.policy = policy
@@ -219,7 +219,10 @@ func (r *run) end() []string {
 	}
 	if leave := r.choose("leave what hangs", 2) == 1; !leave {
 		r.Inject(nil)
-		r.Advance(20 * time.Minute)
+		for range 20 * 60 {
+			r.Advance(time.Second)
+			r.findStarved()
+		}
 		for _, namespace := range namespaces {
 			for _, m := range r.Snapshot(namespace).Migrations {
 				if !m.IsFinal() {
@@ -239,24 +242,42 @@ func (r *run) pass(d time.Duration) {
 	}
 }
 
-// excuse says that for d, and a moment after it, the library cannot be expected to lower
-// anything.
+// excuse says that for d, and a moment after it, the library cannot be expected to lower anything.
 func (r *run) excuse(d time.Duration) {
 	if until := r.Now().Add(d + 5*time.Second); until.After(r.excused) {
 		r.excused = until
 	}
 }
 
-// look finds the quotas that are raised although no migration waits that needs it. It
-// asks nothing of the library but which migrations are in flight.
+// findStarved finds the migrations whose target pods are refused for too long.
+func (r *run) findStarved() {
+	starving := map[string]time.Time{}
+	for _, name := range r.Starving() {
+		since, known := r.starving[name]
+		if !known {
+			since = r.Now()
+		}
+		if r.Now().Sub(since) >= r.patience {
+			r.wrong = append(r.wrong, fmt.Sprintf("Starved: the target pod of migration %s is refused since %v, although there should be headroom for it",
+				name, r.elapsed()-r.Now().Sub(since)))
+			since = r.Now().Add(24 * time.Hour) // once is enough
+		}
+		starving[name] = since
+	}
+	r.starving = starving
+}
+
+// look finds the quotas that are raised although no migration waits that needs it. It asks nothing of the
+// library but which migrations are in flight.
 func (r *run) look() {
+	r.findStarved()
 	if r.rough {
 		return
 	}
 	for _, namespace := range namespaces {
 		var inFlight []quota.Migration
 		known := false
-		quotas := r.quotas(namespace)
+		quotas := quotasIn(r.Cluster, namespace)
 		for i := range quotas {
 			rq := &quotas[i]
 			key := namespace + "/" + rq.Name
@@ -282,12 +303,12 @@ func (r *run) look() {
 	}
 }
 
-// brief is for how long a quota may be raised for nothing: less than an offer lasts, and
-// more than caches are late in a run that is not rough.
+// brief is for how long a quota may be raised for nothing: less than an offer lasts, and more than caches are
+// late in a run that is not rough.
 const brief = 700 * time.Millisecond
 
-// needed reports whether what rq enforces above static is lifted by regular usage, charged, or
-// what a migration waits for that the budget allows.
+// needed reports whether what rq enforces above static is lifted by regular usage, charged, or what a migration
+// waits for that the budget allows.
 func (r *run) needed(rq *corev1.ResourceQuota, migrations []quota.Migration) bool {
 	least := corev1.ResourceList{}
 	for name, static := range rq.Spec.Hard {
@@ -340,21 +361,19 @@ func exceeds(a, b corev1.ResourceList) bool {
 func (r *run) broken() []string {
 	var wrong []string
 	for _, violation := range r.Violations() {
-		if excused := r.rough && violation.Invariant == fake.Gained; !excused {
-			wrong = append(wrong, violation.String())
-		}
+		wrong = append(wrong, violation.String())
 	}
 	return append(wrong, r.wrong...)
 }
 
-// leftovers are what the run itself finds in the end: it knows what the tenants were
-// given, and asks nothing of the library for it.
+// leftovers are what the run itself finds in the end: it knows what the tenants were given, and asks nothing of
+// the library for it.
 func (r *run) leftovers() []string {
 	var wrong []string
 	inFlight := 0
 	for _, namespace := range namespaces {
 		inFlight += len(migration.InFlight(r.Snapshot(namespace)))
-		for _, rq := range r.quotas(namespace) {
+		for _, rq := range quotasIn(r.Cluster, namespace) {
 			static, known := r.static[namespace+"/"+rq.Name]
 			if !known {
 				static = r.static[namespace]
@@ -373,13 +392,6 @@ func (r *run) leftovers() []string {
 	}
 	slices.Sort(wrong)
 	return wrong
-}
-
-// quotas returns those of namespace.
-func (r *run) quotas(namespace string) []corev1.ResourceQuota {
-	quotas, err := r.Client("admin").CoreV1().ResourceQuotas(namespace).List(context.Background(), metav1.ListOptions{})
-	must(err)
-	return quotas.Items
 }
 
 func (r *run) elapsed() time.Duration {

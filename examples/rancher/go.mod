@@ -4,11 +4,15 @@ go 1.26.0
 
 replace github.com/vmquota/headroom => ../..
 
+replace github.com/vmquota/headroom/examples/rancher/model => ./model
+
 require (
 	github.com/rancher/lasso v0.2.10
 	github.com/rancher/wrangler/v3 v3.8.0
 	github.com/stretchr/testify v1.12.1
 	github.com/vmquota/headroom v0.0.0
+	github.com/vmquota/headroom/examples/rancher/model v0.0.0
+	github.com/vmquota/headroom/examples/scale v0.0.0
 	github.com/vmquota/headroom/examples/testbed v0.0.0
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2
@@ -77,5 +81,7 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.2 // indirect
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
+
+replace github.com/vmquota/headroom/examples/scale => ../scale
 
 replace github.com/vmquota/headroom/examples/testbed => ../testbed

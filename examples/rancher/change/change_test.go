@@ -6,14 +6,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 // The change is at most ten lines of code, and what README.md shows is what is compiled here.
 func TestTenLines(t *testing.T) {
-	page, err := os.ReadFile("../README.md")
-	require.NoError(t, err)
-	code, err := os.ReadFile("change.go")
-	require.NoError(t, err)
+	page := try.Must(os.ReadFile("../README.md"))(t)
+	code := try.Must(os.ReadFile("change.go"))(t)
 	_, diff, found := strings.Cut(string(page), "```diff\n")
 	require.True(t, found)
 	diff, _, _ = strings.Cut(diff, "```")

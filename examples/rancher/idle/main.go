@@ -8,13 +8,15 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime"
+	"strings"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,20 +25,37 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/vmquota/headroom/examples/rancher/change"
+	"github.com/vmquota/headroom/examples/scale/server"
 )
+
+// A kind is one of downstream clusters.
+type kind struct {
+	path    string
+	name    string
+	watches int // that it is asked for
+}
+
+var kinds = []kind{
+	{"none", "no ledger and no KubeVirt", 0},
+	{"ledger", "a ledger", 1},
+	{"kubevirt", "KubeVirt and no ledger", 5},
+}
 
 func main() {
 	clusters := flag.Int("clusters", 2000, "downstream clusters in one process")
 	namespaces := flag.Int("namespaces", 20, "namespaces in each, each with a quota")
+	recording := flag.String("recording", "../../migration/testdata/recordings/basic.jsonl", "which machines the quotas are for")
 	serve := flag.Bool("serve", false, "be the API servers")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	klog.SetLogger(klog.Logger{}) // two thousand shims say what they enforce
-	var err error
-	if *serve {
-		err = serveAll(*namespaces)
-	} else {
+	cluster, err := server.New(*recording, server.Size{Namespaces: *namespaces, Machines: 5, Large: 5})
+	switch {
+	case err != nil:
+	case *serve:
+		server.Serve(&clustersOf{Server: cluster, asked: map[string]bool{}})
+	default:
 		err = run(ctx, *clusters)
 	}
 	if err != nil {
@@ -45,13 +64,59 @@ func main() {
 	}
 }
 
+// clustersOf are the API servers of all clusters of all kinds, which have the same objects. Their
+// paths begin with the kind and the number.
+type clustersOf struct {
+	*server.Server
+	mu    sync.Mutex
+	asked map[string]bool // the clusters that were asked whether they have a ledger
+}
+
+// ServeHTTP implements http.Handler.
+func (c *clustersOf) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	parts := strings.SplitN(r.URL.Path, "/", 4)
+	switch {
+	case r.URL.Path == "/asked":
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		fmt.Fprint(w, len(c.asked))
+	case len(parts) < 4:
+		c.Server.ServeHTTP(w, r)
+	case parts[3] == "api/v1/namespaces/headroom":
+		c.mu.Lock()
+		c.asked[parts[1]+"/"+parts[2]] = true
+		c.mu.Unlock()
+		answer(w, parts[1] == "ledger", &metav1.PartialObjectMetadata{
+			TypeMeta:   metav1.TypeMeta{Kind: "Namespace", APIVersion: "v1"},
+			ObjectMeta: metav1.ObjectMeta{Name: "headroom", UID: "75cd4622-b431-4d90-9d17-49557d000000", ResourceVersion: "1"},
+		})
+	case parts[3] == "apis/kubevirt.io/v1":
+		answer(w, parts[1] == "kubevirt", &metav1.APIResourceList{TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, GroupVersion: "kubevirt.io/v1"})
+	default:
+		http.StripPrefix("/"+parts[1]+"/"+parts[2], c.Server).ServeHTTP(w, r)
+	}
+}
+
+// answer sends object, or that it is not found.
+func answer(w http.ResponseWriter, found bool, object any) {
+	w.Header().Set("Content-Type", "application/json")
+	if !found {
+		w.WriteHeader(http.StatusNotFound)
+		object = &metav1.Status{
+			TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
+			Status:   metav1.StatusFailure, Reason: metav1.StatusReasonNotFound, Code: http.StatusNotFound,
+		}
+	}
+	_ = json.NewEncoder(w).Encode(object)
+}
+
 // run measures each kind of cluster, and prints a table.
 func run(ctx context.Context, clusters int) error {
 	fmt.Printf("%d idle clusters in one process\n\n", clusters)
 	fmt.Println("| each cluster has | goroutines | heap | RSS | left after the end |")
 	fmt.Println("|---|---|---|---|---|")
 	for _, k := range kinds {
-		api, stop, err := spawn()
+		api, stop, err := server.Spawn()
 		if err != nil {
 			return err
 		}
@@ -82,7 +147,7 @@ func (k kind) measure(ctx context.Context, api *rest.Config, clusters int) error
 		}
 		all[i] = &change.UserContext{RESTConfig: *config, K8sClient: client}
 	}
-	before := now()
+	before := server.Used()
 	for _, cluster := range all {
 		if err := change.RegisterDeferred(ctx, cluster); err != nil {
 			return err
@@ -91,16 +156,16 @@ func (k kind) measure(ctx context.Context, api *rest.Config, clusters int) error
 	if err := k.await(ctx, api, clusters); err != nil {
 		return err
 	}
-	during := now()
+	during := server.Used()
 	stop()
-	left := now()
+	left := server.Used()
 	// An idle connection is closed after 90 seconds.
-	for end := time.Now().Add(2 * time.Minute); left.goroutines > before.goroutines+10 && time.Now().Before(end); left = now() {
+	for end := time.Now().Add(2 * time.Minute); left.Goroutines > before.Goroutines+10 && time.Now().Before(end); left = server.Used() {
 		time.Sleep(time.Second)
 	}
 	n := float64(clusters)
-	fmt.Printf("| %s | %.1f | %.0f KB | %.0f KB | %d goroutines |\n", k.name, float64(during.goroutines-before.goroutines)/n,
-		(during.heap-before.heap)/n/1e3, (during.rss-before.rss)/n/1e3, left.goroutines-before.goroutines)
+	fmt.Printf("| %s | %.1f | %.0f KB | %.0f KB | %d goroutines |\n", k.name, float64(during.Goroutines-before.Goroutines)/n,
+		(during.Heap-before.Heap)/n/1e3, (during.RSS-before.RSS)/n/1e3, left.Goroutines-before.Goroutines)
 	return nil
 }
 
@@ -112,9 +177,8 @@ func (k kind) await(ctx context.Context, api *rest.Config, clusters int) error {
 		return err
 	}
 	defer client.CloseIdleConnections()
-	var got stats
-	for got.Asked < clusters || got.Watches != k.watches*clusters {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, api.Host+"/stats", nil)
+	get := func(path string, into any) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, api.Host+path, nil)
 		if err != nil {
 			return err
 		}
@@ -122,32 +186,16 @@ func (k kind) await(ctx context.Context, api *rest.Config, clusters int) error {
 		if err != nil {
 			return err
 		}
-		err = json.NewDecoder(response.Body).Decode(&got)
-		_ = response.Body.Close()
-		if err != nil {
+		defer func() { _ = response.Body.Close() }()
+		return json.NewDecoder(response.Body).Decode(into)
+	}
+	asked, got := 0, server.Stats{}
+	for asked < clusters || got.Watches != k.watches*clusters {
+		time.Sleep(time.Second)
+		if err := errors.Join(get("/asked", &asked), get("/stats", &got)); err != nil {
 			return err
 		}
-		time.Sleep(time.Second)
 	}
 	time.Sleep(10 * time.Second)
 	return nil
-}
-
-// A reading is what this process uses.
-type reading struct {
-	goroutines int
-	heap, rss  float64 // in bytes
-}
-
-func now() reading {
-	runtime.GC()
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	r := reading{goroutines: runtime.NumGoroutine(), heap: float64(stats.HeapAlloc)}
-	var pages float64
-	if text, err := os.ReadFile("/proc/self/statm"); err == nil {
-		_, _ = fmt.Sscan(string(text), &pages, &r.rss)
-	}
-	r.rss *= float64(os.Getpagesize())
-	return r
 }

@@ -1,7 +1,9 @@
 package model
 
 import (
+	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,35 +28,26 @@ func conditionsOf(ns *corev1.Namespace) (s status) {
 }
 
 func isSet(ns *corev1.Namespace, name string) bool {
-	for _, c := range conditionsOf(ns).Conditions {
-		if c.Type == name {
-			return c.Status == "True"
-		}
-	}
-	return false
+	return slices.ContainsFunc(conditionsOf(ns).Conditions, func(c condition) bool { return c.Type == name && c.Status == "True" })
 }
 
-// set returns a copy of ns with a condition that is as old as now.
-func set(ns *corev1.Namespace, name string, value bool) (*corev1.Namespace, error) {
-	next := condition{Type: name, Status: "False", LastUpdateTime: time.Now().Add(time.Second).Format(time.RFC3339)}
+// set writes a condition that is as old as now.
+func (c *Controller) set(ctx context.Context, ns *corev1.Namespace, name string, value bool) (*corev1.Namespace, error) {
+	next := condition{Type: name, Status: "False", LastUpdateTime: c.Now().UTC().Add(time.Second).Format(time.RFC3339)}
 	if value {
 		next.Status = "True"
 	}
 	s := conditionsOf(ns)
-	found := false
-	for i := range s.Conditions {
-		if s.Conditions[i].Type == name {
-			s.Conditions[i], found = next, true
-		}
-	}
-	if !found {
+	if i := slices.IndexFunc(s.Conditions, func(c condition) bool { return c.Type == name }); i >= 0 {
+		s.Conditions[i] = next
+	} else {
 		s.Conditions = append(s.Conditions, next)
 	}
 	text, err := json.Marshal(s)
 	if err != nil {
-		return nil, err
+		return ns, err
 	}
 	ns = ns.DeepCopy()
 	metav1.SetMetaDataAnnotation(&ns.ObjectMeta, statusAnnotation, string(text))
-	return ns, nil
+	return c.Namespaces.Namespaces().Update(ctx, ns, metav1.UpdateOptions{})
 }

@@ -1,73 +1,56 @@
 package model
 
 import (
+	"cmp"
 	"context"
-	"sync/atomic"
+	"slices"
+	"sync"
 	"time"
 
-	wranglercorev1 "github.com/rancher/wrangler/v3/pkg/generated/controllers/core/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	corev1listers "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/vmquota/headroom/ledger/rancher"
 )
 
-// A Controller makes the ResourceQuota of each namespace what its project and its
-// annotation want.
+// A Controller makes the ResourceQuota of each namespace what its project and its annotation want.
 type Controller struct {
-	Namespaces wranglercorev1.NamespaceController
-	Quotas     wranglercorev1.ResourceQuotaClient
-	QuotaCache wranglercorev1.ResourceQuotaCache
-	Projects   *Projects
-	Latency    time.Duration // until an event arrives
+	Namespaces typedcorev1.NamespacesGetter
+	// Quotas writes as another account since the write lock.
+	Quotas         typedcorev1.ResourceQuotasGetter
+	NamespaceCache cache.Indexer
+	QuotaCache     cache.Indexer
+	Projects       *Projects
+	Now            func() time.Time
 
-	synced atomic.Int64
+	validation sync.Mutex
 }
 
-// Register makes the controller work on every event of a namespace and of a project.
-func (c *Controller) Register(ctx context.Context) {
-	c.Namespaces.OnChange(ctx, "resourceQuotaSyncController", func(_ string, ns *corev1.Namespace) (*corev1.Namespace, error) {
-		err := c.sync(ns)
-		if err == nil {
-			c.synced.Add(1)
-		}
-		return nil, err
-	})
-	c.Projects.onChange(func(id string) {
-		if ctx.Err() != nil {
-			return
-		}
-		namespaces, err := c.of(id)
-		if err != nil {
-			return
-		}
-		for _, ns := range namespaces {
-			c.Namespaces.Enqueue(ns.Name)
-		}
-	})
+// Of returns the namespaces of a project.
+func (c *Controller) Of(project string) ([]*corev1.Namespace, error) {
+	namespaces, err := corev1listers.NewNamespaceLister(c.NamespaceCache).List(labels.Everything())
+	return slices.DeleteFunc(namespaces, func(ns *corev1.Namespace) bool {
+		return ns.Annotations[ProjectAnnotation] != project
+	}), err
 }
 
-// of returns the namespaces of a project.
-func (c *Controller) of(project string) ([]*corev1.Namespace, error) {
-	all, err := c.Namespaces.Cache().List(labels.Everything())
-	var namespaces []*corev1.Namespace
-	for _, ns := range all {
-		if ns.Annotations[ProjectAnnotation] == project {
-			namespaces = append(namespaces, ns)
-		}
-	}
-	return namespaces, err
-}
-
-func (c *Controller) sync(ns *corev1.Namespace) error {
-	if ns == nil || ns.DeletionTimestamp != nil {
+// Sync reconciles a namespace.
+func (c *Controller) Sync(ctx context.Context, name string) error {
+	ns, err := corev1listers.NewNamespaceLister(c.NamespaceCache).Get(name)
+	if apierrors.IsNotFound(err) || err == nil && ns.DeletionTimestamp != nil {
 		return nil
 	}
-	time.Sleep(c.Latency)
-	existing, err := c.existing(ns)
+	if err != nil {
+		return err
+	}
+	existing, err := c.existing(name)
 	if err != nil {
 		return err
 	}
@@ -83,83 +66,75 @@ func (c *Controller) sync(ns *corev1.Namespace) error {
 	switch {
 	case existing == nil && len(wanted) == 0:
 	case existing == nil:
-		ns, err = c.create(ns, limit, wanted)
+		ns, err = c.create(ctx, ns, limit, wanted)
 	case len(wanted) == 0:
-		ns, err = c.remove(ns, existing)
+		ns, err = c.remove(ctx, ns, existing)
 	case !equality.Semantic.DeepEqual(existing.Spec.Hard, wanted):
-		ns, err = c.update(ns, existing, limit, wanted)
+		ns, err = c.update(ctx, ns, existing, limit, wanted)
 	}
 	if err != nil || isSet(ns, initialized) {
 		return err
 	}
-	ns, err = set(ns, initialized, true)
-	if err != nil {
-		return err
-	}
-	_, err = c.Namespaces.Update(ns)
+	_, err = c.set(ctx, ns, initialized, true)
 	return err
 }
 
-func (c *Controller) existing(ns *corev1.Namespace) (*corev1.ResourceQuota, error) {
-	quotas, err := c.QuotaCache.List(ns.Name, labels.SelectorFromSet(labels.Set{rancher.QuotaLabel: "true"}))
+var managed = labels.Set{rancher.QuotaLabel: "true"}
+
+func (c *Controller) existing(namespace string) (*corev1.ResourceQuota, error) {
+	quotas, err := corev1listers.NewResourceQuotaLister(c.QuotaCache).ResourceQuotas(namespace).List(managed.AsSelector())
 	if err != nil || len(quotas) == 0 {
 		return nil, err
 	}
-	return quotas[0], nil
+	return slices.MinFunc(quotas, func(a, b *corev1.ResourceQuota) int { return cmp.Compare(a.Name, b.Name) }), nil
 }
 
-func (c *Controller) create(ns *corev1.Namespace, limit Limit, wanted corev1.ResourceList) (*corev1.Namespace, error) {
-	ns, excess, err := c.declare(ns, limit, wanted)
+func (c *Controller) create(ctx context.Context, ns *corev1.Namespace, limit Limit, wanted corev1.ResourceList) (*corev1.Namespace, error) {
+	ns, excess, err := c.declare(ctx, ns, limit, wanted)
 	if err != nil {
 		return ns, err
 	}
 	for name := range excess {
 		wanted[name] = resource.Quantity{Format: resource.DecimalSI}
 	}
-	created, err := c.Quotas.Create(&corev1.ResourceQuota{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "default-", Namespace: ns.Name, Labels: map[string]string{rancher.QuotaLabel: "true"}},
-		Spec:       corev1.ResourceQuotaSpec{Hard: wanted},
-	})
-	if err != nil {
+	quotas := c.Quotas.ResourceQuotas(ns.Name)
+	// The cache may not have what the last event of the namespace has created.
+	if live, err := quotas.List(ctx, metav1.ListOptions{LabelSelector: managed.String()}); err != nil || len(live.Items) > 0 {
 		return ns, err
 	}
-	// The events of what was just written to the namespace are next.
-	const patience, pause = 10 * time.Second, 5 * time.Millisecond
-	for waited := time.Duration(0); waited < patience; waited += pause {
-		if _, err := c.QuotaCache.Get(created.Namespace, created.Name); err == nil {
-			break
-		}
-		time.Sleep(pause)
-	}
-	return ns, nil
+	_, err = quotas.Create(ctx, &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "default-", Namespace: ns.Name, Labels: managed},
+		Spec:       corev1.ResourceQuotaSpec{Hard: wanted},
+	}, metav1.CreateOptions{})
+	return ns, err
 }
 
-func (c *Controller) update(ns *corev1.Namespace, existing *corev1.ResourceQuota, limit Limit, wanted corev1.ResourceList) (*corev1.Namespace, error) {
-	ns, excess, err := c.declare(ns, limit, wanted)
+func (c *Controller) update(ctx context.Context, ns *corev1.Namespace, existing *corev1.ResourceQuota, limit Limit, wanted corev1.ResourceList) (*corev1.Namespace, error) {
+	ns, excess, err := c.declare(ctx, ns, limit, wanted)
 	if err != nil || len(excess) > 0 {
 		return ns, err
 	}
 	existing = existing.DeepCopy()
 	existing.Spec = corev1.ResourceQuotaSpec{Hard: wanted}
-	_, err = c.Quotas.Update(existing)
+	_, err = c.Quotas.ResourceQuotas(ns.Name).Update(ctx, existing, metav1.UpdateOptions{})
 	return ns, err
 }
 
-func (c *Controller) remove(ns *corev1.Namespace, existing *corev1.ResourceQuota) (*corev1.Namespace, error) {
+func (c *Controller) remove(ctx context.Context, ns *corev1.Namespace, existing *corev1.ResourceQuota) (*corev1.Namespace, error) {
 	if _, has := ns.Annotations[rancher.LimitsAnnotation]; has {
 		next := ns.DeepCopy()
 		delete(next.Annotations, rancher.LimitsAnnotation)
 		var err error
-		if ns, err = c.Namespaces.Update(next); err != nil {
+		if ns, err = c.Namespaces.Namespaces().Update(ctx, next, metav1.UpdateOptions{}); err != nil {
 			return ns, err
 		}
 	}
-	return ns, c.Quotas.Delete(existing.Namespace, existing.Name, &metav1.DeleteOptions{})
+	return ns, c.Quotas.ResourceQuotas(ns.Name).Delete(ctx, existing.Name, metav1.DeleteOptions{})
 }
 
-// declare writes to the namespace what it is to have, and whether that fits the project. It
-// returns what does not.
-func (c *Controller) declare(ns *corev1.Namespace, limit Limit, wanted corev1.ResourceList) (*corev1.Namespace, corev1.ResourceList, error) {
+// declare writes to the namespace what it is to have, and whether that fits the project. It returns what does
+// not.
+func (c *Controller) declare(ctx context.Context, ns *corev1.Namespace, limit Limit, wanted corev1.ResourceList) (*corev1.Namespace, corev1.ResourceList, error) {
 	text, err := Annotation(limit)
 	if err != nil {
 		return ns, nil, err
@@ -167,28 +142,24 @@ func (c *Controller) declare(ns *corev1.Namespace, limit Limit, wanted corev1.Re
 	if ns.Annotations[rancher.LimitsAnnotation] != text {
 		next := ns.DeepCopy()
 		metav1.SetMetaDataAnnotation(&next.ObjectMeta, rancher.LimitsAnnotation, text)
-		if ns, err = c.Namespaces.Update(next); err != nil {
+		if ns, err = c.Namespaces.Namespaces().Update(ctx, next, metav1.UpdateOptions{}); err != nil {
 			return ns, nil, err
 		}
 	}
-	c.Projects.validate.Lock()
-	defer c.Projects.validate.Unlock()
+	c.validation.Lock()
+	defer c.validation.Unlock()
 	excess, err := c.excess(ns, wanted)
 	if err != nil {
 		return ns, nil, err
 	}
-	next, err := set(ns, validated, len(excess) == 0)
-	if err != nil {
-		return ns, nil, err
-	}
-	ns, err = c.Namespaces.Update(next)
+	ns, err = c.set(ctx, ns, validated, len(excess) == 0)
 	return ns, excess, err
 }
 
-// excess returns of what the validated namespaces of the project, and ns with wanted,
-// have more than the project.
+// excess returns of what the validated namespaces of the project, and ns with wanted, have more than the
+// project.
 func (c *Controller) excess(ns *corev1.Namespace, wanted corev1.ResourceList) (corev1.ResourceList, error) {
-	others, err := c.of(ns.Annotations[ProjectAnnotation])
+	others, err := c.Of(ns.Annotations[ProjectAnnotation])
 	if err != nil {
 		return nil, err
 	}

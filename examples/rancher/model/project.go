@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"maps"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,21 +17,19 @@ const ProjectAnnotation = "field.cattle.io/projectId"
 // A Limit is limits as Rancher writes them: amounts by field, and a map "extended".
 type Limit map[string]any
 
-// A Project is what its namespaces may have. Limit is what they may have together, and
-// Default what a namespace has that asks for nothing, and which keys it may ask for. A
-// project with no Limit gives no quotas.
+// A Project is what its namespaces may have. Limit is what they may have together, and Default what a namespace
+// has that asks for nothing, and which keys it may ask for. A project with no Limit gives no quotas.
 type Project struct{ Limit, Default Limit }
 
-// Projects are those of a cluster, by ID. They are where an agent's restart does not lose
-// them. The zero value has none.
+// Projects are those of a cluster, by ID. They are where an agent's restart does not lose them. The zero value
+// has none.
 type Projects struct {
-	mu       sync.Mutex
-	byID     map[string]Project
-	changed  []func(id string)
-	validate sync.Mutex
+	mu      sync.Mutex
+	byID    map[string]Project
+	changed []func(id string)
 }
 
-// Set makes p the project of that ID, and tells the controllers.
+// Set makes p the project of that ID, and calls the handlers.
 func (p *Projects) Set(id string, project Project) {
 	p.mu.Lock()
 	if p.byID == nil {
@@ -39,8 +38,8 @@ func (p *Projects) Set(id string, project Project) {
 	p.byID[id] = project
 	changed := p.changed
 	p.mu.Unlock()
-	for _, tell := range changed {
-		tell(id)
+	for _, handle := range changed {
+		handle(id)
 	}
 }
 
@@ -50,10 +49,11 @@ func (p *Projects) of(ns *corev1.Namespace) Project {
 	return p.byID[ns.Annotations[ProjectAnnotation]]
 }
 
-func (p *Projects) onChange(f func(id string)) {
+// OnChange calls handle with the ID of each project that is set.
+func (p *Projects) OnChange(handle func(id string)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.changed = append(p.changed, f)
+	p.changed = append(p.changed, handle)
 }
 
 // merged returns what is wanted for a namespace that asks for asked, nil if nothing is.
@@ -61,9 +61,8 @@ func (p Project) merged(asked Limit) Limit {
 	if p.Limit == nil || p.Default == nil {
 		return nil
 	}
-	wanted := Limit{}
-	for field, amount := range p.Default {
-		wanted[field] = amount
+	wanted := maps.Clone(p.Default)
+	for field := range wanted {
 		if other, asks := asked[field]; asks {
 			wanted[field] = other
 		}
@@ -77,9 +76,13 @@ func askedIn(ns *corev1.Namespace) (Limit, error) {
 	if text == "" {
 		return nil, nil
 	}
-	var annotation struct{ Limit Limit }
-	err := json.Unmarshal([]byte(text), &annotation)
-	return annotation.Limit, err
+	return limitIn(text)
+}
+
+func limitIn(annotation string) (Limit, error) {
+	var asked struct{ Limit Limit }
+	err := json.Unmarshal([]byte(annotation), &asked)
+	return asked.Limit, err
 }
 
 // Annotation returns the value of rancher.LimitsAnnotation that asks for limit.

@@ -1,30 +1,34 @@
-package model
+package proof
 
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/rancher/lasso/pkg/cache"
 	"github.com/rancher/lasso/pkg/client"
 	"github.com/rancher/lasso/pkg/controller"
 	"github.com/rancher/wrangler/v3/pkg/generated/controllers/core"
+	wranglercorev1 "github.com/rancher/wrangler/v3/pkg/generated/controllers/core/v1"
 	"github.com/rancher/wrangler/v3/pkg/generic"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
+	"github.com/vmquota/headroom/examples/rancher/model"
 	"github.com/vmquota/headroom/ledger/rancher"
 	"github.com/vmquota/headroom/migration"
 )
 
-// A Config is what an [Agent] works with.
-type Config struct {
+// An agentConfig is what an agent works with.
+type agentConfig struct {
 	REST *rest.Config // Rancher's account
 	// WriteAs is the account that it impersonates when it writes quotas. Since the write
 	// lock that is another account than its own.
 	WriteAs  rest.ImpersonationConfig
-	Projects *Projects
+	Projects *model.Projects
 	// Latency is how far away the API server is: it is added to each request and to each
 	// event.
 	Latency time.Duration
@@ -38,16 +42,16 @@ type Config struct {
 	Own bool
 }
 
-// An Agent is the part of Rancher that is responsible for one cluster, from its start to
+// An agent is the part of Rancher that is responsible for one cluster, from its start to
 // its loss.
-type Agent struct {
-	controller *Controller
-	stop       context.CancelFunc
-	shim       *rancher.Shim // nil if there is none
+type agent struct {
+	stop   context.CancelFunc
+	shim   *rancher.Shim // nil if there is none
+	synced atomic.Int64  // how many times it has reconciled a namespace without an error
 }
 
-// Start starts an agent. It lists everything anew, and reconciles every namespace.
-func Start(config Config) (*Agent, error) {
+// startAgent starts an agent. It lists everything anew, and reconciles every namespace.
+func startAgent(config agentConfig) (*agent, error) {
 	restConfig := config.far(config.REST)
 	clients, err := client.NewSharedClientFactory(restConfig, &client.SharedClientFactoryOptions{Scheme: scheme.Scheme})
 	if err != nil {
@@ -58,20 +62,27 @@ func Start(config Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	v1 := factory.Core().V1()
-	writer, err := v1.ResourceQuota().WithImpersonation(config.WriteAs)
+	namespaces, err := kubernetes.NewForConfig(restConfig)
 	if err != nil {
 		return nil, err
 	}
+	impersonated := rest.CopyConfig(restConfig)
+	impersonated.Impersonate = config.WriteAs
+	quotas, err := kubernetes.NewForConfig(impersonated)
+	if err != nil {
+		return nil, err
+	}
+	v1 := factory.Core().V1()
 	ctx, stop := context.WithCancel(context.Background())
-	a := &Agent{stop: stop, controller: &Controller{
-		Namespaces: v1.Namespace(),
-		Quotas:     writer,
-		QuotaCache: v1.ResourceQuota().Cache(),
-		Projects:   config.Projects,
-		Latency:    config.Latency,
-	}}
-	a.controller.Register(ctx)
+	a := &agent{stop: stop}
+	a.register(ctx, v1.Namespace(), config.Latency, &model.Controller{
+		Namespaces:     namespaces.CoreV1(),
+		Quotas:         quotas.CoreV1(),
+		NamespaceCache: v1.Namespace().Informer().GetIndexer(),
+		QuotaCache:     v1.ResourceQuota().Informer().GetIndexer(),
+		Projects:       config.Projects,
+		Now:            time.Now,
+	})
 	if a.shim, err = config.shim(ctx); err != nil {
 		stop()
 		return nil, err
@@ -84,8 +95,35 @@ func Start(config Config) (*Agent, error) {
 	return a, nil
 }
 
+// register reconciles on every event of a namespace and of a project. Events are late by latency.
+func (a *agent) register(ctx context.Context, namespaces wranglercorev1.NamespaceController, latency time.Duration, c *model.Controller) {
+	namespaces.OnChange(ctx, "resourceQuotaSyncController", func(name string, ns *corev1.Namespace) (*corev1.Namespace, error) {
+		if ns == nil {
+			return nil, nil
+		}
+		time.Sleep(latency)
+		err := c.Sync(ctx, name)
+		if err == nil {
+			a.synced.Add(1)
+		}
+		return nil, err
+	})
+	c.Projects.OnChange(func(id string) {
+		if ctx.Err() != nil {
+			return
+		}
+		found, err := c.Of(id)
+		if err != nil {
+			return
+		}
+		for _, ns := range found {
+			namespaces.Enqueue(ns.Name)
+		}
+	})
+}
+
 // shim starts what the change to Rancher starts.
-func (c Config) shim(ctx context.Context) (*rancher.Shim, error) {
+func (c agentConfig) shim(ctx context.Context) (*rancher.Shim, error) {
 	if c.Headroom == nil {
 		return nil, nil
 	}
@@ -104,18 +142,15 @@ func (c Config) shim(ctx context.Context) (*rancher.Shim, error) {
 }
 
 // far returns config for an API server that is Latency away.
-func (c Config) far(config *rest.Config) *rest.Config {
+func (c agentConfig) far(config *rest.Config) *rest.Config {
 	config = rest.CopyConfig(config)
 	config.QPS = -1
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return distant{next, c.Latency} })
 	return config
 }
 
-// Synced returns how many times the agent has reconciled a namespace without an error.
-func (a *Agent) Synced() int64 { return a.controller.synced.Load() }
-
 // Stop loses the agent. Requests that are under way are still sent.
-func (a *Agent) Stop() {
+func (a *agent) Stop() {
 	a.stop()
 	if a.shim != nil {
 		<-a.shim.Done()
