@@ -5,13 +5,13 @@
 //	go -C examples/testbed run . status     lists the beds that there are
 //	go -C examples/testbed run . down       ends the beds that up started
 //	go -C examples/testbed run . measure    compares the library with other policies
+//	go -C examples/testbed run . scale      prints what the library costs with 5,000 virtual machines
 //	go -C examples/testbed run . faults     breaks things while virtual machines migrate
 package main
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -34,6 +34,8 @@ const usage = `usage:
         ends the test beds that up started, or the one in DIR, and removes their folders
   testbed measure [--vms N] [--rounds N] [--turn N] [--stuck DURATION] [--slow DURATION]
         compares the library with other policies, prints a table
+  testbed scale [--vms N] [--namespaces N]
+        fills a bed with virtual machines, prints what the library costs there
   testbed faults [--only kill|restart|lock|adversary|alone|gone|races|thief|guard|mint|twins] [--kills N] [--rounds N] [--races N] [--vms N] [--guard DIR] [--seed N]
         breaks things while VMs migrate, says what came of it
 `
@@ -68,8 +70,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		return errUsage
 	}
 	var opts options
-	flags := flag.NewFlagSet("testbed", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
+	flags := newFlags("testbed")
 	command := args[0]
 	versions := ""
 	switch command {
@@ -82,6 +83,8 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		flags.StringVar(&opts.dir, "dir", "", "")
 	case "measure":
 		return measurePolicies(ctx, args[1:], out, log)
+	case "scale":
+		return measureScale(ctx, args[1:], out, log)
 	case "faults":
 		return breakThings(ctx, args[1:], out, log)
 	case "build":
@@ -90,8 +93,8 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	default:
 		return errUsage
 	}
-	if err := flags.Parse(args[1:]); err != nil || flags.NArg() > 0 {
-		return errUsage
+	if err := parse(flags, args[1:]); err != nil {
+		return err
 	}
 	var err error
 	if opts.versions, err = bed.ChooseVersions(versions); err != nil {
@@ -103,7 +106,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	case "serve":
 		return serve(ctx, opts, log)
 	case "build":
-		return bed.Build(ctx, opts.versions, log)
+		return build(ctx, opts, log)
 	case "status":
 		return status(out)
 	default:

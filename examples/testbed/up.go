@@ -9,10 +9,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/vmquota/headroom/examples/testbed/bed"
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 // upPrefix is how the names of the folders begin that up makes.
@@ -27,28 +31,26 @@ const (
 // up builds here, where somebody sees the progress, and starts a process that serves
 // the bed and stays.
 func up(ctx context.Context, opts options, out, log io.Writer) error {
-	if err := bed.Build(ctx, opts.versions, log); err != nil {
+	if err := build(ctx, opts, log); err != nil {
 		return err
 	}
-	dir := opts.dir
-	var err error
-	if dir == "" {
-		dir, err = bed.NewFolder(upPrefix)
-	} else {
-		dir, err = bed.MakeFolder(dir)
+	makeFolder := bed.MakeFolder
+	if opts.dir == "" {
+		makeFolder = func(string) (string, error) { return bed.NewFolder(upPrefix) }
 	}
+	dir, err := makeFolder(opts.dir)
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	output, err := os.Create(filepath.Join(dir, bed.DriverLog))
+	output, err := os.OpenFile(filepath.Join(dir, bed.DriverLog), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return err
 	}
 	defer output.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	server := exec.Command(self, "serve", "--versions="+opts.versions.Name, "--dir="+dir,
 		"--nodes="+strconv.Itoa(opts.nodes), "--step="+opts.step.String())
 	server.Stdout, server.Stderr = output, output
@@ -56,37 +58,32 @@ func up(ctx context.Context, opts options, out, log io.Writer) error {
 	if err := server.Start(); err != nil {
 		return err
 	}
-	if err := awaitReady(ctx, server, dir, log); err != nil {
-		return err
+	ready := awaitReady(ctx, server, dir)
+	said, err := os.ReadFile(filepath.Join(dir, bed.DriverLog))
+	if err := errors.Join(ready, err); err != nil {
+		return fmt.Errorf("%w; its logs are in %s\n%s", err, dir, said)
 	}
 	fmt.Fprintf(out, "export KUBECONFIG=%s PATH=\"$PATH:%s\"\n", filepath.Join(dir, bed.AdminKubeconfig), filepath.Join(dir, programs))
-	fmt.Fprintf(log, "logs and data are in %s; to end it: go -C examples/testbed run . down\n", dir)
+	fmt.Fprintf(log, "%slogs and data are in %s; to end it: go -C examples/testbed run . down\n", said, dir)
 	return nil
 }
 
-// awaitReady shows what the server says until it is ready. If ctx is done it ends the
-// server.
-func awaitReady(ctx context.Context, server *exec.Cmd, dir string, log io.Writer) error {
-	said, err := os.Open(filepath.Join(dir, bed.DriverLog))
-	if err != nil {
-		return err
-	}
-	defer said.Close()
+// build builds what is missing.
+func build(ctx context.Context, opts options, log io.Writer) error {
+	return attempt(ctx, log, func(t try.T) { bed.Build(t, opts.versions, log) })
+}
+
+// awaitReady waits until the server is ready. If ctx is done it ends the server.
+func awaitReady(ctx context.Context, server *exec.Cmd, dir string) error {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Wait() }()
 	for {
-		_, err := os.Stat(filepath.Join(dir, readyFile))
-		ready := err == nil
-		if _, err := io.Copy(log, said); err != nil {
-			return err
-		}
-		if ready {
+		if _, err := os.Stat(filepath.Join(dir, readyFile)); err == nil {
 			return nil
 		}
 		select {
 		case err := <-ended:
-			_, copied := io.Copy(log, said)
-			return errors.Join(fmt.Errorf("the test bed ended: %w; its logs are in %s", err, dir), copied)
+			return fmt.Errorf("the test bed ended: %w", err)
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), server.Process.Signal(syscall.SIGTERM), <-ended)
 		case <-time.After(100 * time.Millisecond):
@@ -96,28 +93,63 @@ func awaitReady(ctx context.Context, server *exec.Cmd, dir string, log io.Writer
 
 // serve runs a bed until ctx is done.
 func serve(ctx context.Context, opts options, log io.Writer) error {
-	b, err := bed.Start(ctx, bed.Config{Versions: opts.versions, Dir: opts.dir, Nodes: opts.nodes, Step: opts.step, Log: log})
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(
-		linkKubectl(ctx, opts.versions, filepath.Join(b.Dir(), programs), log),
-		os.WriteFile(filepath.Join(b.Dir(), readyFile), nil, 0o600),
-	); err != nil {
-		return errors.Join(err, b.Stop())
-	}
-	<-ctx.Done()
-	return b.Stop()
+	return attempt(ctx, log, func(t try.T) {
+		b := bed.Start(t, bed.Config{Versions: opts.versions, Dir: opts.dir, Nodes: opts.nodes, Step: opts.step, Log: log})
+		kubectl := bed.Kubectl(t, opts.versions, log)
+		dir := filepath.Join(b.Dir(), programs)
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		require.NoError(t, os.Symlink(kubectl, filepath.Join(dir, filepath.Base(kubectl))))
+		require.NoError(t, os.WriteFile(filepath.Join(b.Dir(), readyFile), nil, 0o600))
+		<-ctx.Done()
+	})
 }
 
-// linkKubectl makes the folder dir, in which kubectl is.
-func linkKubectl(ctx context.Context, versions bed.Versions, dir string, log io.Writer) error {
-	kubectl, err := bed.Kubectl(ctx, versions, log)
+// down ends beds: the one in a folder, or those that up started and those that nobody
+// drives any more.
+func down(opts options, out io.Writer) error {
+	dirs := []string{opts.dir}
+	if opts.dir == "" {
+		all, err := bed.Folders()
+		if err != nil {
+			return err
+		}
+		dirs = nil
+		for _, dir := range all {
+			if _, running, err := bed.Running(dir); err == nil && (!running || strings.HasPrefix(filepath.Base(dir), upPrefix)) {
+				dirs = append(dirs, dir)
+			}
+		}
+		if len(dirs) == 0 {
+			fmt.Fprintln(out, "no test bed that up started")
+		}
+	}
+	var failed []error
+	for _, dir := range dirs {
+		if err := bed.Down(dir); err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		fmt.Fprintln(out, "ended and removed", dir)
+	}
+	return errors.Join(failed...)
+}
+
+// status lists beds.
+func status(out io.Writer) error {
+	dirs, err := bed.Folders()
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
+	for _, dir := range dirs {
+		pid, running, err := bed.Running(dir)
+		switch {
+		case err != nil:
+			fmt.Fprintf(out, "%s  not started: %v\n", dir, err)
+		case running:
+			fmt.Fprintf(out, "%s  driven by process %d\n", dir, pid)
+		default:
+			fmt.Fprintf(out, "%s  ended\n", dir)
+		}
 	}
-	return os.Symlink(kubectl, filepath.Join(dir, filepath.Base(kubectl)))
+	return nil
 }

@@ -10,67 +10,64 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 //go:embed audit-policy.yaml
 var auditPolicy []byte
 
 // An AuditEvent is a write that the API server has answered, whether it let it through
-// or not.
+// or not: an event of audit.k8s.io/v1, as far as it is read.
 type AuditEvent struct {
-	Verb                          string // create, update, patch, delete, deletecollection
-	User                          string
-	Agent                         string // the program, as it calls itself
-	Group, Resource, Subresource  string
-	Namespace, Name               string // Name is empty if the API server made it up
-	Code                          int32  // 201 created, 403 forbidden, 409 conflict
-	Message                       string // why not
-	Received, Answered            time.Time
-	RequestObject, ResponseObject json.RawMessage // nil where the policy does not ask for it
+	Stage          string `json:"stage"`
+	Verb           string `json:"verb"`      // create, update, patch, delete, deletecollection
+	Agent          string `json:"userAgent"` // the program, as it calls itself
+	URI            string `json:"requestURI"`
+	AuditUser      `json:"user"`
+	AuditObject    `json:"objectRef"`
+	AuditAnswer    `json:"responseStatus"`
+	RequestObject  json.RawMessage `json:"requestObject"` // nil where the policy does not ask for it
+	ResponseObject json.RawMessage `json:"responseObject"`
+	Received       time.Time       `json:"requestReceivedTimestamp"`
+	Answered       time.Time       `json:"stageTimestamp"`
 }
 
-// record is an audit event in the log (audit.k8s.io/v1), as far as it is read.
-type record struct {
-	Stage     string `json:"stage"`
-	Verb      string `json:"verb"`
-	UserAgent string `json:"userAgent"`
-	User      struct {
-		Username string `json:"username"`
-	} `json:"user"`
-	ObjectRef struct {
-		APIGroup    string `json:"apiGroup"`
-		Resource    string `json:"resource"`
-		Subresource string `json:"subresource"`
-		Namespace   string `json:"namespace"`
-		Name        string `json:"name"`
-	} `json:"objectRef"`
-	ResponseStatus struct {
-		Code    int32  `json:"code"`
-		Message string `json:"message"`
-	} `json:"responseStatus"`
-	RequestObject            json.RawMessage `json:"requestObject"`
-	ResponseObject           json.RawMessage `json:"responseObject"`
-	RequestReceivedTimestamp time.Time       `json:"requestReceivedTimestamp"`
-	StageTimestamp           time.Time       `json:"stageTimestamp"`
+// An AuditUser is whose request it was.
+type AuditUser struct {
+	User string `json:"username"`
+}
+
+// An AuditObject is what the request was about.
+type AuditObject struct {
+	Resource    string `json:"resource"`
+	Subresource string `json:"subresource"`
+	Namespace   string `json:"namespace"`
+	Name        string `json:"name"` // empty if the API server made it up
+}
+
+// An AuditAnswer is what came of it.
+type AuditAnswer struct {
+	Code    int32  `json:"code"`    // 201 created, 403 forbidden, 409 conflict
+	Message string `json:"message"` // why not
 }
 
 // Audit returns what the API servers have logged so far, in the order in which they
 // answered. A write may appear a moment after its answer.
-func (b *Bed) Audit() ([]AuditEvent, error) {
-	var events []AuditEvent
+func (b *Bed) Audit(t try.T) (events []AuditEvent) {
+	t.Helper()
 	for _, component := range []Component{APIServer, OtherAPIServer} {
-		content, err := os.ReadFile(b.auditLog(component))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+		content, err := os.ReadFile(b.path(string(component) + "-audit.log"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
-		logged, err := parseAudit(content)
-		if err != nil {
-			return nil, err
-		}
-		events = append(events, logged...)
+		require.NoError(t, err)
+		events = append(events, try.Must(parseAudit(content))(t)...)
 	}
 	slices.SortStableFunc(events, func(a, b AuditEvent) int { return a.Answered.Compare(b.Answered) })
-	return events, nil
+	return events
 }
 
 // parseAudit reads a log. What comes after its last newline is not complete yet. An event
@@ -88,31 +85,19 @@ func parseAudit(content []byte) ([]AuditEvent, error) {
 		if len(line) == 0 {
 			continue
 		}
-		var r record
-		if err := json.Unmarshal(line, &r); err != nil {
+		var e AuditEvent
+		if err := json.Unmarshal(line, &e); err != nil {
 			var syntax *json.SyntaxError
 			if errors.As(err, &syntax) {
 				continue
 			}
 			return nil, fmt.Errorf("audit log: %w", err)
 		}
-		if r.Stage != "ResponseComplete" && r.Stage != "Panic" {
-			continue
+		if e.Stage == "ResponseComplete" || e.Stage == "Panic" {
+			events = append(events, e)
 		}
-		events = append(events, AuditEvent{
-			Verb: r.Verb, User: r.User.Username, Agent: r.UserAgent,
-			Group: r.ObjectRef.APIGroup, Resource: r.ObjectRef.Resource, Subresource: r.ObjectRef.Subresource,
-			Namespace: r.ObjectRef.Namespace, Name: r.ObjectRef.Name,
-			Code: r.ResponseStatus.Code, Message: r.ResponseStatus.Message,
-			Received: r.RequestReceivedTimestamp, Answered: r.StageTimestamp,
-			RequestObject: r.RequestObject, ResponseObject: r.ResponseObject,
-		})
 	}
 }
 
 // eventStart is how each event begins, and what none has in its middle.
 var eventStart = []byte(`{"kind":"Event","apiVersion":"audit.k8s.io/v1"`)
-
-func (b *Bed) auditLog(server Component) string {
-	return b.path(string(server) + "-audit.log")
-}

@@ -16,8 +16,10 @@ func TestParseAudit(t *testing.T) {
 	const begun = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","stage":"ResponseStarted","verb":"create"}` + "\n"
 	const cutOff = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","stage":"ResponseCom`
 	want := AuditEvent{
-		Verb: "create", User: "system:serviceaccount:kubevirt:kubevirt-controller", Agent: "virt-controller/v1",
-		Resource: "pods", Namespace: "n", Code: 403, Message: "exceeded quota: q",
+		Stage: "ResponseComplete", Verb: "create", Agent: "virt-controller/v1",
+		AuditUser:     AuditUser{"system:serviceaccount:kubevirt:kubevirt-controller"},
+		AuditObject:   AuditObject{Resource: "pods", Namespace: "n"},
+		AuditAnswer:   AuditAnswer{403, "exceeded quota: q"},
 		Received:      time.Date(2026, 1, 2, 3, 4, 5, 100_000_000, time.UTC),
 		Answered:      time.Date(2026, 1, 2, 3, 4, 5, 200_000_000, time.UTC),
 		RequestObject: []byte(`{"kind":"Pod"}`),

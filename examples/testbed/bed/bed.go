@@ -1,6 +1,15 @@
+// Package bed runs a real control plane with a real KubeVirt controller, with no
+// container runtime: etcd, kube-apiserver, kube-controller-manager and virt-controller,
+// each a process of its own on a loopback address of its own. Nodes, kubelets and virt-handlers
+// are simulated by package sim. Several beds can run side by side. It needs Linux and Go.
+//
+// virt-operator and virt-api are not there. What virt-api's webhook adds to a
+// VirtualMachineInstanceMigration is added by a MutatingAdmissionPolicy; what it adds to a
+// VirtualMachineInstance, package virt adds. Nothing that it would refuse is refused.
 package bed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,10 +19,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/vmquota/headroom/examples/testbed/sim"
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 // A Bed is a running control plane. It is safe for concurrent use.
@@ -23,94 +35,75 @@ type Bed struct {
 	log       io.Writer
 	started   time.Time
 	versions  Versions
-	quotaSync time.Duration // Config.QuotaSync
-	binaries  binaries
-	addresses addresses
+	quotaSync time.Duration     // Config.QuotaSync
+	host      string            // the address at which everything listens
+	binaries  map[string]string // the paths of the programs
 	authority *authority
 	config    *rest.Config
 	client    kubernetes.Interface
+	objects   dynamic.Interface
 	processes map[Component]*process
 	simulator *sim.Simulator
+	locks     [2]*os.File // of claim
 
 	stopSimulator context.CancelFunc
 	simulated     sync.WaitGroup
 }
 
-// Start builds what is missing and starts a bed. It ends with the process that started
-// it, however that ends; but only Stop removes its folder. When ctx is done, Start
-// gives up; a bed that has been started does not mind.
-func Start(ctx context.Context, config Config) (*Bed, error) {
+// Start builds what is missing and starts a bed, which ends with t, and at the latest with this
+// process, however that ends. Unless it fails, a fresh folder is removed.
+func Start(t try.T, config Config) *Bed {
+	t.Helper()
 	b := &Bed{log: config.Log, quotaSync: config.QuotaSync, processes: map[Component]*process{}, stopSimulator: func() {}}
 	if b.log == nil {
 		b.log = io.Discard
 	}
-	var err error
-	if b.versions, err = config.versions(); err != nil {
-		return nil, err
-	}
-	if b.binaries, err = build(ctx, b.versions, b.log); err != nil {
-		return nil, err
+	b.versions = try.Must(config.versions())(t)
+	b.binaries = map[string]string{}
+	for _, name := range []string{controlPlane, kubevirt} {
+		b.binaries[name] = b.versions.program(name).binary(t, b.log)
 	}
 	b.started = time.Now()
 	if config.Dir == "" {
-		b.dir, err = NewFolder("bed-")
+		b.dir = try.Must(NewFolder("bed-"))(t)
 	} else {
-		b.dir, err = MakeFolder(config.Dir)
+		b.dir = try.Must(MakeFolder(config.Dir))(t)
 	}
-	if err != nil {
-		return nil, err
-	}
-	b.remove = config.Dir == "" && !config.Keep
-	if err := b.start(ctx, config); err != nil {
-		b.remove = false // the logs say why
-		return nil, errors.Join(err, b.Stop())
-	}
-	return b, nil
+	t.Cleanup(func() { require.NoError(t, b.Stop()) })
+	b.start(t, config)
+	b.remove = config.Dir == "" // else the logs say why
+	return b
 }
 
-func (b *Bed) start(ctx context.Context, config Config) error {
-	servers, err := config.apiServers()
-	if err != nil {
-		return err
+func (b *Bed) start(t try.T, config Config) {
+	var err error
+	b.locks[0], b.locks[1], err = claim(t.Context(), b.dir)
+	require.NoError(t, err)
+	servers := append([]Component{Etcd}, try.Must(config.apiServers())(t)...)
+	controllers := []Component{ControllerManager, VirtController}
+	b.host = newHost()
+	b.writeFiles(t)
+	for _, component := range slices.Concat(servers, controllers) {
+		b.processes[component] = b.newProcess(t, component)
 	}
-	if b.addresses, err = newAddresses(); err != nil {
-		return err
-	}
-	if err := b.writeFiles(); err != nil {
-		return err
-	}
-	for _, component := range slices.Concat([]Component{Etcd}, servers, []Component{ControllerManager, VirtController}) {
-		program, args := b.arguments(component)
-		b.processes[component] = &process{name: component, dir: b.dir, program: program, args: args, log: b.log}
-	}
-	for _, component := range slices.Concat([]Component{Etcd}, servers) {
-		if err := b.Restart(ctx, component); err != nil {
-			return err
-		}
+	for _, component := range servers {
+		b.Restart(t, component)
 		b.say("%s is ready", component)
 	}
 	// Before the controllers, so that they know KubeVirt's kinds from the start.
-	if err := b.install(ctx, config.KubeVirt); err != nil {
-		return fmt.Errorf("installing KubeVirt: %w", err)
-	}
+	b.install(t)
 	b.say("KubeVirt is installed")
 	if config.Nodes >= 0 {
-		if err := b.simulate(config); err != nil {
-			return err
-		}
+		b.simulate(t, config)
 	}
-	for _, component := range []Component{ControllerManager, VirtController} {
-		if err := b.processes[component].start(); err != nil {
-			return err
-		}
+	for _, component := range controllers {
+		require.NoError(t, b.processes[component].start())
 	}
-	for _, component := range []Component{ControllerManager, VirtController} {
-		if err := b.ready(ctx, component); err != nil {
-			return err
-		}
+	for _, component := range controllers {
+		b.ready(t, component)
 		b.say("%s is ready", component)
 	}
-	return b.awaitServiceAccount(ctx, "default")
+	b.awaitServiceAccount(t, "default")
 }
 
 func (b *Bed) say(format string, args ...any) {
@@ -118,29 +111,20 @@ func (b *Bed) say(format string, args ...any) {
 }
 
 // simulate starts what plays the nodes.
-func (b *Bed) simulate(config Config) error {
-	user, err := b.User("headroom-testbed-simulator", "system:masters")
-	if err != nil {
-		return err
+func (b *Bed) simulate(t try.T, config Config) {
+	var names []string
+	for i := range cmp.Or(config.Nodes, 3) {
+		names = append(names, fmt.Sprintf("node%02d", i+1))
 	}
-	names := make([]string, config.Nodes)
-	if config.Nodes == 0 {
-		names = make([]string, 3)
-	}
-	for i := range names {
-		names[i] = fmt.Sprintf("node%02d", i+1)
-	}
-	b.simulator, err = sim.New(user, sim.Config{Nodes: names, Step: config.Step, Log: b.log})
-	if err != nil {
-		return err
-	}
+	user := b.User(t, "headroom-testbed-simulator", "system:masters")
+	client, objects := try.Must(kubernetes.NewForConfig(user))(t), try.Must(dynamic.NewForConfig(user))(t)
+	b.simulator = sim.New(client, objects, sim.Config{Nodes: names, Step: config.Step, Log: b.log})
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stopSimulator = cancel
 	b.simulated.Go(func() { b.simulator.Run(ctx) })
-	return nil
 }
 
-// Stop ends the bed. It removes its folder if Start has made a fresh one.
+// Stop ends the bed before t ends. It removes its folder if Start has made a fresh one.
 func (b *Bed) Stop() error {
 	b.stopSimulator()
 	b.simulated.Wait()
@@ -148,46 +132,37 @@ func (b *Bed) Stop() error {
 	for _, component := range slices.Backward(b.Components()) {
 		failed = append(failed, b.processes[component].kill())
 	}
+	for _, lock := range b.locks {
+		_ = lock.Close() // nil, or closed already
+	}
 	if b.remove {
 		failed = append(failed, os.RemoveAll(b.dir))
-	} else {
-		failed = append(failed, writePIDFile(b.dir, driver, identity{})) // for Down: nobody is to be ended
 	}
 	return errors.Join(failed...)
 }
 
 // Kill ends a component with SIGKILL, and waits until it is gone. It stays away until
 // Restart.
-func (b *Bed) Kill(component Component) error {
-	process := b.processes[component]
-	if process == nil {
-		return fmt.Errorf("no component %q", component)
-	}
-	return process.kill()
+func (b *Bed) Kill(t try.T, component Component) {
+	t.Helper()
+	require.Contains(t, b.processes, component)
+	require.NoError(t, b.processes[component].kill())
 }
 
 // Restart starts a component that was killed, with all that it had stored, and waits
 // until it serves. If it runs, Restart only waits.
-func (b *Bed) Restart(ctx context.Context, component Component) error {
-	process := b.processes[component]
-	if process == nil {
-		return fmt.Errorf("no component %q", component)
-	}
-	if err := process.start(); err != nil {
-		return err
-	}
-	return b.ready(ctx, component)
+func (b *Bed) Restart(t try.T, component Component) {
+	t.Helper()
+	require.Contains(t, b.processes, component)
+	require.NoError(t, b.processes[component].start())
+	b.ready(t, component)
 }
 
 // Versions returns what the bed was built from.
-func (b *Bed) Versions() Versions {
-	return b.versions
-}
+func (b *Bed) Versions() Versions { return b.versions }
 
 // Config returns how an administrator reaches the API server. It is the caller's own.
-func (b *Bed) Config() *rest.Config {
-	return rest.CopyConfig(b.config)
-}
+func (b *Bed) Config() *rest.Config { return rest.CopyConfig(b.config) }
 
 // Other returns how the user of config reaches the other API server; config itself if
 // there is only one.
@@ -196,21 +171,15 @@ func (b *Bed) Other(config *rest.Config) *rest.Config {
 		return config
 	}
 	other := rest.CopyConfig(config)
-	other.Host = b.addresses.url("https", b.addresses.otherAPI)
+	other.Host = b.url("https", OtherAPIServer)
 	return other
 }
 
 // Kubeconfig returns the path of the administrator's kubeconfig.
-func (b *Bed) Kubeconfig() string {
-	return b.path(AdminKubeconfig)
-}
+func (b *Bed) Kubeconfig() string { return b.path(AdminKubeconfig) }
 
 // Dir returns the bed's folder, in which each component has a log.
-func (b *Bed) Dir() string {
-	return b.dir
-}
+func (b *Bed) Dir() string { return b.dir }
 
 // Simulator returns what plays the nodes; nil if Config.Nodes is negative.
-func (b *Bed) Simulator() *sim.Simulator {
-	return b.simulator
-}
+func (b *Bed) Simulator() *sim.Simulator { return b.simulator }

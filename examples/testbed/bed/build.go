@@ -1,10 +1,8 @@
 package bed
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -12,8 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 // CacheVariable is the environment variable that says where built programs are kept.
@@ -33,155 +34,121 @@ type program struct {
 	modfile string // the file that the requirements are in
 }
 
-// binaries are the paths of built programs.
-type binaries struct {
-	controlPlane, kubevirt string
-}
+// The programs.
+const (
+	controlPlane = "controlplane"
+	kubevirt     = "kubevirt"
+	kubectl      = "kubectl"
+)
 
 // Build builds the programs of those versions that are not built yet, kubectl too. It
-// tells log what it is doing; nil: nobody.
-func Build(ctx context.Context, versions Versions, log io.Writer) error {
-	if _, err := build(ctx, versions, log); err != nil {
-		return err
+// tells log what it is doing.
+func Build(t try.T, versions Versions, log io.Writer) {
+	for _, name := range []string{controlPlane, kubevirt, kubectl} {
+		versions.program(name).binary(t, log)
 	}
-	_, err := Kubectl(ctx, versions, log)
-	return err
 }
 
 // Kubectl returns the path of the kubectl of those versions, which it builds if that was
 // not done yet. A bed does not need it.
-func Kubectl(ctx context.Context, versions Versions, log io.Writer) (path string, err error) {
-	return versions.kubectl().binary(ctx, log)
+func Kubectl(t try.T, versions Versions, log io.Writer) (path string) {
+	return versions.program(kubectl).binary(t, log)
 }
 
-func build(ctx context.Context, versions Versions, log io.Writer) (binaries, error) {
-	controlPlane, kubevirt := versions.programs()
-	var result binaries
-	var err error
-	if result.controlPlane, err = controlPlane.binary(ctx, log); err != nil {
-		return binaries{}, err
-	}
-	if result.kubevirt, err = kubevirt.binary(ctx, log); err != nil {
-		return binaries{}, err
-	}
-	return result, nil
-}
-
-// binary returns the path of the program's binary, which it builds if that was not done
-// yet.
-func (p program) binary(ctx context.Context, log io.Writer) (string, error) {
-	if log == nil {
-		log = io.Discard
-	}
-	source, err := goOutput(ctx, "", "list", "-m", "-f", "{{.Dir}}", testbedModule)
-	if err != nil {
-		return "", err
-	}
-	cache, err := cacheDir()
-	if err != nil {
-		return "", err
-	}
-	return p.build(ctx, source, cache, log)
-}
-
-func cacheDir() (string, error) {
-	if dir := os.Getenv(CacheVariable); dir != "" {
-		return filepath.Abs(dir)
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("no place for built programs, set %s: %w", CacheVariable, err)
-	}
-	return filepath.Join(dir, "headroom-testbed"), nil
-}
-
-// build returns the path of the program's binary, which it builds if there is none of
+// binary returns the path of the program's binary, which it builds if there is none of
 // the same source, versions and Go.
-func (p program) build(ctx context.Context, source, cache string, log io.Writer) (string, error) {
-	source = filepath.Join(source, p.name)
-	sum, err := p.sum(ctx, source)
-	if err != nil {
-		return "", err
+func (p program) binary(t try.T, log io.Writer) string {
+	t.Helper()
+	source := filepath.Join(goOutput(t, "", "list", "-m", "-f", "{{.Dir}}", testbedModule), p.name)
+	cache := os.Getenv(CacheVariable)
+	if cache == "" {
+		cache = filepath.Join(try.Must(os.UserCacheDir())(t), "headroom-testbed")
 	}
-	dir := filepath.Join(cache, p.name+"-"+sum)
+	dir := filepath.Join(try.Must(filepath.Abs(cache))(t), p.name+"-"+p.sum(t, source))
 	binary := filepath.Join(dir, p.name)
 	if exists(binary) {
-		return binary, nil
+		return binary
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	unlock, err := lock(ctx, filepath.Join(dir, "lock"), func() {
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	locked := try.Must(lock(t.Context(), filepath.Join(dir, "lock"), func() {
 		fmt.Fprintf(log, "somebody else is building %s, waiting for that\n", p.what)
-	})
-	if err != nil {
-		return "", err
+	}))(t)
+	defer locked.Close()
+	if !exists(binary) { // nobody else has built it meanwhile
+		p.compile(t, source, binary+".new", log)
+		require.NoError(t, os.Rename(binary+".new", binary))
 	}
-	defer unlock()
-	if exists(binary) { // somebody else has built it meanwhile
-		return binary, nil
-	}
-	if err := p.compile(ctx, source, binary+".new", log); err != nil {
-		return "", err
-	}
-	return binary, os.Rename(binary+".new", binary)
+	return binary
 }
 
-func (p program) compile(ctx context.Context, source, binary string, log io.Writer) error {
+func (p program) compile(t try.T, source, binary string, log io.Writer) {
 	fmt.Fprintf(log, "building %s from source: %s if nothing of it was ever built on a machine with two cores, seconds if all was\n", p.what, p.cold)
-	command := exec.CommandContext(ctx, "go", "build", "-v", "-buildvcs=false",
+	command := exec.CommandContext(t.Context(), "go", "build", "-v", "-buildvcs=false",
 		"-modfile="+p.modfile, "-tags="+p.tags, "-ldflags="+p.ldflags, "-o", binary, ".")
 	command.Dir = source
 	command.Env = append(os.Environ(), "GOWORK=off", "PWD="+source)
-	output, err := command.StderrPipe()
-	if err != nil {
-		return err
-	}
-	if err := command.Start(); err != nil {
-		return err
-	}
-	made := &progress{title: "building " + p.what, start: time.Now()}
-	done, shown := make(chan struct{}), make(chan struct{})
-	go func() {
-		made.show(log, done)
-		close(shown)
-	}()
-	made.read(output)
-	err = command.Wait()
-	close(done)
-	<-shown
-	if err != nil {
-		return fmt.Errorf("building %s: %w\n%s", p.what, err, made.errors())
-	}
+	made := &progress{log: log, title: "building " + p.what, start: time.Now()}
+	command.Stderr = made
+	require.NoError(t, command.Run(), "building %s\n%s", p.what, strings.Join(made.other, "\n"))
+	made.tell()
 	used := command.ProcessState.UserTime() + command.ProcessState.SystemTime()
-	fmt.Fprintf(log, "%s, %d s of CPU time\n", made.line(), int(used.Seconds()))
-	return nil
+	fmt.Fprintf(log, "%d s of CPU time\n", int(used.Seconds()))
+}
+
+// A progress tells a log every half minute how far a build is, of which it receives what go
+// build -v says.
+type progress struct {
+	log               io.Writer
+	title             string
+	start, told       time.Time
+	modules, packages int
+	other             []string // what is no progress: errors
+	rest              []byte   // of a line that is not whole yet
+}
+
+// Write implements io.Writer.
+func (p *progress) Write(text []byte) (int, error) {
+	p.rest = append(p.rest, text...)
+	for {
+		line, rest, whole := strings.Cut(string(p.rest), "\n")
+		if !whole {
+			break
+		}
+		p.rest = []byte(rest)
+		switch {
+		case strings.HasPrefix(line, "go: downloading "):
+			p.modules++
+		case strings.ContainsAny(line, " :"):
+			p.other = append(p.other, line)
+		default:
+			p.packages++
+		}
+	}
+	if time.Since(p.told) > 30*time.Second {
+		p.told = time.Now()
+		p.tell()
+	}
+	return len(text), nil
+}
+
+func (p *progress) tell() {
+	fmt.Fprintf(p.log, "%s: %d s, %d modules downloaded, %d packages compiled\n", p.title, int(time.Since(p.start).Seconds()), p.modules, p.packages)
 }
 
 // sum tells builds apart: by the module's files, the versions, Go and the platform.
-func (p program) sum(ctx context.Context, source string) (string, error) {
-	environment, err := goOutput(ctx, source, "env", "GOVERSION", "GOOS", "GOARCH", "CGO_ENABLED")
-	if err != nil {
-		return "", err
-	}
+func (p program) sum(t try.T, source string) string {
 	hash := sha256.New()
+	environment := goOutput(t, source, "env", "GOVERSION", "GOOS", "GOARCH", "CGO_ENABLED")
 	fmt.Fprintf(hash, "%s\n%s\n%s\n%s\n", environment, p.ldflags, p.tags, p.modfile)
-	err = filepath.WalkDir(source, func(path string, entry fs.DirEntry, err error) error {
+	require.NoError(t, filepath.WalkDir(source, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() || p.requiresOther(source, path) {
 			return err
 		}
 		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		relative, err := filepath.Rel(source, path)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(hash, "%s %d\n%s\n", relative, len(content), content)
-		return nil
-	})
-	return hex.EncodeToString(hash.Sum(nil))[:16], err
+		fmt.Fprintf(hash, "%s %d\n%s\n", strings.TrimPrefix(path, source), len(content), content)
+		return err
+	}))
+	return hex.EncodeToString(hash.Sum(nil))[:16]
 }
 
 // requiresOther tells whether a file holds the requirements of other versions.
@@ -193,48 +160,19 @@ func (p program) requiresOther(source, path string) bool {
 }
 
 // goOutput returns what the go command prints; dir is where it runs.
-func goOutput(ctx context.Context, dir string, args ...string) (string, error) {
-	command := exec.CommandContext(ctx, "go", args...)
+func goOutput(t try.T, dir string, args ...string) string {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), "go", args...)
 	command.Dir = dir
 	command.Env = append(os.Environ(), "GOWORK=off")
+	var said strings.Builder
+	command.Stderr = &said
 	output, err := command.Output()
-	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			err = fmt.Errorf("%w\n%s", err, exit.Stderr)
-		}
-		return "", fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
-	}
-	return strings.TrimSpace(string(output)), nil
+	require.NoError(t, err, "go %s\n%s", strings.Join(args, " "), &said)
+	return strings.TrimSpace(string(output))
 }
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// lock waits until nobody else holds the lock that path names, and calls busy if it has
-// to wait. The lock is released also if the process dies.
-func lock(ctx context.Context, path string, busy func()) (unlock func(), err error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	for waited := false; ; waited = true {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { _ = file.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), file.Close())
-		}
-		if !waited {
-			busy()
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), file.Close())
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
 }

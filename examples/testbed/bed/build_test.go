@@ -1,14 +1,15 @@
 package bed
 
 import (
-	"context"
+	"bytes"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 // TestSum looks at what makes a program be built anew.
@@ -24,8 +25,7 @@ func TestSum(t *testing.T) {
 	}
 	p := program{modfile: "go.mod"}
 	sum := func() string {
-		result, err := p.sum(t.Context(), source)
-		require.NoError(t, err)
+		result := p.sum(t, source)
 		return result
 	}
 	last := sum()
@@ -48,37 +48,14 @@ func TestSum(t *testing.T) {
 	require.NotEqual(t, last, sum())
 }
 
-func TestLockIsHeldByOne(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
-	unlock, err := lock(t.Context(), path, func() { t.Error("nobody else has it") })
-	require.NoError(t, err)
-
-	ctx, cancel := context.WithCancel(t.Context())
-	_, err = lock(ctx, path, cancel)
-	require.ErrorIs(t, err, context.Canceled)
-
-	busy := make(chan struct{})
-	locked := make(chan error)
-	go func() {
-		unlock, err := lock(t.Context(), path, func() { close(busy) })
-		if err == nil {
-			unlock()
-		}
-		locked <- err
-	}()
-	<-busy
-	unlock()
-	require.NoError(t, <-locked)
-}
-
 func TestProgress(t *testing.T) {
-	p := &progress{title: "building it", start: time.Now()}
-	p.read(strings.NewReader(`go: downloading example.com/a v1.0.0
-example.com/a
-example.com/a/b
-# example.com/a/b
-b.go:1:1: no good
-`))
-	require.Equal(t, "building it: 0 s, 1 modules downloaded, 2 packages compiled", p.line())
-	require.Equal(t, "# example.com/a/b\nb.go:1:1: no good", p.errors())
+	var log bytes.Buffer
+	p := &progress{log: &log, title: "building it", start: time.Now(), told: time.Now()}
+	for _, text := range []string{"go: downloading example.com/a v1.0.0\nexample.", "com/a\nexample.com/a/b\n# example.com/a/b\nb.go:1:1: no good\n"} {
+		try.Must(p.Write([]byte(text)))(t)
+	}
+	require.Empty(t, log.String(), "it was told a moment ago")
+	p.tell()
+	require.Equal(t, "building it: 0 s, 1 modules downloaded, 2 packages compiled\n", log.String())
+	require.Equal(t, []string{"# example.com/a/b", "b.go:1:1: no good"}, p.other)
 }

@@ -1,10 +1,24 @@
 package bed
 
 import (
+	"context"
+	"crypto/tls"
+	_ "embed" // for the command lines
 	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
+
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 // A Component is one of the real processes of a bed.
@@ -22,113 +36,110 @@ const (
 // all are the components that a bed can have, in the order in which they are started.
 var all = []Component{Etcd, APIServer, OtherAPIServer, ControllerManager, VirtController}
 
+// ports are those at which the components serve.
+var ports = map[Component]int{Etcd: 21379, APIServer: 21381, OtherAPIServer: 21382, ControllerManager: 21383, VirtController: 21384}
+
+//go:embed components.yaml
+var commandLines []byte
+
 // Components returns the components that the bed has, in the order in which they are started.
 func (b *Bed) Components() []Component {
 	return slices.DeleteFunc(slices.Clone(all), func(c Component) bool { return b.processes[c] == nil })
 }
 
-// controllers are those that kube-controller-manager runs.
-var controllers = []string{
-	"clusterrole-aggregation-controller",
-	"deployment-controller",
-	"disruption-controller",
-	"garbage-collector-controller",
-	"job-controller",
-	"namespace-controller",
-	"pod-garbage-collector-controller",
-	"replicaset-controller",
-	"resourceclaim-controller",
-	"resourcequota-controller",
-	"root-ca-certificate-publisher-controller",
-	"serviceaccount-controller",
-	"validatingadmissionpolicy-status-controller",
+// newHost draws a loopback address by lot, so that nobody else has its ports.
+func newHost() string {
+	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 }
 
-// addresses are where the components of one bed listen.
-type addresses struct {
-	host                                                                string
-	etcd, etcdPeer, api, otherAPI, controllerManager, virtControllerAPI int
+// url is where a component serves.
+func (b *Bed) url(scheme string, of Component) string {
+	return fmt.Sprintf("%s://%s:%d", scheme, b.host, ports[of])
 }
 
-func (a addresses) url(scheme string, port int) string {
-	return fmt.Sprintf("%s://%s:%d", scheme, a.host, port)
-}
-
-// arguments returns the program and the command line of a component.
-func (b *Bed) arguments(component Component) (program string, args []string) {
-	a := b.addresses
+// newProcess returns the process of a component, which is not started yet.
+func (b *Bed) newProcess(t try.T, component Component) *process {
+	var lines map[Component][]string
+	require.NoError(t, yaml.Unmarshal(commandLines, &lines))
+	args := lines[component]
+	variables := map[string]string{
+		"DIR": b.dir, "HOST": b.host, "NAME": string(component), "PORT": fmt.Sprint(ports[component]), "KUBEVIRT": b.versions.KubeVirt,
+	}
+	for i := range args {
+		args[i] = os.Expand(args[i], func(name string) string { return variables[name] })
+	}
+	program := controlPlane
 	switch component {
-	case Etcd:
-		return b.binaries.controlPlane, []string{
-			"etcd",
-			"--data-dir=" + b.path("etcd"),
-			"--client-url=" + a.url("http", a.etcd),
-			"--peer-url=" + a.url("http", a.etcdPeer),
-		}
 	case APIServer, OtherAPIServer:
-		port := a.api
-		if component == OtherAPIServer {
-			port = a.otherAPI
-		}
-		return b.binaries.controlPlane, append([]string{
-			"kube-apiserver",
-			"--etcd-servers=" + a.url("http", a.etcd),
-			"--bind-address=" + a.host,
-			"--advertise-address=" + a.host,
-			fmt.Sprintf("--secure-port=%d", port),
-			"--endpoint-reconciler-type=none",
-			"--service-cluster-ip-range=10.0.0.0/24",
-			"--tls-cert-file=" + b.path(serverCertificate),
-			"--tls-private-key-file=" + b.path(serverKey),
-			"--client-ca-file=" + b.path("ca.crt"),
-			"--authorization-mode=RBAC",
-			"--service-account-issuer=https://kubernetes.default.svc",
-			"--service-account-key-file=" + b.path("tokens.key"),
-			"--service-account-signing-key-file=" + b.path("tokens.key"),
-			"--enable-admission-plugins=LimitRanger,MutatingAdmissionPolicy,ResourceQuota,ValidatingAdmissionPolicy",
-			"--allow-privileged=true",
-			"--audit-policy-file=" + b.path("audit-policy.yaml"),
-			"--audit-log-path=" + b.auditLog(component),
-			"--audit-log-mode=blocking",
-			"--audit-log-maxsize=100000", // in MB: it must not start another file
-			"--profiling=false",
-		}, b.versions.apiServerFlags()...)
+		args = append(args, b.versions.apiServerFlags()...)
 	case ControllerManager:
-		args := []string{
-			"kube-controller-manager",
-			"--kubeconfig=" + b.path("kube-controller-manager.kubeconfig"),
-			"--bind-address=" + a.host,
-			fmt.Sprintf("--secure-port=%d", a.controllerManager),
-			"--cert-dir=" + b.path("kube-controller-manager-certificates"),
-			"--root-ca-file=" + b.path("ca.crt"),
-			"--controllers=" + strings.Join(controllers, ","),
-			"--use-service-account-credentials=true",
-			"--service-account-private-key-file=" + b.path("tokens.key"),
-			"--leader-elect=false",
-			"--kube-api-qps=200",
-			"--kube-api-burst=400",
-			"--profiling=false",
-		}
 		if b.quotaSync > 0 {
 			args = append(args, "--resource-quota-sync-period="+b.quotaSync.String())
 		}
-		return b.binaries.controlPlane, args
 	case VirtController:
-		return b.binaries.kubevirt, []string{
-			"virt-controller",
-			"--kubeconfig=" + b.path("virt-controller.kubeconfig"),
-			"--listen=" + a.host,
-			fmt.Sprintf("--port=%d", a.virtControllerAPI),
-			"--prom-cert-file=" + b.path(serverCertificate),
-			"--prom-key-file=" + b.path(serverKey),
-			"--launcher-image=registry.test/virt-launcher:" + b.versions.KubeVirt,
-			"--exporter-image=registry.test/virt-exportserver:" + b.versions.KubeVirt,
-		}
-	default:
-		return "", nil
+		program = kubevirt
+	default: // etcd
 	}
+	return &process{name: component, dir: b.dir, program: b.binaries[program], args: args, log: b.log, lock: b.locks[1]}
 }
 
 func (b *Bed) path(name string) string {
 	return filepath.Join(b.dir, name)
+}
+
+// ready waits until the component serves.
+func (b *Bed) ready(t try.T, component Component) {
+	t.Helper()
+	try.Eventually(t, func(t try.T) {
+		process := b.processes[component]
+		try.Must(process.pid())(t)
+		require.NoError(t, b.check(t, component), "the end of %s:\n%s", process.logFile(), process.tail())
+	})
+}
+
+func (b *Bed) check(t try.T, component Component) error {
+	switch component {
+	case Etcd:
+		return ask(t.Context(), b.url("http", Etcd)+"/health", `"health":"true"`)
+	case APIServer, OtherAPIServer:
+		config := b.Config()
+		config.Host = b.url("https", component)
+		client := try.Must(kubernetes.NewForConfig(config))(t)
+		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(t.Context()).Error()
+	case ControllerManager:
+		return ask(t.Context(), b.url("https", ControllerManager)+"/healthz", "ok")
+	default:
+		return ask(t.Context(), b.url("https", VirtController)+"/leader", `"leader":"true"`)
+	}
+}
+
+// asker talks to servers that sign their certificates themselves.
+var asker = &http.Client{
+	Timeout: 2 * time.Second,
+	Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
+	},
+}
+
+// ask returns nil if the answer has want in it, white space aside.
+func ask(ctx context.Context, url, want string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := asker.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	answer := strings.Join(strings.Fields(string(body)), "")
+	if response.StatusCode != http.StatusOK || !strings.Contains(answer, want) {
+		return fmt.Errorf("%s: %s %s", url, response.Status, answer)
+	}
+	return nil
 }

@@ -1,10 +1,29 @@
 package bed
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"net"
 	"os"
+	"time"
 
+	"github.com/stretchr/testify/require"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/keyutil"
+
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 // virt-controller loads its certificate anew whenever anything in the folder of the
@@ -16,75 +35,148 @@ const (
 	serverKey         = certificates + "/server.key"
 )
 
-// writeFiles writes what the components read, and makes the administrator's client.
-func (b *Bed) writeFiles() error {
-	var err error
-	if b.authority, err = newAuthority(); err != nil {
-		return err
-	}
-	server, err := b.authority.server(b.addresses.host)
-	if err != nil {
-		return err
-	}
-	tokens, err := newKey()
-	if err != nil {
-		return err
-	}
-	tokensKey, err := encodeKey(tokens)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(b.path(certificates), 0o700); err != nil {
-		return err
-	}
+// writeFiles writes what the components read, and makes the administrator's clients.
+func (b *Bed) writeFiles(t try.T) {
+	b.authority = newAuthority(t)
+	server := b.authority.server(t, b.host)
+	require.NoError(t, os.MkdirAll(b.path(certificates), 0o700))
 	for name, content := range map[string][]byte{
 		"ca.crt":            b.authority.pem,
 		serverCertificate:   server.certificate,
 		serverKey:           server.key,
-		"tokens.key":        tokensKey,
+		"tokens.key":        try.Must(keyutil.MakeEllipticPrivateKeyPEM())(t),
 		"audit-policy.yaml": auditPolicy,
 	} {
-		if err := os.WriteFile(b.path(name), content, 0o600); err != nil {
-			return err
-		}
+		require.NoError(t, os.WriteFile(b.path(name), content, 0o600))
 	}
-
-	if b.config, err = b.User("admin", "system:masters"); err != nil {
-		return err
-	}
-	if err := writeKubeconfig(b.Kubeconfig(), b.config); err != nil {
-		return err
-	}
-	manager, err := b.User("system:kube-controller-manager")
-	if err != nil {
-		return err
-	}
-	if err := writeKubeconfig(b.path("kube-controller-manager.kubeconfig"), manager); err != nil {
-		return err
-	}
-	b.client, err = kubernetes.NewForConfig(b.config)
-	return err
+	b.config = b.User(t, "admin", "system:masters")
+	require.NoError(t, WriteKubeconfig(b.Kubeconfig(), b.config))
+	require.NoError(t, WriteKubeconfig(b.path("kube-controller-manager.kubeconfig"), b.User(t, "system:kube-controller-manager")))
+	b.client = try.Must(kubernetes.NewForConfig(b.config))(t)
+	b.objects = try.Must(dynamic.NewForConfig(b.config))(t)
 }
 
 // User returns how a user reaches the API server. Only its groups and RBAC give it any
 // rights; system:masters may do everything.
-func (b *Bed) User(name string, groups ...string) (*rest.Config, error) {
-	pair, err := b.authority.user(name, groups...)
-	if err != nil {
-		return nil, err
-	}
-	config := b.anonymous()
+func (b *Bed) User(t try.T, name string, groups ...string) *rest.Config {
+	t.Helper()
+	pair, config := b.authority.user(t, name, groups...), b.anonymous()
 	config.CertData, config.KeyData = pair.certificate, pair.key
-	return config, nil
+	return config
 }
 
 // anonymous returns how somebody without a name reaches the API server. It does not
 // limit how often.
 func (b *Bed) anonymous() *rest.Config {
 	return &rest.Config{
-		Host:            b.addresses.url("https", b.addresses.api),
+		Host:            b.url("https", APIServer),
 		TLSClientConfig: rest.TLSClientConfig{CAData: b.authority.pem},
 		QPS:             -1,
 		WarningHandler:  rest.NoWarnings{},
+	}
+}
+
+// WriteKubeconfig writes config, which has everything in itself, as a kubeconfig.
+func WriteKubeconfig(path string, config *rest.Config) error {
+	const name = "headroom-testbed"
+	kubeconfig := clientcmdapi.NewConfig()
+	kubeconfig.Clusters[name] = &clientcmdapi.Cluster{
+		Server:                   config.Host,
+		CertificateAuthorityData: config.CAData,
+	}
+	kubeconfig.AuthInfos[name] = &clientcmdapi.AuthInfo{
+		ClientCertificateData: config.CertData,
+		ClientKeyData:         config.KeyData,
+		Token:                 config.BearerToken,
+	}
+	kubeconfig.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
+	kubeconfig.CurrentContext = name
+	return clientcmd.WriteToFile(*kubeconfig, path)
+}
+
+// NewNamespace creates a namespace whose name begins with prefix, and returns its name
+// when pods can be created in it.
+func (b *Bed) NewNamespace(t try.T, prefix string) string {
+	t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: prefix}}
+	created := try.Must(b.client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}))(t)
+	b.awaitServiceAccount(t, created.Name)
+	return created.Name
+}
+
+// awaitServiceAccount waits for the service account that a namespace's pods run as.
+func (b *Bed) awaitServiceAccount(t try.T, namespace string) {
+	t.Helper()
+	try.Eventually(t, func(t try.T) {
+		try.Must(b.client.CoreV1().ServiceAccounts(namespace).Get(t.Context(), "default", metav1.GetOptions{}))(t)
+	})
+}
+
+// ServiceAccount returns how a service account, which must exist, reaches the API
+// server: with a token.
+func (b *Bed) ServiceAccount(t try.T, namespace, name string) *rest.Config {
+	t.Helper()
+	seconds := int64(validity.Seconds())
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
+	answer := try.Must(b.client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), name, request, metav1.CreateOptions{}))(t)
+	config := b.anonymous()
+	config.BearerToken = answer.Status.Token
+	return config
+}
+
+// validity is how long certificates and tokens of a bed are valid.
+const validity = 30 * 24 * time.Hour
+
+// An authority signs the certificates of a bed.
+type authority struct {
+	key         *ecdsa.PrivateKey
+	certificate *x509.Certificate
+	pem         []byte
+}
+
+// A keyPair is a certificate and its key, both in PEM.
+type keyPair struct {
+	certificate, key []byte
+}
+
+func newAuthority(t try.T) *authority {
+	a := &authority{key: newKey(t)}
+	a.certificate = try.Must(cert.NewSelfSignedCACert(cert.Config{CommonName: "headroom-testbed"}, a.key))(t)
+	a.pem = try.Must(cert.EncodeCertificates(a.certificate))(t)
+	return a
+}
+
+func newKey(t try.T) *ecdsa.PrivateKey {
+	return try.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+}
+
+// server returns what a server at that address shows its clients.
+func (a *authority) server(t try.T, address string) keyPair {
+	return a.sign(t, &x509.Certificate{
+		Subject:     pkix.Name{CommonName: "kube-apiserver"},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames:    []string{"localhost", "kubernetes.default.svc"},
+		IPAddresses: []net.IP{net.ParseIP(address)},
+	})
+}
+
+// user returns what a client shows the API server to be that user.
+func (a *authority) user(t try.T, name string, groups ...string) keyPair {
+	return a.sign(t, &x509.Certificate{
+		Subject:     pkix.Name{CommonName: name, Organization: groups},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+}
+
+func (a *authority) sign(t try.T, template *x509.Certificate) keyPair {
+	key := newKey(t)
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(validity)
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	der := try.Must(x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key))(t)
+	signed := try.Must(x509.ParseCertificate(der))(t)
+	return keyPair{
+		certificate: try.Must(cert.EncodeCertificates(signed))(t),
+		key:         try.Must(keyutil.MarshalPrivateKeyToPEM(key))(t),
 	}
 }

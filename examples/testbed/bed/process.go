@@ -13,6 +13,25 @@ import (
 	"time"
 )
 
+// Launch starts a command that ends with this process at the latest, by SIGKILL, but not of what
+// a terminal sends to this process. Ended receives what command.Wait returns, and is closed.
+func Launch(command *exec.Cmd) (ended <-chan error, err error) {
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	started, waited := make(chan error), make(chan error, 1)
+	go func() {
+		// The kernel means the thread that started the process, not this process.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := command.Start()
+		started <- err
+		if err == nil {
+			waited <- command.Wait()
+		}
+		close(waited)
+	}()
+	return waited, <-started
+}
+
 // A process is one of a bed's programs, started again whenever it ends by itself, as a
 // kubelet would do.
 type process struct {
@@ -21,16 +40,12 @@ type process struct {
 	program string
 	args    []string
 	log     io.Writer
+	lock    *os.File // held as long as the process runs
 
 	mu      sync.Mutex
 	wanted  bool
-	current *run
-}
-
-// A run is one life of a process.
-type run struct {
-	id    identity
-	ended chan struct{}
+	current *exec.Cmd // nil: it does not run
+	gone    chan struct{}
 }
 
 // restartPause is how long a process that ended by itself stays down.
@@ -57,35 +72,24 @@ func (p *process) launch() error {
 	command := exec.Command(p.program, p.args...)
 	command.Dir = p.dir
 	command.Stdout, command.Stderr = output, output
-	// It dies with this process, but not of what a terminal sends to this one.
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-
-	started, ended := make(chan error), make(chan struct{})
-	go func() {
-		// The kernel means the thread that started the process, not this process.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := command.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		p.gone(command.Wait())
-		close(ended)
-	}()
-	if err := <-started; err != nil {
+	if p.lock != nil {
+		command.ExtraFiles = []*os.File{p.lock}
+	}
+	ended, err := Launch(command)
+	if err != nil {
 		return fmt.Errorf("%s: %w", p.name, err)
 	}
-	id, err := identify(command.Process.Pid)
-	if err != nil {
-		return fmt.Errorf("%s ended at once: %w\n%s", p.name, err, p.tail())
-	}
-	p.current = &run{id: id, ended: ended}
-	return writePIDFile(p.dir, string(p.name), id)
+	gone := make(chan struct{})
+	p.current, p.gone = command, gone
+	go func() {
+		p.ended(<-ended)
+		close(gone)
+	}()
+	return nil
 }
 
-// gone is told that a run ended.
-func (p *process) gone(err error) {
+// ended starts the process again after a pause, if nobody has ended it.
+func (p *process) ended(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.current = nil
@@ -109,26 +113,27 @@ func (p *process) gone(err error) {
 func (p *process) kill() error {
 	p.mu.Lock()
 	p.wanted = false
-	current := p.current
+	current, gone := p.current, p.gone
 	p.mu.Unlock()
 	if current == nil {
 		return nil
 	}
-	err := current.id.end(syscall.SIGKILL, 0)
-	if err == nil {
-		<-current.ended
+	if err := current.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
 	}
-	return err
+	<-gone
+	return nil
 }
 
-// running returns an error that shows the end of the log if the process does not run.
-func (p *process) running() error {
+// pid returns the number of the process, or an error that shows the end of the log if it does
+// not run.
+func (p *process) pid() (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.current == nil {
-		return errors.New(string(p.name) + " does not run:\n" + p.tail())
+		return 0, fmt.Errorf("%s does not run:\n%s", p.name, p.tail())
 	}
-	return nil
+	return p.current.Process.Pid, nil
 }
 
 func (p *process) logFile() string {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 func TestVersionsAreThoseOfTheModules(t *testing.T) {
@@ -35,8 +37,7 @@ func TestVersionsAreThoseOfTheModules(t *testing.T) {
 // a module by another version, those.
 func readModfile(t *testing.T, module string, versions Versions) map[string]string {
 	t.Helper()
-	output, err := exec.Command("go", "mod", "edit", "-json", filepath.Join("..", module, versions.modfile())).Output()
-	require.NoError(t, err)
+	output := try.Must(exec.Command("go", "mod", "edit", "-json", filepath.Join("..", module, versions.modfile())).Output())(t)
 	var file struct {
 		Require []struct{ Path, Version string }
 		Replace []struct {
@@ -59,18 +60,15 @@ func readModfile(t *testing.T, module string, versions Versions) map[string]stri
 func TestChooseVersions(t *testing.T) {
 	t.Setenv(VersionsVariable, "")
 	for name, want := range map[string]Versions{"": Newest, "newest": Newest, "oldest": Oldest} {
-		got, err := ChooseVersions(name)
-		require.NoError(t, err)
+		got := try.Must(ChooseVersions(name))(t)
 		require.Equal(t, want, got)
 	}
 	_, err := ChooseVersions("v1.2.3")
 	require.ErrorContains(t, err, `"v1.2.3"`)
 	t.Setenv(VersionsVariable, "oldest")
-	got, err := ChooseVersions("")
-	require.NoError(t, err)
+	got := try.Must(ChooseVersions(""))(t)
 	require.Equal(t, Oldest, got)
-	got, err = (Config{Versions: Newest}).versions()
-	require.NoError(t, err)
+	got = try.Must((Config{Versions: Newest}).versions())(t)
 	require.Equal(t, Newest, got)
 }
 

@@ -1,12 +1,13 @@
 // Command controlplane is a Kubernetes control plane in one binary: its commands are
 // etcd, kube-apiserver and kube-controller-manager, each to be run as a process of
-// its own. The latter two are Kubernetes' own commands, with all their flags.
+// its own, with all their flags.
 package main
 
 import (
 	"fmt"
 	"os"
 
+	"go.etcd.io/etcd/server/v3/etcdmain"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"          // the log format json, as in Kubernetes' own binaries
 	_ "k8s.io/component-base/metrics/prometheus/clientgo" // metrics of client-go
@@ -23,10 +24,7 @@ func main() {
 	}
 	switch command {
 	case "etcd":
-		if err := runEtcd(os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, "etcd:", err)
-			os.Exit(1)
-		}
+		etcdmain.Main(os.Args)
 	case "kube-apiserver":
 		os.Exit(cli.Run(apiserver.NewAPIServerCommand()))
 	case "kube-controller-manager":

@@ -1,141 +1,128 @@
 package faults
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
+	"github.com/vmquota/headroom/examples/testbed/bed"
 	"github.com/vmquota/headroom/examples/testbed/process"
 	"github.com/vmquota/headroom/examples/testbed/scenario/onbed"
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
-// A KillReport is what came of [Kill].
-type KillReport struct {
-	Kills  int // of our process
-	Drains int // of a node, that ended meanwhile
-	Writes int // to the quota
-}
+// node is the name of the i-th of three nodes, and again from the first on.
+func node(i int) string { return fmt.Sprintf("node%02d", i%3+1) }
 
-func (r KillReport) String() string {
-	return fmt.Sprintf("%d kills, %d nodes drained, %d writes to the quota, none of them below static", r.Kills, r.Drains, r.Writes)
-}
-
-// longestLife is how long a process lives at most before it is killed, from when its caches
-// are filled.
-const longestLife = time.Second
-
-// Kill drains one node after the other of a fleet of n virtual machines. Meanwhile it
-// starts replicas of the library, kills each of them with SIGKILL at a random moment, and
-// starts it again, until it has killed so often. Then one replica is left alone, for the
-// drain that has not ended yet: the last of the others may not even have raised for it. The
-// stage has no library of its own.
-func Kill(ctx context.Context, stage *onbed.Stage, kills, replicas, n int, seed uint64, log io.Writer) (KillReport, error) {
-	f, err := stage.Fleet(ctx, "kill", n, onbed.Linger(500*time.Millisecond))
-	if err != nil {
-		return KillReport{}, err
-	}
-	var report KillReport
-	enough := make(chan struct{})
-	drained := make(chan error, 1)
-	go func() { drained <- drainUntil(ctx, f, &report.Drains, enough) }()
-	report.Kills, err = killReplicas(ctx, stage, kills, replicas, rand.New(rand.NewPCG(seed, 0)), log)
+// kill drains one node after the other of a fleet. Meanwhile it starts replicas of the
+// library, kills each of them with SIGKILL at a random moment, and starts it again, until it has
+// killed so often. Then one replica is left alone, for the drain that has not ended yet: the
+// last of the others may not even have raised for it.
+func kill(t try.T, s *onbed.Stage, o Options) string {
+	f := s.Fleet(t, "kill", o.VMs, onbed.FleetOptions{Linger: linger})
+	drains, enough := 0, make(chan struct{})
+	drained := try.Go(t, func(t try.T) {
+		for ; ; drains++ {
+			select {
+			case <-enough:
+				return
+			default:
+				f.With(t).Evacuate(node(drains))
+			}
+		}
+	})
+	killReplicas(t, s, o)
 	close(enough)
-	last, failed := stage.StartProgram(ctx, process.Headroom, log)
-	if err := errors.Join(err, failed, <-drained); err != nil {
-		return report, errors.Join(err, stop(last))
-	}
-	if err := errors.Join(f.AwaitRest(ctx), stop(last)); err != nil {
-		return report, err
-	}
-	report.Writes, err = checkWrites(f)
-	return report, errors.Join(err, f.Close(ctx))
+	last := s.StartProgram(t, process.Headroom, o.Log)
+	drained()
+	f.AwaitRest()
+	require.NoError(t, last.Stop())
+	writes := checkWrites(f)
+	require.Positive(t, writes)
+	return fmt.Sprintf("%d kills, %d nodes drained, %d writes to the quota, none of them below static", o.Kills, drains, writes)
 }
 
-func stop(p *process.Process) error {
-	if p == nil {
-		return nil
-	}
-	return p.Stop()
-}
-
-// drainUntil drains one node after the other until enough.
-func drainUntil(ctx context.Context, f *onbed.Fleet, drains *int, enough <-chan struct{}) error {
-	for i := 0; ; i++ {
-		select {
-		case <-enough:
-			return nil
-		default:
-		}
-		if err := f.Evacuate(ctx, fmt.Sprintf("node%02d", i%3+1)); err != nil {
-			return err
-		}
-		*drains++
-	}
-}
-
-// killReplicas starts replicas and kills them, so often in all. It returns how often it did.
-func killReplicas(ctx context.Context, stage *onbed.Stage, kills, replicas int, random *rand.Rand, log io.Writer) (int, error) {
-	config, err := stage.Bed.User(onbed.User)
-	if err != nil {
-		return 0, err
-	}
+// killReplicas starts two replicas and kills them, so often in all. Each lives for a second at
+// most from when its caches are filled; one of four is killed while it starts.
+func killReplicas(t try.T, s *onbed.Stage, o Options) {
+	s.Grant(t, onbed.User, onbed.EnforceLimits)
+	random := rand.New(rand.NewPCG(o.Seed, 0))
 	type life struct {
-		starts bool // it is killed while it starts
+		starts bool
 		lasts  time.Duration
 	}
-	lives := make(chan life, kills)
-	for i := range kills {
-		lives <- life{starts: i%4 == 3, lasts: time.Duration(random.Int64N(int64(longestLife)))}
+	lives := make(chan life, o.Kills)
+	for i := range o.Kills {
+		lives <- life{starts: i%4 == 3, lasts: time.Duration(random.Int64N(int64(time.Second)))}
 	}
 	close(lives)
-	var killed atomic.Int64
-	failed := make([]error, replicas)
-	var group sync.WaitGroup
-	for replica := range replicas {
-		group.Go(func() {
-			agent := fmt.Sprintf("%s-%d", onbed.User, replica+1)
+	replica := func(agent string) (wait func()) {
+		return try.Go(t, func(t try.T) {
 			for life := range lives {
-				p, err := process.Start(process.Headroom, config, agent, log)
-				if err == nil && !life.starts {
-					err = await(ctx, p)
+				p := s.Launch(t, process.Headroom, onbed.User, agent, o.Log)
+				if !life.starts {
+					require.NoError(t, p.AwaitReady(t.Context()))
 				}
-				if p != nil {
-					err = errors.Join(err, wait(ctx, life.lasts), p.Kill())
-				}
-				if err != nil {
-					failed[replica] = err
-					return
-				}
-				killed.Add(1)
+				try.Sleep(t, life.lasts)
+				require.NoError(t, p.Kill())
 			}
 		})
 	}
-	group.Wait()
-	return int(killed.Load()), errors.Join(failed...)
+	first, second := replica(onbed.User+"-1"), replica(onbed.User+"-2")
+	first()
+	second()
 }
 
-// await waits until a process works.
-func await(ctx context.Context, p *process.Process) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-p.Ended():
-		return fmt.Errorf("a process ended by itself: %v", p.Log())
-	case <-p.Ready():
-		return nil
+// restart drains a node for each component of the control plane, kills that component with
+// SIGKILL at a random moment of the drain, and starts it again after a second; all that so many
+// rounds.
+func restart(t try.T, s *onbed.Stage, o Options) string {
+	f := s.Fleet(t, "restart", o.VMs, onbed.FleetOptions{Linger: linger})
+	library := s.StartProgram(t, process.Headroom, o.Log)
+	random := rand.New(rand.NewPCG(o.Seed, 1))
+	components := s.Bed.Components()
+	var killed []bed.Component
+	for i := range o.Rounds * len(components) {
+		component := components[i%len(components)]
+		drained := try.Go(t, func(t try.T) { f.With(t).Evacuate(node(i)) })
+		try.Sleep(t, time.Duration(random.Int64N(int64(2*time.Second))))
+		s.Bed.Kill(t, component)
+		try.Sleep(t, time.Second)
+		s.Bed.Restart(t, component)
+		drained()
+		killed = append(killed, component)
 	}
+	f.AwaitRest()
+	require.NoError(t, library.Stop())
+	return fmt.Sprintf("killed %v, as many nodes drained, %d writes to the quota, none of them below static", killed, checkWrites(f))
 }
 
-func wait(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
+// alone migrates virtual machines, each in a namespace of its own, while kube-controller-manager
+// is down: nobody recounts, so nobody but the library lowers a limit.
+func alone(t try.T, s *onbed.Stage, o Options) string {
+	var fleets []*onbed.Fleet
+	for range o.Rounds {
+		fleets = append(fleets, s.Fleet(t, "alone", 1, onbed.FleetOptions{}))
 	}
+	library := s.StartProgram(t, process.Headroom, o.Log)
+	s.Bed.Kill(t, bed.ControllerManager)
+	back := func(t try.T) { s.Bed.Restart(t, bed.ControllerManager) }
+	try.Cleanup(t, back) // also if something fails
+	for _, f := range fleets {
+		f.Succeeded(f.Migrate(1, "")...)
+		f.Enforces(f.Static)
+	}
+	back(t)
+	writes := 0
+	for _, f := range fleets {
+		f.AwaitRest()
+	}
+	require.NoError(t, library.Stop())
+	for _, f := range fleets {
+		writes += checkWrites(f)
+	}
+	return fmt.Sprintf("without kube-controller-manager %d migrations succeeded, the library lowered the limit after each, "+
+		"%d writes to the quota, none of them below static", len(fleets), writes)
 }

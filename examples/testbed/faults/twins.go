@@ -1,8 +1,6 @@
 package faults
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -10,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -19,25 +18,31 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
 
+	"github.com/vmquota/headroom/examples/testbed/bed"
+	"github.com/vmquota/headroom/examples/testbed/measure"
 	"github.com/vmquota/headroom/examples/testbed/scenario"
 	"github.com/vmquota/headroom/examples/testbed/scenario/onbed"
+	"github.com/vmquota/headroom/examples/testbed/try"
+	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/quota"
 )
 
-// A TwinsReport is what came of [Twins].
-type TwinsReport struct {
-	Migrations int
-	Answers    int      // of the API server, that were compared
-	Admitted   int      // where VMs migrate, and not in the twin
-	Guarded    int      // refused by the guard where VMs migrate, and not in the twin
-	Refused    int      // refused by quota where VMs migrate, and not in the twin
-	Conflicts  int      // 409 where VMs migrate, and not in the twin
-	Timelines  []string // of what was admitted here only
-	// Closed are the times in which the guard refused regular pods, Behind those in which
-	// there was less room where VMs migrate than in the twin; both in ascending order.
-	Closed, Behind []time.Duration
+// twins are two namespaces with the same quota and virtual machines, and the same tenant.
+type twins struct {
+	try.T
+	here, there *onbed.Fleet
+	client      kubernetes.Interface // the tenant's
+	random      *rand.Rand
+	own         map[string]corev1.ResourceList // what the tenant has, as quota charges it, by name
+	named       int
 
-	wrong []wrong
+	migrations, answers int
+	admitted            []wrong // where VMs migrate, and not in the twin
+	// Refused where VMs migrate, and not in the twin: by the guard, by quota, with 409.
+	guarded, refused, conflicts int
+	// closed are the times in which the guard refused regular pods, behind those in which
+	// there was less room where VMs migrate than in the twin.
+	closed, behind stopwatch
 }
 
 // A wrong answer is an object that was admitted here, and what the answer was there.
@@ -46,85 +51,34 @@ type wrong struct {
 	right error
 }
 
-func (r TwinsReport) String() string {
-	text := fmt.Sprintf("%d migrations, %d answers compared: %d admitted here only, refused here only: %d by the guard, %d by quota, %d conflicts; "+
-		"the guard refused %d times, %v per migration, p50 %v, p99 %v; less room here than there %d times, p50 %v, p99 %v, max %v",
-		r.Migrations, r.Answers, r.Admitted, r.Guarded, r.Refused, r.Conflicts,
-		len(r.Closed), mean(r.Closed, r.Migrations), Percentile(r.Closed, 50), Percentile(r.Closed, 99),
-		len(r.Behind), Percentile(r.Behind, 50), Percentile(r.Behind, 99), Percentile(r.Behind, 100))
-	for _, timeline := range r.Timelines {
-		text += "\n" + timeline
-	}
-	return text
-}
-
-func mean(durations []time.Duration, n int) time.Duration {
-	var sum time.Duration
-	for _, d := range durations {
-		sum += d
-	}
-	return (sum / time.Duration(max(n, 1))).Round(time.Millisecond)
-}
-
-// Twins lets all virtual machines of a fleet migrate at once, so often, while a tenant does
+// runTwins lets all virtual machines of a fleet migrate at once, so often, while a tenant does
 // the same in their namespace and in a twin of it, where nothing migrates. What the API
-// server answers there is what it has to answer here. The stage has the library; folder is
-// as in [Steal].
-func Twins(ctx context.Context, stage *onbed.Stage, vms, rounds int, seed uint64, folder string) (TwinsReport, error) {
-	t, err := newTwins(ctx, stage, vms, seed)
-	if err != nil {
-		return TwinsReport{}, err
-	}
-	if folder != "" {
-		if err := errors.Join(installGuard(ctx, stage, folder), guard(ctx, stage, t.here.Namespace()), guard(ctx, stage, t.there.Namespace())); err != nil {
-			return TwinsReport{}, err
-		}
-	}
-	for round := range rounds {
-		if err := t.drain(ctx, round); err != nil {
-			return t.report, err
-		}
-	}
-	if err := t.read(); err != nil {
-		return t.report, err
-	}
-	return t.report, errors.Join(t.here.Close(ctx), t.there.Close(ctx))
-}
-
-// twins are two namespaces with the same quota and virtual machines, and the same tenant.
-type twins struct {
-	here, there *onbed.Fleet
-	client      kubernetes.Interface // the tenant's
-	random      *rand.Rand
-	base        corev1.ResourceList            // what the VMs are charged
-	own         map[string]corev1.ResourceList // what the tenant has, as quota charges it, by name
-	named       int
-	report      TwinsReport
-}
-
-func newTwins(ctx context.Context, stage *onbed.Stage, vms int, seed uint64) (*twins, error) {
-	config := rest.CopyConfig(stage.Bed.Config())
+// server answers there is what it has to answer here.
+func runTwins(t try.T, s *onbed.Stage, o Options) string {
+	installGuard(t, s, o.Guard)
+	config := rest.CopyConfig(s.Bed.Config())
 	config.QPS = -1 // the tenant is in a hurry
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, err
-	}
-	t := &twins{client: client, random: rand.New(rand.NewPCG(seed, 1)), own: map[string]corev1.ResourceList{}}
+	client := try.Must(kubernetes.NewForConfig(config))(t)
 	spare := tenths(3)
-	spare[corev1.ResourcePods] = *resource.NewQuantity(int64(vms+6), resource.DecimalSI)
+	spare[corev1.ResourcePods] = *resource.NewQuantity(int64(o.VMs+6), resource.DecimalSI)
 	spare[corev1.ResourcePersistentVolumeClaims] = *resource.NewQuantity(3, resource.DecimalSI)
 	spare[corev1.ResourceRequestsStorage] = *resource.NewQuantity(30<<20, resource.BinarySI)
-	for _, f := range []**onbed.Fleet{&t.here, &t.there} {
-		if *f, err = stage.Fleet(ctx, "twin", vms, onbed.More(spare)); err != nil {
-			return nil, err
-		}
+	options := onbed.FleetOptions{More: spare, Prepared: guard}
+	w := &twins{
+		T: t, client: client, random: rand.New(rand.NewPCG(o.Seed, 1)), own: map[string]corev1.ResourceList{},
+		here: s.Fleet(t, "twin", o.VMs, options), there: s.Fleet(t, "twin", o.VMs, options),
 	}
-	rq, err := t.quota(ctx, t.there)
-	if err != nil {
-		return nil, err
+	for round := range o.Rounds {
+		w.drain(round)
 	}
-	t.base = rq.Status.Used
-	return t, nil
+	timelines := w.read()
+	// On a busy machine caches may be behind for longer than the library waits for them.
+	require.LessOrEqual(t, len(w.admitted), 1, "while VMs migrate a tenant gets what he would not get otherwise%s", timelines)
+	return fmt.Sprintf("%d migrations, %d answers compared: %d admitted here only, refused here only: %d by the guard, %d by quota, %d conflicts; "+
+		"the guard refused %d times, %v per migration, p50 %v, p99 %v; less room here than there %d times, p50 %v, p99 %v, max %v%s",
+		w.migrations, w.answers, len(w.admitted), w.guarded, w.refused, w.conflicts,
+		len(w.closed.took), w.closed.mean(w.migrations), w.closed.percentile(50), w.closed.percentile(99),
+		len(w.behind.took), w.behind.percentile(50), w.behind.percentile(99), w.behind.percentile(100), timelines)
 }
 
 // tenths are so many tenths of a virtual machine, as quota counts them.
@@ -136,70 +90,50 @@ func tenths(n int64) corev1.ResourceList {
 }
 
 // drain lets all virtual machines migrate, and the tenant work until they have.
-func (t *twins) drain(ctx context.Context, round int) error {
+func (t *twins) drain(round int) {
 	for i, vm := range t.here.VMs {
-		if err := t.here.CreateMigration(ctx, scenario.Migrate{Name: fmt.Sprintf("m%d-%d", round, i), VM: vm}); err != nil {
-			return err
-		}
-		t.report.Migrations++
+		t.here.CreateMigration(scenario.Migrate{Name: fmt.Sprintf("m%d-%d", round, i), VM: vm})
+		t.migrations++
 	}
-	for end := time.Now().Add(5 * time.Minute); ; {
-		if err := t.step(ctx); err != nil {
-			return err
-		}
-		s, err := t.here.State(ctx)
-		if err != nil {
-			return err
-		}
-		if allOver(s) {
-			break
-		}
-		if time.Now().After(end) {
-			return errors.New("the migrations do not end while a tenant works")
-		}
+	for end := time.Now().Add(5 * time.Minute); !onbed.AllOver(t.here.State()); {
+		require.True(t, time.Now().Before(end), "the migrations do not end while a tenant works")
+		t.step()
 	}
-	return eventually(ctx, "both are alike", func() bool {
-		mine, first := t.quota(ctx, t.here)
-		theirs, second := t.quota(ctx, t.there)
-		return errors.Join(first, second) == nil && quota.Equal(mine.Status.Hard, theirs.Status.Hard) &&
-			quota.Equal(mine.Status.Hard, mine.Spec.Hard) && quota.Equal(mine.Status.Used, theirs.Status.Used)
+	try.Eventually(t, func(c try.T) { // both are alike
+		mine, theirs := t.here.Quota(c), t.there.Quota(c)
+		require.True(c, quota.Equal(mine.Status.Hard, theirs.Status.Hard))
+		require.True(c, quota.Equal(mine.Status.Hard, mine.Spec.Hard))
+		require.True(c, quota.Equal(mine.Status.Used, theirs.Status.Used))
 	})
 }
 
-func (t *twins) quota(ctx context.Context, f *onbed.Fleet) (*corev1.ResourceQuota, error) {
-	return t.client.CoreV1().ResourceQuotas(f.Namespace()).Get(ctx, onbed.FleetQuota, metav1.GetOptions{})
-}
-
 // step does one thing that a tenant does.
-func (t *twins) step(ctx context.Context) error {
+func (t *twins) step() {
 	switch t.random.IntN(12) {
 	case 0, 1, 2:
-		return t.createPod(ctx, 1+t.random.Int64N(12))
+		t.createPod(1 + t.random.Int64N(12))
 	case 3: // a Deployment, which retries
-		size, pause := 1+t.random.Int64N(4), time.Duration(1+t.random.IntN(20))*time.Millisecond
-		return t.again(ctx, 8, pause, size)
+		t.again(8, time.Duration(1+t.random.IntN(20))*time.Millisecond, 1+t.random.Int64N(4))
 	case 4: // somebody who is quick to take what a migration needs
-		return t.again(ctx, 40, time.Duration(t.random.IntN(4))*time.Millisecond, 8)
+		t.again(40, time.Duration(t.random.IntN(4))*time.Millisecond, 8)
 	case 5, 6, 7:
-		return t.remove(ctx)
+		t.remove()
 	case 8:
-		return t.createClaim(ctx)
+		t.createClaim()
 	case 9:
-		return t.resize(ctx)
+		t.resize()
 	case 10:
-		return t.edit(ctx, t.random.Int64N(5)-2)
+		t.edit(t.random.Int64N(5) - 2)
 	default:
-		return wait(ctx, time.Duration(t.random.IntN(100))*time.Millisecond)
+		try.Sleep(t, time.Duration(t.random.IntN(100))*time.Millisecond)
 	}
 }
 
-func (t *twins) again(ctx context.Context, n int, pause time.Duration, size int64) error {
+func (t *twins) again(n int, pause time.Duration, size int64) {
 	for range n {
-		if err := errors.Join(t.createPod(ctx, size), wait(ctx, pause)); err != nil {
-			return err
-		}
+		t.createPod(size)
+		try.Sleep(t, pause)
 	}
-	return nil
 }
 
 func (t *twins) name(kind string) string {
@@ -209,49 +143,44 @@ func (t *twins) name(kind string) string {
 
 // both asks for the same in both namespaces, and compares the answers. It reports in how
 // many of them it was admitted.
-func (t *twins) both(what string, do func(namespace string) error) (admitted int, err error) {
-	t.report.Answers++
+func (t *twins) both(what string, do func(namespace string) error) (admitted int) {
+	t.answers++
 	answer, right := do(t.here.Namespace()), do(t.there.Namespace())
-	switch {
-	case right != nil && !isQuota(right):
-		return 0, right
-	case answer == nil && right == nil:
-		return 2, nil
-	case answer != nil && right != nil:
-		return 0, nil
-	case answer == nil:
-		t.report.Admitted++
-		t.report.wrong = append(t.report.wrong, wrong{what, right})
-	case apierrors.IsConflict(answer):
-		t.report.Conflicts++
-	case strings.Contains(answer.Error(), "ValidatingAdmissionPolicy"):
-		t.report.Guarded++
-	case isQuota(answer):
-		t.report.Refused++
-	default:
-		return 1, answer
+	if right != nil {
+		require.True(t, scenario.Exceeds(right), "%v", right)
 	}
-	return 1, nil
-}
-
-func isQuota(err error) bool {
-	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota")
+	switch {
+	case answer == nil && right == nil:
+		return 2
+	case answer != nil && right != nil:
+		return 0
+	case answer == nil:
+		t.admitted = append(t.admitted, wrong{what, right})
+	case apierrors.IsConflict(answer):
+		t.conflicts++
+	case strings.Contains(answer.Error(), "ValidatingAdmissionPolicy"):
+		t.guarded++
+	default:
+		require.True(t, scenario.Exceeds(answer), "%v", answer)
+		t.refused++
+	}
+	return 1
 }
 
 // createPod creates a pod of so many tenths of a virtual machine.
-func (t *twins) createPod(ctx context.Context, size int64) error {
+func (t *twins) createPod(size int64) {
 	name, charge := t.name("pod"), tenths(size)
 	pod := scenario.NewPod(name, corev1.ResourceList{
 		corev1.ResourceCPU: charge[corev1.ResourceLimitsCPU], corev1.ResourceMemory: charge[corev1.ResourceLimitsMemory],
 	})
 	charge[corev1.ResourcePods] = *resource.NewQuantity(1, resource.DecimalSI)
-	return t.create(ctx, name, charge, func(namespace string) error {
-		_, err := t.client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
+	t.create(name, charge, func(namespace string) error {
+		_, err := t.client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
 		return err
 	})
 }
 
-func (t *twins) createClaim(ctx context.Context) error {
+func (t *twins) createClaim() {
 	name, size := t.name("claim"), *resource.NewQuantity((1+t.random.Int64N(20))<<20, resource.BinarySI)
 	claim := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -261,33 +190,36 @@ func (t *twins) createClaim(ctx context.Context) error {
 		},
 	}
 	charge := corev1.ResourceList{corev1.ResourcePersistentVolumeClaims: *resource.NewQuantity(1, resource.DecimalSI), corev1.ResourceRequestsStorage: size}
-	return t.create(ctx, name, charge, func(namespace string) error {
-		_, err := t.client.CoreV1().PersistentVolumeClaims(namespace).Create(ctx, claim, metav1.CreateOptions{})
+	t.create(name, charge, func(namespace string) error {
+		_, err := t.client.CoreV1().PersistentVolumeClaims(namespace).Create(t.Context(), claim, metav1.CreateOptions{})
 		return err
 	})
 }
 
 // create keeps what both admit. What one of them admits is taken away again.
-func (t *twins) create(ctx context.Context, name string, charge corev1.ResourceList, do func(namespace string) error) error {
-	switch admitted, err := t.both(name, do); {
-	case err != nil || admitted == 0:
-		return err
-	case admitted == 1:
-		return t.delete(ctx, name)
+func (t *twins) create(name string, charge corev1.ResourceList, do func(namespace string) error) {
+	switch t.both(name, do) {
+	case 1:
+		t.delete(name)
+	case 2:
+		t.own[name] = charge
 	}
-	t.own[name] = charge
-	return nil
+}
+
+// pick returns the name of something of a kind that the tenant has; empty if there is nothing.
+func (t *twins) pick(kind string) string {
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(t.own)), func(name string) bool { return !strings.HasPrefix(name, kind) })
+	if len(names) == 0 {
+		return ""
+	}
+	return names[t.random.IntN(len(names))]
 }
 
 // remove deletes something, if there is something.
-func (t *twins) remove(ctx context.Context) error {
-	names := slices.Sorted(maps.Keys(t.own))
-	if len(names) == 0 {
-		return nil
+func (t *twins) remove() {
+	if name := t.pick(""); name != "" {
+		t.delete(name)
 	}
-	name := names[t.random.IntN(len(names))]
-	delete(t.own, name)
-	return t.delete(ctx, name)
 }
 
 // recount is after what time kube-controller-manager has seen what the API server charged.
@@ -295,29 +227,33 @@ func (t *twins) remove(ctx context.Context) error {
 const recount = 200 * time.Millisecond
 
 // delete deletes a pod or a claim from both, and waits until the twin does not charge it.
-func (t *twins) delete(ctx context.Context, name string) error {
-	if err := wait(ctx, recount); err != nil {
-		return err
-	}
+func (t *twins) delete(name string) {
+	try.Sleep(t, recount)
 	for _, f := range []*onbed.Fleet{t.here, t.there} {
 		var err error
 		if strings.HasPrefix(name, "pod") {
-			err = t.client.CoreV1().Pods(f.Namespace()).Delete(ctx, name, *metav1.NewDeleteOptions(0))
+			err = t.client.CoreV1().Pods(f.Namespace()).Delete(t.Context(), name, *metav1.NewDeleteOptions(0))
 		} else {
 			claims := t.client.CoreV1().PersistentVolumeClaims(f.Namespace())
-			if err = claims.Delete(ctx, name, metav1.DeleteOptions{}); err == nil { // and what protects it may take long
-				_, err = claims.Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+			if err = claims.Delete(t.Context(), name, metav1.DeleteOptions{}); err == nil { // and what protects it may take long
+				_, err = claims.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 			}
 		}
-		if err != nil && !apierrors.IsNotFound(err) {
-			return err
+		if !apierrors.IsNotFound(err) {
+			require.NoError(t, err)
 		}
 	}
-	used := t.base.DeepCopy()
+	delete(t.own, name)
+	used := t.there.Static.DeepCopy() // for the names
+	for name := range used {
+		used[name] = resource.Quantity{}
+	}
+	add(used, t.there.Regular)
+	add(used, corev1.ResourceList{corev1.ResourcePods: *resource.NewQuantity(int64(len(t.there.VMs)), resource.DecimalSI)})
 	for _, charge := range t.own {
 		add(used, charge)
 	}
-	return t.awaitTwin(ctx, func(rq *corev1.ResourceQuota) bool { return quota.Equal(rq.Status.Used, used) })
+	t.awaitTwin(func(rq *corev1.ResourceQuota) bool { return quota.Equal(rq.Status.Used, used) })
 }
 
 // add adds b to a, of what a has.
@@ -331,37 +267,24 @@ func add(a, b corev1.ResourceList) {
 }
 
 // awaitTwin waits until the twin's quota is as is says, and quota admission knows it.
-func (t *twins) awaitTwin(ctx context.Context, is func(rq *corev1.ResourceQuota) bool) error {
-	var rq *corev1.ResourceQuota
-	for range 1000 {
-		var err error
-		if rq, err = t.quota(ctx, t.there); err != nil {
-			return err
-		}
-		if err := wait(ctx, 10*time.Millisecond); err != nil || is(rq) {
-			return err
-		}
-	}
-	return fmt.Errorf("the twin's quota was not recounted: %v; the VMs have %v, the tenant %v", rq.Status, t.base, t.own)
+func (t *twins) awaitTwin(is func(rq *corev1.ResourceQuota) bool) {
+	try.Eventually(t, func(c try.T) {
+		rq := t.there.Quota(c)
+		require.True(c, is(rq), "the twin's quota was not recounted: %v; the tenant has %v", rq.Status, t.own)
+	})
+	try.Sleep(t, 10*time.Millisecond)
 }
 
 // resize makes a pod larger in place. A pod that only one of them admits to be is deleted.
-func (t *twins) resize(ctx context.Context) error {
-	var pods []string
-	for name := range t.own {
-		if strings.HasPrefix(name, "pod") {
-			pods = append(pods, name)
-		}
+func (t *twins) resize() {
+	name, more := t.pick("pod"), tenths(1+t.random.Int64N(3))
+	if name == "" {
+		return
 	}
-	if len(pods) == 0 {
-		return nil
-	}
-	slices.Sort(pods)
-	name, more := pods[t.random.IntN(len(pods))], tenths(1+t.random.Int64N(3))
-	switch admitted, err := t.both("more of "+name, func(namespace string) error {
+	switch t.both("more of "+name, func(namespace string) error {
 		pods := t.client.CoreV1().Pods(namespace)
 		return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-			pod, err := pods.Get(ctx, name, metav1.GetOptions{})
+			pod, err := pods.Get(t.Context(), name, metav1.GetOptions{})
 			if err != nil {
 				return err
 			}
@@ -369,39 +292,101 @@ func (t *twins) resize(ctx context.Context) error {
 			for _, list := range []corev1.ResourceList{of.Limits, of.Requests} {
 				add(list, corev1.ResourceList{corev1.ResourceCPU: more[corev1.ResourceLimitsCPU], corev1.ResourceMemory: more[corev1.ResourceLimitsMemory]})
 			}
-			_, err = pods.UpdateResize(ctx, name, pod, metav1.UpdateOptions{})
+			_, err = pods.UpdateResize(t.Context(), name, pod, metav1.UpdateOptions{})
 			return err
 		})
-	}); {
-	case err != nil || admitted == 0:
-		return err
-	case admitted == 1:
-		delete(t.own, name)
-		return t.delete(ctx, name)
+	}) {
+	case 1:
+		t.delete(name)
+	case 2:
+		add(t.own[name], more)
 	}
-	add(t.own[name], more)
-	return nil
 }
 
 // edit gives so many tenths of a CPU more, or less. Until a lower limit is enforced takes a
 // moment with and without migrations.
-func (t *twins) edit(ctx context.Context, more int64) error {
+func (t *twins) edit(more int64) {
 	change := corev1.ResourceList{corev1.ResourceLimitsCPU: *resource.NewMilliQuantity(100*more, resource.DecimalSI)}
 	for _, f := range []*onbed.Fleet{t.here, t.there} {
-		if err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-			rq, err := t.quota(ctx, f)
-			if err != nil {
-				return err
-			}
+		require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			rq := f.Quota(t)
 			add(rq.Spec.Hard, change)
-			_, err = t.client.CoreV1().ResourceQuotas(f.Namespace()).Update(ctx, rq, metav1.UpdateOptions{})
+			_, err := t.client.CoreV1().ResourceQuotas(f.Namespace()).Update(t.Context(), rq, metav1.UpdateOptions{})
 			return err
-		}); err != nil {
-			return err
+		}))
+	}
+	try.Sleep(t, 500*time.Millisecond)
+	t.awaitTwin(func(rq *corev1.ResourceQuota) bool { return quota.Equal(rq.Spec.Hard, rq.Status.Hard) })
+}
+
+// read reads in the audit log for how long the guard refused, and for how long there was
+// less room here than there. It returns what happened while objects were admitted here only.
+func (t *twins) read() (timelines string) {
+	mine := t.here.Audit()
+	for _, w := range t.admitted {
+		timelines += fmt.Sprintf("\n%s was admitted here, and there: %v", w.name, w.right)
+		if i := slices.IndexFunc(mine, func(e bed.AuditEvent) bool { return e.Name == w.name && e.Verb == "create" }); i >= 0 {
+			from := mine[i].Received
+			timelines += onbed.Timeline(mine, from, from.Add(-300*time.Millisecond), mine[i].Answered.Add(50*time.Millisecond))
 		}
 	}
-	if err := wait(ctx, 500*time.Millisecond); err != nil {
-		return err
+	versions := try.Must(onbed.QuotaVersions(append(mine, t.there.Audit()...)))(t)
+	var here, there *corev1.ResourceQuota
+	for _, rq := range versions {
+		if rq.Namespace == t.here.Namespace() {
+			here = rq.ResourceQuota
+			_, offered := here.Annotations[applier.OfferAnnotation]
+			t.closed.measure(offered && !quota.Equal(here.Spec.Hard, here.Status.Hard), rq.Event.Answered)
+		} else {
+			there = rq.ResourceQuota
+		}
+		if here != nil && there != nil {
+			t.behind.measure(hasLessRoom(here, there), rq.Event.Answered)
+		}
 	}
-	return t.awaitTwin(ctx, func(rq *corev1.ResourceQuota) bool { return quota.Equal(rq.Spec.Hard, rq.Status.Hard) })
+	slices.Sort(t.closed.took)
+	slices.Sort(t.behind.took)
+	return timelines
+}
+
+// hasLessRoom reports whether a has less room than b has, of anything of which b has some.
+func hasLessRoom(a, b *corev1.ResourceQuota) bool {
+	for name, hard := range b.Status.Hard {
+		room, needed := a.Status.Hard[name].DeepCopy(), hard.DeepCopy()
+		room.Sub(a.Status.Used[name])
+		needed.Sub(b.Status.Used[name])
+		if needed.Sign() > 0 && room.Cmp(needed) < 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// A stopwatch measures for how long things last.
+type stopwatch struct {
+	since time.Time // zero: it is not
+	took  []time.Duration
+}
+
+func (s *stopwatch) measure(is bool, now time.Time) {
+	switch {
+	case is && s.since.IsZero():
+		s.since = now
+	case !is && !s.since.IsZero():
+		s.took = append(s.took, max(0, now.Sub(s.since)))
+		s.since = time.Time{}
+	}
+}
+
+func (s *stopwatch) percentile(p int) time.Duration {
+	return measure.Percentile(s.took, p).Round(time.Millisecond)
+}
+
+// mean is the sum divided by n.
+func (s *stopwatch) mean(n int) time.Duration {
+	var sum time.Duration
+	for _, d := range s.took {
+		sum += d
+	}
+	return (sum / time.Duration(max(n, 1))).Round(time.Millisecond)
 }

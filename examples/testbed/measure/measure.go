@@ -5,17 +5,20 @@
 package measure
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/vmquota/headroom/examples/testbed/bed"
 	"github.com/vmquota/headroom/examples/testbed/process"
 	"github.com/vmquota/headroom/examples/testbed/scenario"
 	"github.com/vmquota/headroom/examples/testbed/scenario/onbed"
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 // A Config says how much is measured.
@@ -80,105 +83,59 @@ func (c Config) settings() []setting {
 // Run measures all policies on a bed. They take turns, so that all meet the machine as it
 // is. Every turn, and every migration of a single VM, starts from rest: no VM migrates, no
 // source pod is left, and status.hard is spec.hard.
-func Run(ctx context.Context, b *bed.Bed, c Config) ([]Result, error) {
-	var results []Result
+func Run(t try.T, b *bed.Bed, c Config) (results []Result) {
+	stage := onbed.NewStage(t, b, "", nil)
 	for _, s := range c.settings() {
-		found, err := c.run(ctx, b, s)
-		if err != nil {
-			return results, fmt.Errorf("%s: %w", s.name, err)
-		}
-		results = append(results, found...)
+		results = append(results, c.run(t, stage, s)...)
 	}
-	return results, nil
+	return results
 }
 
-func (c Config) run(ctx context.Context, b *bed.Bed, s setting) (results []Result, err error) {
-	stage, err := onbed.NewStage(ctx, b, "", io.Discard)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, stage.Close()) }()
-	fleets := make([]*onbed.Fleet, len(s.policies))
-	for i, p := range s.policies {
-		if fleets[i], err = stage.Fleet(ctx, "measure", s.vms, onbed.Linger(c.Linger), onbed.RoomFor(max(s.room, p.room))); err != nil {
-			return nil, err
-		}
+func (c Config) run(t try.T, stage *onbed.Stage, s setting) (results []Result) {
+	var fleets []*onbed.Fleet
+	for _, p := range s.policies {
+		fleets = append(fleets, stage.Fleet(t, "measure", s.vms, onbed.FleetOptions{Linger: c.Linger, Room: max(s.room, p.room)}))
 		results = append(results, Result{Case: s.name, Policy: p.name})
 	}
-	for round := 1; round <= c.Rounds; round++ {
-		fmt.Fprintf(c.Log, "%s: round %d of %d\n", s.name, round, c.Rounds)
+	for round := range c.Rounds {
+		fmt.Fprintf(c.Log, "%s: round %d of %d\n", s.name, round+1, c.Rounds)
 		for i, p := range s.policies {
-			if results[i].Stuck > 0 || p.last && round < c.Rounds {
-				continue
-			}
-			if err := c.takeTurn(ctx, stage, fleets[i], p, s, round, &results[i]); err != nil {
-				return nil, fmt.Errorf("%s: %w", p.name, err)
+			if results[i].Stuck == 0 && (!p.last || round == c.Rounds-1) {
+				c.takeTurn(t, stage, fleets[i], p, s, round, &results[i])
 			}
 		}
 	}
 	for i, f := range fleets {
-		events, err := f.Audit()
-		if err != nil {
-			return nil, err
-		}
-		if err := results[i].read(f, events); err != nil {
-			return nil, err
-		}
-		tellSlow(c.Log, s.name+", "+s.policies[i].name, events, c.Slow)
-		if err := f.Close(ctx); err != nil {
-			return nil, err
-		}
+		results[i].read(f)
+		c.tellSlow(s.name+", "+s.policies[i].name, f.Audit())
 	}
-	return results, nil
+	return results
 }
 
 // takeTurn runs the process of a policy while the VMs of a fleet migrate.
-func (c Config) takeTurn(ctx context.Context, stage *onbed.Stage, f *onbed.Fleet, p policy, s setting, round int, result *Result) (err error) {
+func (c Config) takeTurn(t try.T, stage *onbed.Stage, f *onbed.Fleet, p policy, s setting, round int, result *Result) {
 	if p.program != "" {
-		started, err := stage.StartProgram(ctx, p.program, io.Discard)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, started.Stop()) }()
+		started := stage.StartProgram(t, p.program, nil)
+		defer func() { require.NoError(t, started.Stop()) }()
 	}
-	for n := 1; n <= s.turn; n++ {
-		names, err := migrateAll(ctx, f, fmt.Sprintf("m%d-%d-", round, n))
-		if err != nil {
-			return err
+	for n := range s.turn {
+		try.Sleep(t, 500*time.Millisecond) // so that all end what a start or the last migration left to do
+		var names []string
+		for i, vm := range f.VMs {
+			names = append(names, fmt.Sprintf("m%d-%d-%d", round, n, i))
+			f.CreateMigration(scenario.Migrate{Name: names[i], VM: vm})
 		}
 		result.Migrations += len(names)
-		if result.Stuck, err = c.stuck(ctx, f, names); err != nil {
-			return err
+		if result.Stuck = c.stuck(f, names); result.Stuck > 0 {
+			return // that was the last turn
 		}
-		if result.Stuck > 0 {
-			return nil // that was the last turn
-		}
-		if err := f.AwaitRest(ctx); err != nil {
-			return err
-		}
+		f.AwaitRest()
 	}
-	return nil
-}
-
-// migrateAll migrates all VMs at once, and returns the names of their migrations.
-func migrateAll(ctx context.Context, f *onbed.Fleet, prefix string) ([]string, error) {
-	var names []string
-	for i, vm := range f.VMs {
-		name := fmt.Sprintf("%s%d", prefix, i+1)
-		if err := f.CreateMigration(ctx, scenario.Migrate{Name: name, VM: vm}); err != nil {
-			return nil, err
-		}
-		names = append(names, name)
-	}
-	return names, nil
 }
 
 // stuck waits until all migrations have a target pod, and returns how many have none.
-func (c Config) stuck(ctx context.Context, f *onbed.Fleet, names []string) (int, error) {
-	waiting, cancel := context.WithTimeout(ctx, c.Stuck)
-	defer cancel()
-	left := 0
-	err := f.Await(waiting, "all targets are there", func(s scenario.State) bool {
+func (c Config) stuck(f *onbed.Fleet, names []string) (left int) {
+	f.Within(c.Stuck, func(s scenario.State) bool {
 		there := map[string]bool{}
 		for _, m := range s.Migrations {
 			there[m.Name] = m.IsFinal() || m.TargetIsCreated() || s.Is(m.Name, scenario.Charged)
@@ -191,10 +148,7 @@ func (c Config) stuck(ctx context.Context, f *onbed.Fleet, names []string) (int,
 		}
 		return left == 0
 	})
-	if err != nil && (waiting.Err() == nil || ctx.Err() != nil) {
-		return left, err
-	}
-	return left, nil
+	return left
 }
 
 // headings are those of the table.
@@ -234,9 +188,9 @@ func (r Result) row(floor Result) []string {
 			row = append(row, "never")
 			continue
 		}
-		row = append(row, percentile(r.Delays, p).Round(time.Millisecond).String())
-		if least := percentile(floor.Delays, p); least > 0 {
-			multiples = append(multiples, fmt.Sprintf("%.2f", float64(percentile(r.Delays, p))/float64(least)))
+		row = append(row, Percentile(r.Delays, p).Round(time.Millisecond).String())
+		if least := Percentile(floor.Delays, p); least > 0 {
+			multiples = append(multiples, fmt.Sprintf("%.2f", float64(Percentile(r.Delays, p))/float64(least)))
 		}
 	}
 	if len(multiples) == 0 || r.Policy == Floor {
@@ -251,10 +205,88 @@ func (r Result) row(floor Result) []string {
 		fmt.Sprintf("%.1f", r.Exposure.Most/onbed.FleetMemory), fmt.Sprint(r.Stuck))
 }
 
-// percentile returns the p-th percentile of sorted durations; zero of none.
-func percentile(sorted []time.Duration, p int) time.Duration {
+// Percentile returns the p-th percentile of sorted durations; zero of none.
+func Percentile(sorted []time.Duration, p int) time.Duration {
 	if len(sorted) == 0 {
 		return 0
 	}
 	return sorted[(len(sorted)-1)*p/100]
+}
+
+// read reads in the audit log what a policy came to.
+func (r *Result) read(f *onbed.Fleet) {
+	r.Delays, r.Writes = delays(f.Audit()), f.Writes()
+	r.Exposure = exposure(f.Versions(), f.Static, f.Regular)
+}
+
+// delays returns for how long every migration waited for its target pod, in ascending order.
+func delays(events []bed.AuditEvent) []time.Duration {
+	var found []time.Duration
+	for _, w := range waits(events) {
+		found = append(found, w.to.Sub(w.from))
+	}
+	slices.Sort(found)
+	return found
+}
+
+// A wait is that of a migration for its target pod, from the request to create the one to
+// the answer that the other is there.
+type wait struct {
+	name     string
+	from, to time.Time
+}
+
+// waits returns those of the migrations that got a target pod.
+func waits(events []bed.AuditEvent) []wait {
+	created := map[string]time.Time{}
+	var found []wait
+	for _, e := range events {
+		switch {
+		case e.Verb != "create" || e.Subresource != "" || e.Code != 201:
+		case e.Resource == "virtualmachineinstancemigrations":
+			created[e.Name] = e.Received
+		case !created[onbed.TargetOf(e)].IsZero():
+			name := onbed.TargetOf(e)
+			found = append(found, wait{name, created[name], e.Answered})
+		}
+	}
+	return found
+}
+
+// An Exposure is room in limits.memory that regular pods could have taken and should not.
+type Exposure struct {
+	Total float64 // byte seconds
+	Most  float64 // bytes, at one time
+}
+
+// exposure sums up over time what is enforced, and neither used nor available to regular
+// workloads by the static limits. Of what is used, regular workloads have no more than
+// regular, because all that they are is VMs that migrate.
+func exposure(versions []onbed.QuotaVersion, static, regular corev1.ResourceList) (found Exposure) {
+	memory := func(list corev1.ResourceList) float64 {
+		q := list[corev1.ResourceLimitsMemory]
+		return q.AsApproximateFloat64()
+	}
+	room := func(rq onbed.QuotaVersion) float64 {
+		used := memory(rq.Status.Used)
+		return max(0, memory(rq.Status.Hard)-used-max(0, memory(static)-min(used, memory(regular))))
+	}
+	for i, rq := range versions {
+		found.Most = max(found.Most, room(rq))
+		if i+1 < len(versions) {
+			found.Total += room(rq) * max(0, versions[i+1].Event.Answered.Sub(rq.Event.Answered).Seconds())
+		}
+	}
+	return found
+}
+
+// tellSlow tells what the API server was asked in the namespace of a migration, from before its
+// VMIM was created to after its target pod was, for every migration that took longer than c.Slow.
+func (c Config) tellSlow(what string, events []bed.AuditEvent) {
+	for _, w := range waits(events) {
+		if took := w.to.Sub(w.from); c.Slow > 0 && took > c.Slow {
+			fmt.Fprintf(c.Log, "%s: %s took %v:%s\n", what, w.name, took.Round(time.Millisecond),
+				onbed.Timeline(events, w.from, w.from.Add(-200*time.Millisecond), w.to.Add(100*time.Millisecond)))
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vmquota/headroom/examples/testbed/bed"
+	"github.com/vmquota/headroom/examples/testbed/scenario/onbed"
 )
 
 var start = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
@@ -30,7 +31,7 @@ func history(status ...[3]int64) []bed.AuditEvent {
 		}
 		content, _ := json.Marshal(rq)
 		events = append(events, bed.AuditEvent{
-			Verb: "update", Resource: "resourcequotas", Subresource: "status", Code: 200,
+			Verb: "update", AuditObject: bed.AuditObject{Resource: "resourcequotas", Subresource: "status"}, AuditAnswer: bed.AuditAnswer{Code: 200},
 			Answered: start.Add(time.Duration(s[0]) * time.Second), ResponseObject: content,
 		})
 	}
@@ -59,8 +60,9 @@ func TestExposure(t *testing.T) {
 		events := history(test.status...)
 		// As the log has them when two writes are answered at the same time.
 		events[1], events[2] = events[2], events[1]
-		got, err := exposure(events, list(test.static), list(test.regular))
+		versions, err := onbed.QuotaVersions(events)
 		require.NoError(t, err, test.name)
+		got := exposure(versions, list(test.static), list(test.regular))
 		require.InDelta(t, test.total, got.Total, 0.001, test.name)
 		require.InDelta(t, test.most, got.Most, 0.001, test.name)
 	}
@@ -69,7 +71,7 @@ func TestExposure(t *testing.T) {
 func TestDelays(t *testing.T) {
 	create := func(at time.Duration, kind, name string, code int32, object string) bed.AuditEvent {
 		return bed.AuditEvent{
-			Verb: "create", Resource: kind, Name: name, Code: code,
+			Verb: "create", AuditObject: bed.AuditObject{Resource: kind, Name: name}, AuditAnswer: bed.AuditAnswer{Code: code},
 			Received: start.Add(at), Answered: start.Add(at + time.Millisecond), RequestObject: json.RawMessage(object),
 		}
 	}

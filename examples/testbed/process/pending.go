@@ -2,16 +2,23 @@ package process
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	kubeinformers "k8s.io/client-go/informers"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmquota/headroom/examples/testbed/virt"
+	"github.com/vmquota/headroom/ledger/loop"
 	"github.com/vmquota/headroom/migration"
 	"github.com/vmquota/headroom/quota"
 )
@@ -26,8 +33,7 @@ type raisePending struct {
 	quotas migration.List[corev1.ResourceQuota]
 	caches migration.Caches
 
-	mu     sync.Mutex
-	static map[types.UID]corev1.ResourceList
+	static sync.Map // by the UID of the quota, corev1.ResourceLists that are read only
 }
 
 func (r *raisePending) reconcile(ctx context.Context, namespace string) (time.Duration, error) {
@@ -40,7 +46,8 @@ func (r *raisePending) reconcile(ctx context.Context, namespace string) (time.Du
 		return 0, err
 	}
 	for _, rq := range quotas {
-		hard := r.staticOf(rq)
+		static, _ := r.static.LoadOrStore(rq.UID, rq.Spec.Hard)
+		hard := static.(corev1.ResourceList).DeepCopy() //nolint:forcetypeassert // nothing else is stored
 		for _, m := range s.Migrations {
 			if m.IsFinal() {
 				continue
@@ -63,16 +70,6 @@ func (r *raisePending) reconcile(ctx context.Context, namespace string) (time.Du
 	return 0, nil
 }
 
-// staticOf returns a copy of the static limits of rq.
-func (r *raisePending) staticOf(rq *corev1.ResourceQuota) corev1.ResourceList {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, known := r.static[rq.UID]; !known {
-		r.static[rq.UID] = rq.Spec.Hard.DeepCopy()
-	}
-	return r.static[rq.UID].DeepCopy()
-}
-
 // sourceOf returns what the pod is charged that m migrates from.
 func sourceOf(m *kubevirtv1.VirtualMachineInstanceMigration, s migration.Snapshot) corev1.ResourceList {
 	i := slices.IndexFunc(s.VMIs, func(vmi *kubevirtv1.VirtualMachineInstance) bool { return vmi.Name == m.Spec.VMIName })
@@ -86,5 +83,44 @@ func sourceOf(m *kubevirtv1.VirtualMachineInstanceMigration, s migration.Snapsho
 			}
 		}
 	}
+	return nil
+}
+
+// runRaisePending runs the policy [RaisePending] on informers of its own.
+func runRaisePending(ctx context.Context, clients migration.Clients) error {
+	core := kubeinformers.NewSharedInformerFactory(clients.Core, 0).Core().V1()
+	kubeVirt := dynamicinformer.NewDynamicSharedInformerFactory(clients.KubeVirt, 0)
+	quotas, pods := core.ResourceQuotas().Informer(), core.Pods().Informer()
+	vmis, vmims := kubeVirt.ForResource(virt.Instances).Informer(), kubeVirt.ForResource(virt.Migrations).Informer()
+	policy := &raisePending{
+		client: clients.Core.CoreV1(),
+		quotas: migration.FromIndexer[corev1.ResourceQuota](quotas.GetIndexer()),
+		caches: migration.Caches{
+			Migrations: migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](vmims.GetIndexer()),
+			VMIs:       migration.FromIndexer[kubevirtv1.VirtualMachineInstance](vmis.GetIndexer()),
+			Pods:       migration.FromIndexer[corev1.Pod](pods.GetIndexer()),
+		},
+	}
+	l, err := loop.New(loop.Config{Reconcile: policy.reconcile, Urgent: migration.InProgress})
+	if err != nil {
+		return err
+	}
+	var synced []cache.InformerSynced
+	for _, informer := range []cache.SharedIndexInformer{quotas, pods, vmis, vmims} {
+		if err := informer.SetTransform(migration.Trim); err != nil {
+			return err
+		}
+		registration, err := informer.AddEventHandler(l.Handler(migration.NamespaceOf))
+		if err != nil {
+			return err
+		}
+		synced = append(synced, registration.HasSynced)
+		go informer.RunWithContext(ctx)
+	}
+	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
+		return errors.New("ended before the caches were synced")
+	}
+	fmt.Fprintln(os.Stderr, "ready")
+	l.Run(ctx)
 	return nil
 }

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -15,43 +16,41 @@ import (
 type End struct {
 	Migrations map[string]string            // phases; see Expectation
 	Pods       map[string][]corev1.PodPhase // phases by VM, sorted; of all VMs together after a drain
-	Hard       map[string]Amounts           // spec.hard by quota
-	Enforced   map[string]Amounts           // status.hard by quota
-	Used       map[string]Amounts           // status.used by quota, in plain numbers
+	Hard       map[string]string            // spec.hard by quota, to the byte
+	Enforced   map[string]string            // status.hard by quota, to the byte
+	Used       map[string]map[string]string // status.used by quota, in plain numbers
 	Traces     map[string][]string          // the library's annotations by quota
 	Recorded   bool                         // the ledger has something about the namespace
 	Gone       bool                         // the namespace
 	Writes     int                          // to the status of quotas; -1 where that depends on the order of events
 }
 
-// Amounts are quantities, to the byte.
-type Amounts map[corev1.ResourceName]string
-
-func amounts(list corev1.ResourceList) Amounts {
-	written := Amounts{}
-	for name, q := range list {
-		written[name] = q.String()
-	}
-	return written
+// amounts are quantities, to the byte.
+func amounts(list corev1.ResourceList) string {
+	text, _ := json.Marshal(list) // which never fails
+	return string(text)
 }
 
 // numbers are quantities without the binary suffixes that they were added up with.
-func numbers(list corev1.ResourceList) Amounts {
-	written := Amounts{}
+func numbers(list corev1.ResourceList) map[string]string {
+	written := map[string]string{}
 	for name, q := range list {
 		plain := resource.Quantity{}
 		plain.Add(q)
 		plain.Format = resource.DecimalSI
-		written[name] = plain.String()
+		written[string(name)] = plain.String()
 	}
 	return written
 }
+
+// String implements fmt.Stringer, for messages.
+func (s State) String() string { return fmt.Sprintf("%+v", s.end()) }
 
 // end describes a State.
 func (s State) end() End {
 	e := End{
 		Migrations: map[string]string{}, Pods: map[string][]corev1.PodPhase{},
-		Hard: map[string]Amounts{}, Enforced: map[string]Amounts{}, Used: map[string]Amounts{}, Traces: map[string][]string{},
+		Hard: map[string]string{}, Enforced: map[string]string{}, Used: map[string]map[string]string{}, Traces: map[string][]string{},
 		Recorded: s.Ledger != nil, Gone: s.Namespace == nil, Writes: -1,
 	}
 	kinds := map[string][]string{}
@@ -73,7 +72,7 @@ func (s State) end() End {
 			e.Migrations[fmt.Sprintf("%s%d", kind, i+1)] = phase
 		}
 	}
-	_, drained := kinds[evacuation]
+	_, drained := kinds["evacuation"]
 	for _, pod := range s.Pods {
 		owner := s.owner(pod)
 		if drained { // which of them were on the node is left to chance
@@ -93,19 +92,13 @@ func (s State) end() End {
 	return e
 }
 
-// What has made a migration whose name is made up.
-const (
-	evacuation = "evacuation"
-	update     = "update"
-)
-
 // kindOf says what made a migration whose name is made up; empty: a step.
 func kindOf(m *kubevirtv1.VirtualMachineInstanceMigration) string {
 	switch {
 	case metav1.HasAnnotation(m.ObjectMeta, kubevirtv1.EvacuationMigrationAnnotation):
-		return evacuation
+		return "evacuation"
 	case metav1.HasAnnotation(m.ObjectMeta, kubevirtv1.WorkloadUpdateMigrationAnnotation):
-		return update
+		return "update"
 	default:
 		return ""
 	}

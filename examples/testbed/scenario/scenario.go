@@ -1,10 +1,28 @@
+// Package scenario plays small stories about a namespace with quotas and migrating
+// virtual machines on a [Cluster], and tells how they end. A scenario is a YAML file.
+//
+// Every scenario has a namespace of its own. Its steps are taken one after the other, and
+// a step that waits says for what. Then it is waited until everything is as end says,
+// and until nothing moves any more. Whatever the scenario, in the end spec.hard and status.hard
+// of every quota are to be the static limits to the byte, which are those that the file gave the
+// quota last, with no annotation of the library, and the ledger without a record of the namespace.
+//
+// The two clusters are package onfake, which is simulated, and package onbed, which is a
+// real control plane. An [End] is the same on both, or one of them is wrong.
 package scenario
 
 import (
-	"time"
+	"errors"
+	"fmt"
+	"path"
+	"reflect"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"sigs.k8s.io/yaml"
+
+	"github.com/vmquota/headroom/examples/testbed/sim"
 )
 
 // A Scenario is a file, decoded by [Parse].
@@ -112,17 +130,15 @@ type Migrate struct {
 
 // The values of Migrate.Goes and Migrate.Linger that are words.
 const (
-	Hang    = "hang"
-	Fail    = "fail"
-	Forever = "forever"
+	Hang    = sim.Hang
+	Fail    = sim.Fail
+	Forever = sim.Forever
 )
 
 // A HotPlug gives the guest of a running VM another size.
 type HotPlug struct {
 	VM     string            `json:"vm"`
 	Memory resource.Quantity `json:"memory"`
-	// Recorded says that the ledger is in ConfigMaps, not in the memory of the process.
-	Recorded bool `json:"recorded,omitempty"`
 	// Overhead is how many bytes KubeVirt then adds to the memory of the pod.
 	Overhead int64 `json:"overhead"`
 }
@@ -218,15 +234,34 @@ type Expectation struct {
 	NoNamespace bool `json:"noNamespace,omitempty"`
 }
 
-// lingerOf reads Migrate.Linger.
-func lingerOf(linger string) (d time.Duration, forever bool, err error) {
-	switch linger {
-	case "":
-		return 0, false, nil
-	case Forever:
-		return 0, true, nil
-	default:
-		d, err = time.ParseDuration(linger)
-		return d, false, err
+// Parse decodes the content of a file. Fields that are not known or come twice are errors, and
+// so are a step that is not one thing, and a migration of which End says nothing. Names that no
+// step has made fail when the scenario is played.
+func Parse(file string, content []byte) (*Scenario, error) {
+	s := &Scenario{Name: strings.TrimSuffix(path.Base(file), path.Ext(file))}
+	if err := errors.Join(yaml.UnmarshalStrict(content, s), s.check()); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	return s, nil
+}
+
+func (s *Scenario) check() error {
+	if s.About == "" || len(s.Steps) == 0 {
+		return errors.New("about or steps are missing")
+	}
+	for i, step := range s.Steps {
+		set, value := 0, reflect.ValueOf(step)
+		for field := range value.NumField() {
+			if !value.Field(field).IsZero() {
+				set++
+			}
+		}
+		if set != 1 {
+			return fmt.Errorf("steps[%d]: a step is one thing, not %d", i, set)
+		}
+		if m := step.Migrate; m != nil && s.End.Migrations[m.Name] == "" && !s.End.NoNamespace {
+			return fmt.Errorf("end.migrations.%s is missing", m.Name)
+		}
+	}
+	return nil
 }

@@ -122,21 +122,8 @@ func (s State) satisfies(a Await) bool {
 	return a.Ledger == "" || (s.Ledger == nil) == (a.Ledger == Empty)
 }
 
-// Raised reports whether a limit of the quota is enforced that is above spec.hard.
-func (s State) Raised(name string) bool {
-	rq, ok := named(s.Quotas, name)
-	return ok && raised(rq)
-}
-
-// Traces returns the names of the library's annotations on the quota, sorted; not that of
-// the kill switch.
-func (s State) Traces(name string) []string {
-	rq, ok := named(s.Quotas, name)
-	if !ok {
-		return nil
-	}
-	return traces(rq)
-}
+// Raised reports whether a limit of any quota is enforced that is above spec.hard.
+func (s State) Raised() bool { return slices.ContainsFunc(s.Quotas, raised) }
 
 // raised reports whether a limit is enforced that is above spec.hard.
 func raised(rq *corev1.ResourceQuota) bool {
@@ -167,6 +154,8 @@ func (s State) over() bool {
 	return true
 }
 
+// traces returns the names of the library's annotations on the quota, sorted; not that of the
+// kill switch.
 func traces(rq *corev1.ResourceQuota) []string {
 	var found []string
 	for _, name := range slices.Sorted(maps.Keys(rq.Annotations)) {
@@ -190,7 +179,7 @@ func (s State) evacuated() int {
 // updates reports whether a migration that a hot-plug has made is in that phase.
 func (s State) updates(phase string) bool {
 	return slices.ContainsFunc(s.Migrations, func(m *kubevirtv1.VirtualMachineInstanceMigration) bool {
-		return kindOf(m) == update && phaseOf(m) == phase
+		return kindOf(m) == "update" && phaseOf(m) == phase
 	})
 }
 

@@ -1,8 +1,8 @@
 package scenarios_test
 
 import (
-	"context"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -12,8 +12,15 @@ import (
 	"github.com/vmquota/headroom/examples/testbed/process"
 	"github.com/vmquota/headroom/examples/testbed/scenario"
 	"github.com/vmquota/headroom/examples/testbed/scenario/onbed"
+	"github.com/vmquota/headroom/examples/testbed/scenario/onfake"
 	"github.com/vmquota/headroom/examples/testbed/scenarios"
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
+
+func TestMain(m *testing.M) {
+	process.Main()
+	os.Exit(m.Run())
+}
 
 // crowd is how many scenarios share the bed at a time.
 const crowd = 8
@@ -23,11 +30,8 @@ func TestOnBed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("not run: it needs a real control plane")
 	}
-	all, err := scenarios.All()
-	require.NoError(t, err)
-	b, err := bed.Start(t.Context(), bed.Config{Step: 50 * time.Millisecond, Log: os.Stderr})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, b.Stop()) })
+	all := try.Must(scenarios.All())(t)
+	b := bed.Start(t, bed.Config{Step: 50 * time.Millisecond, Log: os.Stderr})
 	t.Run("in memory", func(t *testing.T) { playAll(t, b, process.Headroom, all) })
 	t.Run("recorded", func(t *testing.T) { playAll(t, b, process.Recorded, all) })
 }
@@ -35,9 +39,7 @@ func TestOnBed(t *testing.T) {
 // playAll plays the scenarios that a program is for.
 func playAll(t *testing.T, b *bed.Bed, program process.Program, all []*scenario.Scenario) {
 	t.Helper()
-	stage, err := onbed.NewStage(t.Context(), b, program, nil)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, stage.Close()) })
+	stage := onbed.NewStage(t, b, program, nil)
 	play := func(t *testing.T, alone bool, run func(t *testing.T, s *scenario.Scenario)) {
 		for _, s := range all {
 			if s.Alone == alone && s.Recorded == (program == process.Recorded) {
@@ -45,7 +47,7 @@ func playAll(t *testing.T, b *bed.Bed, program process.Program, all []*scenario.
 			}
 		}
 	}
-	require.NoError(t, stage.Configure(t.Context(), onbed.Crowded))
+	stage.Configure(t, onbed.Crowded)
 	slots := make(chan struct{}, crowd)
 	t.Run("crowded", func(t *testing.T) {
 		play(t, false, func(t *testing.T, s *scenario.Scenario) {
@@ -55,32 +57,39 @@ func playAll(t *testing.T, b *bed.Bed, program process.Program, all []*scenario.
 			playOnBed(t, stage, s)
 		})
 	})
-	require.NoError(t, stage.Configure(t.Context(), onbed.Alone))
+	stage.Configure(t, onbed.Alone)
 	play(t, true, func(t *testing.T, s *scenario.Scenario) {
-		require.NoError(t, stage.AwaitEmpty(t.Context()))
+		stage.AwaitEmpty(t)
 		playOnBed(t, stage, s)
 	})
 }
 
 func playOnBed(t *testing.T, stage *onbed.Stage, s *scenario.Scenario) {
 	t.Helper()
-	cluster, err := stage.Cluster(t.Context(), s)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, cluster.Close(context.WithoutCancel(t.Context()))) }()
-	end, err := scenario.Play(t.Context(), s, cluster)
-	require.NoError(t, err)
-	require.Equal(t, endOnFake(t, s, 0), end, "on the simulated cluster it ends otherwise")
+	cluster := stage.Cluster(t, s.Name)
+	record(t, cluster, s.Name)
+	end := scenario.Play(s, cluster)
+	require.Equal(t, onfake.Play(t, s, 0), end, "on the simulated cluster it ends otherwise")
 	checkWrites(t, cluster)
+}
+
+// record records the watch events of a scenario in a file, if HEADROOM_TESTBED_RECORD names a
+// folder.
+func record(t *testing.T, cluster *onbed.Cluster, name string) {
+	t.Helper()
+	if folder := os.Getenv("HEADROOM_TESTBED_RECORD"); folder != "" {
+		file := try.Must(os.Create(filepath.Join(folder, name+".jsonl")))(t)
+		t.Cleanup(func() { require.NoError(t, file.Close()) })
+		cluster.Record(file)
+	}
 }
 
 // checkWrites finds what the objects in the end do not show: nothing is written before a VM
 // migrates, and nothing that the API server calls invalid.
 func checkWrites(t *testing.T, cluster *onbed.Cluster) {
 	t.Helper()
-	events, err := cluster.Audit()
-	require.NoError(t, err)
 	migrates := false
-	for _, e := range events {
+	for _, e := range cluster.Audit() {
 		migrates = migrates || e.Verb == "create" && e.Resource == "virtualmachineinstancemigrations"
 		if e.User == onbed.User && e.Resource == "resourcequotas" {
 			require.True(t, migrates, "a quota was written before any VM migrated: %s", e.RequestObject)

@@ -4,7 +4,6 @@ package scenarios
 import (
 	"embed"
 	"errors"
-	"io/fs"
 
 	"github.com/vmquota/headroom/examples/testbed/scenario"
 )
@@ -12,31 +11,18 @@ import (
 //go:embed *.yaml
 var files embed.FS
 
-// All returns all scenarios, sorted by name.
+// All returns all scenarios, sorted by name. What is wrong with any file is in the error.
 func All() ([]*scenario.Scenario, error) {
-	return Read(files)
-}
-
-// Read returns the scenarios in the .yaml files of a folder, sorted by name. What is wrong
-// with any of them is in the error.
-func Read(folder fs.FS) ([]*scenario.Scenario, error) {
-	names, err := fs.Glob(folder, "*.yaml")
+	entries, err := files.ReadDir(".")
 	if err != nil {
 		return nil, err
 	}
 	var all []*scenario.Scenario
 	var failed []error
-	for _, name := range names {
-		content, err := fs.ReadFile(folder, name)
-		if err != nil {
-			return nil, err
-		}
-		s, err := scenario.Parse(name, content)
-		if err != nil {
-			failed = append(failed, err)
-			continue
-		}
-		all = append(all, s)
+	for _, entry := range entries {
+		content, err := files.ReadFile(entry.Name())
+		s, wrong := scenario.Parse(entry.Name(), content)
+		all, failed = append(all, s), append(failed, err, wrong)
 	}
 	return all, errors.Join(failed...)
 }

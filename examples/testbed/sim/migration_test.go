@@ -24,9 +24,7 @@ func TestVMIBoots(t *testing.T) {
 }
 
 func TestVMIShutsDownWhenDeleted(t *testing.T) {
-	w := newWorld(t)
-	w.newVMI("vm", "a")
-	w.newVMIM("m", "vm", "b", nil)
+	w := migrating(t, nil)
 	w.changeVMI("vm", func(vmi *kubevirtv1.VirtualMachineInstance) {
 		vmi.DeletionTimestamp = &metav1.Time{Time: w.now}
 	})
@@ -34,6 +32,15 @@ func TestVMIShutsDownWhenDeleted(t *testing.T) {
 	require.Equal(t, kubevirtv1.Succeeded, w.vmi("vm").Status.Phase)
 	require.Equal(t, corev1.PodSucceeded, w.pod("vm-source").Status.Phase)
 	require.Equal(t, corev1.PodSucceeded, w.pod("vm-target").Status.Phase)
+}
+
+// migrating returns a world with a VMI that migrates.
+func migrating(t *testing.T, annotations map[string]string) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.newVMI("vm", "a")
+	w.newVMIM("m", "vm", "b", annotations)
+	return w
 }
 
 // TestMigration tells how migrations end, by the annotations of the migration.
@@ -58,9 +65,7 @@ func TestMigration(t *testing.T) {
 		"target hangs after it failed": {annotations: map[string]string{MigrationAnnotation: Fail, LingerAnnotation: Forever}, after: time.Minute, completed: true, failed: true, source: running, target: running},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.newVMI("vm", "a")
-			w.newVMIM("m", "vm", "b", test.annotations)
+			w := migrating(t, test.annotations)
 			if test.abort {
 				w.changeVMI("vm", func(vmi *kubevirtv1.VirtualMachineInstance) { vmi.Status.MigrationState.AbortRequested = true })
 			}
@@ -83,9 +88,7 @@ func TestMigration(t *testing.T) {
 // TestWrongAnnotation sees to it that a typing error is told, and not taken for nothing.
 func TestWrongAnnotation(t *testing.T) {
 	for _, key := range []string{MigrationAnnotation, LingerAnnotation} {
-		w := newWorld(t)
-		w.newVMI("vm", "a")
-		w.newVMIM("m", "vm", "b", nil)
+		w := migrating(t, nil)
 		w.changeVMI("vm", func(vmi *kubevirtv1.VirtualMachineInstance) { vmi.Annotations[key] = "no" })
 		w.play(10 * time.Second)
 		require.False(t, w.vmi("vm").Status.MigrationState.Completed)
@@ -116,9 +119,7 @@ func TestHangEndsWhenTheAnnotationGoes(t *testing.T) {
 }
 
 func TestSourceThatHangsEndsWhenDeleted(t *testing.T) {
-	w := newWorld(t)
-	w.newVMI("vm", "a")
-	w.newVMIM("m", "vm", "b", map[string]string{LingerAnnotation: Forever})
+	w := migrating(t, map[string]string{LingerAnnotation: Forever})
 	w.play(time.Minute)
 	require.Equal(t, corev1.PodRunning, w.pod("vm-source").Status.Phase)
 	w.deletePod("vm-source")
@@ -127,9 +128,7 @@ func TestSourceThatHangsEndsWhenDeleted(t *testing.T) {
 }
 
 func TestMigrationToDeadNodeStandsStill(t *testing.T) {
-	w := newWorld(t)
-	w.newVMI("vm", "a")
-	w.newVMIM("m", "vm", "b", nil)
+	w := migrating(t, nil)
 	require.NoError(t, w.sim.KillNode(t.Context(), "b"))
 	w.play(time.Minute)
 	require.False(t, w.vmi("vm").Status.MigrationState.Completed)

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 func TestNodesAreReadyAndTheirHeartsBeat(t *testing.T) {
@@ -57,8 +59,7 @@ func TestDeadNodeStaysDeleted(t *testing.T) {
 	w.pass()
 	require.NoError(t, w.client.CoreV1().Nodes().Delete(t.Context(), "a", metav1.DeleteOptions{}))
 	w.play(2 * heartbeat)
-	nodes, err := w.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
-	require.NoError(t, err)
+	nodes := try.Must(w.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}))(t)
 	require.Len(t, nodes.Items, 2)
 }
 

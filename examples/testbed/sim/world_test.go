@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmquota/headroom/examples/testbed/try"
 	"github.com/vmquota/headroom/examples/testbed/virt"
 )
 
@@ -49,7 +50,7 @@ func newWorld(t *testing.T) *world {
 		now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 	}
 	w.client.PrependReactor("create", "pods/binding", w.bound)
-	w.sim = newSimulator(w.client, w.virt, Config{Nodes: []string{"a", "b", "c"}, Step: time.Second, Log: &w.log})
+	w.sim = New(w.client, w.virt, Config{Nodes: []string{"a", "b", "c"}, Step: time.Second, Log: &w.log})
 	w.sim.pace.now = func() time.Time { return w.now }
 	w.pass()
 	w.pass()
@@ -81,14 +82,10 @@ func (w *world) pass() {
 // refresh fills the simulator's caches.
 func (w *world) refresh() {
 	w.Helper()
-	pods, err := w.client.CoreV1().Pods("").List(w.Context(), metav1.ListOptions{})
-	require.NoError(w, err)
-	nodes, err := w.client.CoreV1().Nodes().List(w.Context(), metav1.ListOptions{})
-	require.NoError(w, err)
-	vmis, err := virt.VMIs(w.virt, "").List(w.Context())
-	require.NoError(w, err)
-	vmims, err := virt.VMIMs(w.virt, "").List(w.Context())
-	require.NoError(w, err)
+	pods := try.Must(w.client.CoreV1().Pods("").List(w.Context(), metav1.ListOptions{}))(w)
+	nodes := try.Must(w.client.CoreV1().Nodes().List(w.Context(), metav1.ListOptions{}))(w)
+	vmis := try.Must(virt.VMIs(w.virt, "").List(w.Context()))(w)
+	vmims := try.Must(virt.VMIMs(w.virt, "").List(w.Context()))(w)
 	w.sim.caches = caches{
 		pods: store(w, pods.Items), nodes: store(w, nodes.Items), vmis: storeOf(w, vmis), vmims: storeOf(w, vmims),
 	}
@@ -123,22 +120,19 @@ func storeOf[T any](t require.TestingT, objects []*T) cache.Store {
 
 func (w *world) pod(name string) *corev1.Pod {
 	w.Helper()
-	pod, err := w.client.CoreV1().Pods(namespace).Get(w.Context(), name, metav1.GetOptions{})
-	require.NoError(w, err)
+	pod := try.Must(w.client.CoreV1().Pods(namespace).Get(w.Context(), name, metav1.GetOptions{}))(w)
 	return pod
 }
 
 func (w *world) node(name string) *corev1.Node {
 	w.Helper()
-	node, err := w.client.CoreV1().Nodes().Get(w.Context(), name, metav1.GetOptions{})
-	require.NoError(w, err)
+	node := try.Must(w.client.CoreV1().Nodes().Get(w.Context(), name, metav1.GetOptions{}))(w)
 	return node
 }
 
 func (w *world) vmi(name string) *kubevirtv1.VirtualMachineInstance {
 	w.Helper()
-	vmi, err := virt.VMIs(w.virt, namespace).Get(w.Context(), name)
-	require.NoError(w, err)
+	vmi := try.Must(virt.VMIs(w.virt, namespace).Get(w.Context(), name))(w)
 	return vmi
 }
 
@@ -157,8 +151,7 @@ func (w *world) newPod(name string, change ...func(*corev1.Pod)) {
 	for _, c := range change {
 		c(pod)
 	}
-	_, err := w.client.CoreV1().Pods(namespace).Create(w.Context(), pod, metav1.CreateOptions{})
-	require.NoError(w, err)
+	try.Must(w.client.CoreV1().Pods(namespace).Create(w.Context(), pod, metav1.CreateOptions{}))(w)
 }
 
 // newVMI creates a VMI and its virt-launcher, and plays until the VMI runs on that node.
@@ -166,8 +159,7 @@ func (w *world) newVMI(name, node string) {
 	w.Helper()
 	vmi := virt.NewVMI(namespace, name, 1, resource.MustParse("1Gi"))
 	vmi.UID = types.UID(name)
-	_, err := virt.VMIs(w.virt, namespace).Create(w.Context(), vmi)
-	require.NoError(w, err)
+	try.Must(virt.VMIs(w.virt, namespace).Create(w.Context(), vmi))(w)
 	w.newPod(name+"-source", launcherOf(name), onNode(node))
 	w.play(2 * time.Second)
 	require.Equal(w, corev1.PodRunning, w.pod(name+"-source").Status.Phase)
@@ -186,8 +178,7 @@ func (w *world) newVMIM(name, vmi, node string, annotations map[string]string) {
 	vmim := virt.NewVMIM(namespace, name, vmi)
 	vmim.UID, vmim.Annotations = types.UID(name), annotations
 	vmim.Status.Phase = kubevirtv1.MigrationScheduled
-	_, err := virt.VMIMs(w.virt, namespace).Create(w.Context(), vmim)
-	require.NoError(w, err)
+	try.Must(virt.VMIMs(w.virt, namespace).Create(w.Context(), vmim))(w)
 	w.newPod(vmi+"-target", launcherOf(vmi), onNode(node))
 	w.play(2 * time.Second)
 	w.changeVMI(vmi, func(v *kubevirtv1.VirtualMachineInstance) {
@@ -206,19 +197,16 @@ func (w *world) newVMIM(name, vmi, node string, annotations map[string]string) {
 
 func (w *world) setPhase(vmim string, phase kubevirtv1.VirtualMachineInstanceMigrationPhase) {
 	w.Helper()
-	object, err := virt.VMIMs(w.virt, namespace).Get(w.Context(), vmim)
-	require.NoError(w, err)
+	object := try.Must(virt.VMIMs(w.virt, namespace).Get(w.Context(), vmim))(w)
 	object.Status.Phase = phase
-	_, err = virt.VMIMs(w.virt, namespace).Update(w.Context(), object)
-	require.NoError(w, err)
+	try.Must(virt.VMIMs(w.virt, namespace).Update(w.Context(), object))(w)
 }
 
 func (w *world) changeVMI(name string, change func(*kubevirtv1.VirtualMachineInstance)) {
 	w.Helper()
 	vmi := w.vmi(name)
 	change(vmi)
-	_, err := virt.VMIs(w.virt, namespace).Update(w.Context(), vmi)
-	require.NoError(w, err)
+	try.Must(virt.VMIs(w.virt, namespace).Update(w.Context(), vmi))(w)
 }
 
 // deletePod sets a pod's deletion timestamp, as the API server does when somebody
@@ -234,8 +222,7 @@ func (w *world) changeNode(name string, change func(*corev1.Node)) {
 	w.Helper()
 	node := w.node(name)
 	change(node)
-	_, err := w.client.CoreV1().Nodes().Update(w.Context(), node, metav1.UpdateOptions{})
-	require.NoError(w, err)
+	try.Must(w.client.CoreV1().Nodes().Update(w.Context(), node, metav1.UpdateOptions{}))(w)
 }
 
 func launcherOf(vmi string) func(*corev1.Pod) {

@@ -12,7 +12,8 @@ import (
 func TestCheckAudit(t *testing.T) {
 	write := func(user, verb, subresource string, code int32, revision int, rest string) bed.AuditEvent {
 		return bed.AuditEvent{
-			User: user, Verb: verb, Resource: "resourcequotas", Subresource: subresource, Namespace: "n", Name: "q", Code: code,
+			Verb: verb, AuditUser: bed.AuditUser{User: user}, AuditAnswer: bed.AuditAnswer{Code: code},
+			AuditObject:    bed.AuditObject{Resource: "resourcequotas", Subresource: subresource, Namespace: "n", Name: "q"},
 			ResponseObject: fmt.Appendf(nil, `{"metadata":{"uid":"u","resourceVersion":"%d"%s}`, revision, rest),
 		}
 	}

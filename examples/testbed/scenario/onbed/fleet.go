@@ -1,19 +1,24 @@
 package onbed
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/examples/testbed/scenario"
 	"github.com/vmquota/headroom/examples/testbed/sim"
+	"github.com/vmquota/headroom/examples/testbed/try"
+	"github.com/vmquota/headroom/examples/testbed/virt"
+	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -24,9 +29,12 @@ type Fleet struct {
 	Static  corev1.ResourceList // spec.hard of the quota, which the library never changes
 	Regular corev1.ResourceList // what is used when no VM migrates
 	VMs     []string
+	Owner   kubernetes.Interface // of the quota
+
+	labels map[string]string // of the quota
 }
 
-// FleetQuota is the name of the quota of a fleet.
+// FleetQuota is the name of the quota of a fleet, if no option says otherwise.
 const FleetQuota = "q"
 
 // A VM of a fleet has a core and 1Gi. That is what its pod is charged.
@@ -35,166 +43,159 @@ const (
 	FleetMemory = 2773714688
 )
 
-// A FleetOption changes what a fleet begins with.
-type FleetOption func(*corev1.ResourceQuota, []*kubevirtv1.VirtualMachineInstance)
-
-// Linger makes the source pod of every migration take so long to end.
-func Linger(d time.Duration) FleetOption {
-	return func(_ *corev1.ResourceQuota, vmis []*kubevirtv1.VirtualMachineInstance) {
-		for _, vmi := range vmis {
-			metav1.SetMetaDataAnnotation(&vmi.ObjectMeta, sim.LingerAnnotation, d.String())
-		}
-	}
+// FleetOptions change what a fleet begins with.
+type FleetOptions struct {
+	Linger   time.Duration        // how long the source pod of every migration takes to end; zero: as long as it does
+	Room     int                  // for how many machines the quota is large enough; zero: for those of the fleet
+	More     corev1.ResourceList  // is added to the limits of the quota
+	Owner    kubernetes.Interface // who creates the quota; nil: an administrator
+	Quota    metav1.ObjectMeta    // name and labels of the quota
+	Prepared func(*Fleet)         // is called when the namespace is there; nil: nothing is
+	Create   func(*Fleet)         // creates the quota; nil: the owner does
 }
 
-// Label gives the quota a label.
-func Label(name, value string) FleetOption {
-	return func(rq *corev1.ResourceQuota, _ []*kubevirtv1.VirtualMachineInstance) {
-		metav1.SetMetaDataLabel(&rq.ObjectMeta, name, value)
-	}
-}
-
-// RoomFor makes the quota large enough for so many virtual machines.
-func RoomFor(n int) FleetOption {
-	return func(rq *corev1.ResourceQuota, _ []*kubevirtv1.VirtualMachineInstance) { rq.Spec.Hard = fleetCharge(n) }
-}
-
-// More adds to the limits of the quota.
-func More(limits corev1.ResourceList) FleetOption {
-	return func(rq *corev1.ResourceQuota, _ []*kubevirtv1.VirtualMachineInstance) {
-		for name, more := range limits {
-			limit := rq.Spec.Hard[name]
-			limit.Add(more)
-			rq.Spec.Hard[name] = limit
-		}
-	}
-}
-
-// fleetCharge is what n virtual machines of a fleet are charged.
-func fleetCharge(n int) corev1.ResourceList {
+// Charge is what n virtual machines of a fleet are charged.
+func Charge(n int) corev1.ResourceList {
 	return corev1.ResourceList{
 		corev1.ResourceLimitsCPU:    *resource.NewMilliQuantity(int64(n)*fleetCPU, resource.DecimalSI),
 		corev1.ResourceLimitsMemory: *resource.NewQuantity(int64(n)*FleetMemory, resource.DecimalSI),
 	}
 }
 
-// Fleet creates a fleet of n virtual machines, and returns when they run.
-func (s *Stage) Fleet(ctx context.Context, name string, n int, options ...FleetOption) (*Fleet, error) {
-	namespace, err := s.Bed.NewNamespace(ctx, name+"-")
-	if err != nil {
-		return nil, err
+// Fleet creates a fleet of n virtual machines, vm0 and so on, and returns when they run.
+func (s *Stage) Fleet(t try.T, name string, n int, options FleetOptions) *Fleet {
+	t.Helper()
+	f := &Fleet{Cluster: s.Cluster(t, name), Regular: Charge(n), Static: Charge(n), Owner: options.Owner}
+	if options.Room > 0 {
+		f.Static = Charge(options.Room)
 	}
-	f := &Fleet{Cluster: &Cluster{stage: s, namespace: namespace}, Regular: fleetCharge(n)}
-	rq := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: FleetQuota}, Spec: corev1.ResourceQuotaSpec{Hard: fleetCharge(n)}}
-	var vmis []*kubevirtv1.VirtualMachineInstance
+	for name, more := range options.More {
+		limit := f.Static[name]
+		limit.Add(more)
+		f.Static[name] = limit
+	}
+	if f.Owner == nil {
+		f.Owner = s.Client
+	}
+	if options.Prepared != nil {
+		options.Prepared(f)
+	}
+	if options.Create != nil {
+		options.Create(f)
+	} else {
+		rq := &corev1.ResourceQuota{ObjectMeta: options.Quota, Spec: corev1.ResourceQuotaSpec{Hard: f.Static.DeepCopy()}}
+		if rq.Name == "" {
+			rq.Name = FleetQuota
+		}
+		try.Must(f.Owner.CoreV1().ResourceQuotas(f.namespace).Create(t.Context(), rq, metav1.CreateOptions{}))(t)
+	}
+	f.Enforces(f.Static)
+	f.labels = f.State().Quotas[0].Labels
 	for i := range n {
-		vmi := scenario.NewVMI(namespace, fmt.Sprintf("vm%d", i+1), 1, *resource.NewQuantity(1<<30, resource.BinarySI))
-		vmis = append(vmis, vmi)
+		vmi := virt.NewVMI(f.namespace, fmt.Sprint("vm", i), 1, *resource.NewQuantity(1<<30, resource.BinarySI))
+		if options.Linger > 0 {
+			metav1.SetMetaDataAnnotation(&vmi.ObjectMeta, sim.LingerAnnotation, options.Linger.String())
+		}
+		f.CreateVMI(vmi)
 		f.VMs = append(f.VMs, vmi.Name)
 	}
-	for _, option := range options {
-		option(rq, vmis)
-	}
-	f.Static = rq.Spec.Hard.DeepCopy()
-	if _, err := s.Client.CoreV1().ResourceQuotas(namespace).Create(ctx, rq, metav1.CreateOptions{}); err != nil {
-		return nil, err
-	}
-	if err := f.Await(ctx, "the quota is enforced", func(s scenario.State) bool {
-		return len(s.Quotas) == 1 && quota.Equal(s.Quotas[0].Status.Hard, f.Static)
-	}); err != nil {
-		return nil, err
-	}
-	for _, vmi := range vmis {
-		if err := f.CreateVMI(ctx, vmi); err != nil {
-			return nil, err
-		}
-	}
-	return f, f.Await(ctx, "all VMs run", func(s scenario.State) bool {
+	f.Await("all VMs run", func(s scenario.State) bool {
 		return len(s.VMIs) == n && !slices.ContainsFunc(s.VMIs, func(vmi *kubevirtv1.VirtualMachineInstance) bool { return !vmi.IsRunning() })
 	})
+	return f
 }
 
-// Await waits until done of the State. Its error says what was waited for, and what there is.
-func (f *Fleet) Await(ctx context.Context, what string, done func(scenario.State) bool) error {
-	ok, err := f.Until(ctx, done)
-	if err != nil || ok {
-		return err
-	}
-	s, err := f.State(ctx)
-	if err != nil {
-		return err
-	}
-	return fmt.Errorf("namespace %s: waited in vain until %s: %s", f.namespace, what, describe(s))
+// With returns the same fleet, which fails t: for a goroutine of [try.Go].
+func (f *Fleet) With(t try.T) *Fleet {
+	fleet, cluster := *f, *f.Cluster
+	cluster.T, fleet.Cluster = t, &cluster
+	return &fleet
 }
 
-// describe says what there is, for people.
-func describe(s scenario.State) string {
-	phases := map[string]int{}
-	for _, m := range s.Migrations {
-		phases[string(m.Status.Phase)]++
+// Migrate creates migrations of the first machines, m0 of vm0 and so on, which go on as goes says.
+func (f *Fleet) Migrate(n int, goes string) (names []string) {
+	f.Helper()
+	for i := range n {
+		f.CreateMigration(scenario.Migrate{Name: fmt.Sprint("m", i), VM: f.VMs[i], Goes: goes})
+		names = append(names, fmt.Sprint("m", i))
 	}
-	text := fmt.Sprintf("%d VMs, migrations %v, ledger %v", len(s.VMIs), phases, s.Ledger != nil)
-	for _, rq := range s.Quotas {
-		spec, _ := json.Marshal(rq.Spec.Hard) // a list of quantities
-		status, _ := json.Marshal(rq.Status)
-		text += fmt.Sprintf(", quota %s with spec.hard %s, status %s, annotations %v", rq.Name, spec, status, rq.Annotations)
-	}
-	return text
+	return names
 }
 
 // Evacuate drains a node, waits until none of the fleet's VMs is on it, and undrains it.
-func (f *Fleet) Evacuate(ctx context.Context, node string) error {
-	if err := persist(ctx, func() error { return f.Drain(ctx, node) }); err != nil {
-		return err
-	}
-	err := f.Await(ctx, node+" is empty", func(s scenario.State) bool {
+func (f *Fleet) Evacuate(node string) {
+	f.Helper()
+	f.Drain(node)
+	f.Await(node+" is empty", func(s scenario.State) bool {
 		return !slices.ContainsFunc(s.VMIs, func(vmi *kubevirtv1.VirtualMachineInstance) bool { return vmi.Status.NodeName == node })
 	})
-	if err != nil {
-		return err
-	}
-	return persist(ctx, func() error { return f.Undrain(ctx, node) })
+	f.Undrain(node)
 }
 
-// persist tries again while the API server is away.
-func persist(ctx context.Context, do func() error) error {
-	for end := time.Now().Add(patience); ; {
-		err := do()
-		if err == nil || time.Now().After(end) {
-			return err
-		}
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
-			return err
-		}
+// Quota returns the quota, as the API server has it.
+func (f *Fleet) Quota(t try.T) *corev1.ResourceQuota {
+	t.Helper()
+	list := try.Must(f.Client().CoreV1().ResourceQuotas(f.namespace).List(t.Context(), metav1.ListOptions{}))(t)
+	require.Len(t, list.Items, 1)
+	return &list.Items[0]
+}
+
+// Annotate sets an annotation of the quota. Of the value nil, it removes it.
+func (f *Fleet) Annotate(name string, value any) {
+	f.Helper()
+	try.Must(f.Owner.CoreV1().ResourceQuotas(f.namespace).Patch(f.Context(), f.Quota(f).Name, types.MergePatchType,
+		[]byte(Spelled(annotated(name, value))), metav1.PatchOptions{}))(f)
+}
+
+// Disable turns the kill switch of the quota on, or off.
+func (f *Fleet) Disable(on bool) {
+	f.Helper()
+	f.Annotate(applier.DisabledAnnotation, map[bool]any{true: "true", false: nil}[on])
+}
+
+// Plus returns the static limits, and those of n migrations.
+func (f *Fleet) Plus(n int) corev1.ResourceList {
+	more := Charge(n)
+	more[corev1.ResourcePods] = *resource.NewQuantity(int64(n), resource.DecimalSI)
+	sum := f.Static.DeepCopy()
+	for name, q := range sum {
+		q.Add(more[name])
+		sum[name] = q
 	}
+	return sum
+}
+
+// Raised waits until a limit of the quota is enforced that is above spec.hard.
+func (f *Fleet) Raised() {
+	f.Helper()
+	f.Await("the limit is raised", scenario.State.Raised)
+}
+
+// Enforces waits until these limits are enforced, to the byte.
+func (f *Fleet) Enforces(limits corev1.ResourceList) {
+	f.Helper()
+	f.Await("the limits "+Spelled(limits)+" are enforced", func(s scenario.State) bool {
+		return len(s.Quotas) == 1 && Spelled(s.Quotas[0].Status.Hard) == Spelled(limits)
+	})
 }
 
 // AwaitRest waits until no VM migrates, spec.hard and status.hard are the static limits to
-// the byte, no annotation of the library is left, and the ledger has no record.
-func (f *Fleet) AwaitRest(ctx context.Context) error {
-	return f.Await(ctx, "all is as before", f.atRest)
-}
-
-func (f *Fleet) atRest(s scenario.State) bool {
-	if len(s.Quotas) != 1 || s.Ledger != nil {
-		return false
-	}
-	for _, m := range s.Migrations {
-		if !m.IsFinal() {
+// the byte, the quota has no annotations but those that left names, and its labels are what they
+// were, the usage is regular, and the ledger has no record.
+func (f *Fleet) AwaitRest(left ...string) {
+	f.Helper()
+	f.Await("all is as before", func(s scenario.State) bool {
+		if len(s.Quotas) != 1 || s.Ledger != nil || !AllOver(s) {
 			return false
 		}
-	}
-	rq := s.Quotas[0]
-	return same(rq.Spec.Hard, f.Static) && same(rq.Status.Hard, f.Static) && len(s.Traces(FleetQuota)) == 0 &&
-		quota.Equal(rq.Status.Used, f.Regular)
+		rq := s.Quotas[0]
+		return Spelled(rq.Spec.Hard) == Spelled(f.Static) && Spelled(rq.Status.Hard) == Spelled(f.Static) &&
+			slices.Equal(slices.Sorted(maps.Keys(rq.Annotations)), left) && maps.Equal(rq.Labels, f.labels) &&
+			quota.Equal(rq.Status.Used, f.Regular)
+	})
 }
 
-// same reports whether two lists are written alike, to the byte.
-func same(a, b corev1.ResourceList) bool {
-	one, err := json.Marshal(a)
-	if err != nil {
-		return false
-	}
-	other, err := json.Marshal(b)
-	return err == nil && string(one) == string(other)
+// AllOver reports whether no migration is under way.
+func AllOver(s scenario.State) bool {
+	return !slices.ContainsFunc(s.Migrations, func(m *kubevirtv1.VirtualMachineInstanceMigration) bool { return !m.IsFinal() })
 }

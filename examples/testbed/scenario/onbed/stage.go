@@ -2,13 +2,13 @@
 package onbed
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
+	"bytes"
+	"embed"
 	"io"
 	"time"
 
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
@@ -16,7 +16,7 @@ import (
 
 	"github.com/vmquota/headroom/examples/testbed/bed"
 	"github.com/vmquota/headroom/examples/testbed/process"
-	"github.com/vmquota/headroom/examples/testbed/scenario"
+	"github.com/vmquota/headroom/examples/testbed/try"
 	"github.com/vmquota/headroom/examples/testbed/virt"
 )
 
@@ -32,112 +32,62 @@ type Stage struct {
 	Client  kubernetes.Interface // an administrator's
 	Objects dynamic.Interface    // an administrator's
 	watch   *watch
-	library *process.Process
-	stop    context.CancelFunc
 }
 
 // NewStage makes a stage of a bed, with a program at work. If it is empty, no process is
-// started. What the process logs goes to log, too.
-func NewStage(ctx context.Context, b *bed.Bed, program process.Program, log io.Writer) (*Stage, error) {
-	client, err := kubernetes.NewForConfig(b.Config())
-	if err != nil {
-		return nil, err
-	}
-	objects, err := dynamic.NewForConfig(b.Config())
-	if err != nil {
-		return nil, err
-	}
-	s := &Stage{Bed: b, Client: client, Objects: objects}
-	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s.stop = stop
-	if err := process.Grant(ctx, client, User, process.EnforceLimits); err != nil {
-		return nil, err
-	}
-	if s.watch, err = newWatch(watching, client, objects); err != nil {
-		return nil, err
-	}
+// started. What the process logs goes to log, too, if that is not nil. When t ends, the process
+// ends, and the audit log is checked: see [CheckAudit]. The bed goes on.
+func NewStage(t try.T, b *bed.Bed, program process.Program, log io.Writer) *Stage {
+	s := &Stage{Bed: b, Client: try.Must(kubernetes.NewForConfig(b.Config()))(t), Objects: try.Must(dynamic.NewForConfig(b.Config()))(t)}
+	s.watch = newWatch(t, s.Client, s.Objects)
 	// As virt-operator is told, so that a hot-plug is carried out by migrating.
-	if err := s.configure(ctx, map[string]any{"workloadUpdateStrategy": map[string]any{"workloadUpdateMethods": []string{"LiveMigrate"}}}); err != nil {
-		return nil, err
+	s.configure(t, map[string]any{"workloadUpdateStrategy": map[string]any{"workloadUpdateMethods": []string{"LiveMigrate"}}})
+	t.Cleanup(func() { require.NoError(t, CheckAudit(b.Audit(t))) })
+	if program != "" {
+		s.StartProgram(t, program, log)
 	}
-	if program == "" {
-		return s, nil
-	}
-	if s.library, err = s.StartProgram(ctx, program, log); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s
 }
 
 // StartProgram starts a process with the rights that the program needs, and waits until it
-// works.
-func (s *Stage) StartProgram(ctx context.Context, program process.Program, log io.Writer) (*process.Process, error) {
-	user, more := User, []process.Right(nil)
+// works. It ends with t at the latest.
+func (s *Stage) StartProgram(t try.T, program process.Program, log io.Writer) *process.Process {
+	t.Helper()
+	user, rights := User, []Right{EnforceLimits}
 	switch program {
 	case process.Recorded:
-		more = append(more, process.WriteLedger)
+		rights = append(rights, WriteLedger)
 	case process.RaisePending:
-		user, more = OtherUser, append(more, process.WriteQuotas)
-	default: // it has no more
+		user, rights = OtherUser, []Right{WriteQuotas}
+	default: // it needs no more
 	}
-	if err := process.Grant(ctx, s.Client, user, more...); err != nil {
-		return nil, err
-	}
-	config, err := s.Bed.User(user)
-	if err != nil {
-		return nil, err
-	}
-	p, err := process.Start(program, s.Bed.Other(config), user, log)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case <-p.Ready():
-		return p, nil
-	case <-p.Ended():
-		return nil, fmt.Errorf("%s ended: %v", program, p.Log())
-	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), p.Kill())
-	}
+	s.Grant(t, user, rights...)
+	p := s.Launch(t, program, user, user, log)
+	require.NoError(t, p.AwaitReady(t.Context()))
+	return p
 }
 
-// Close ends the library's process, and checks the audit log: see [CheckAudit]. The bed
-// goes on.
-func (s *Stage) Close() error {
-	s.stop()
-	var stopped error
-	if s.library != nil {
-		stopped = s.library.Stop()
-	}
-	events, err := s.Bed.Audit()
-	return errors.Join(stopped, err, CheckAudit(events))
+// Launch starts a process as user, which calls itself agent. It ends with t at the latest.
+func (s *Stage) Launch(t try.T, program process.Program, user, agent string, log io.Writer) *process.Process {
+	t.Helper()
+	p := try.Must(process.Start(program, s.Bed.Other(s.Bed.User(t, user)), agent, log))(t)
+	t.Cleanup(func() { require.NoError(t, p.Stop()) })
+	return p
 }
-
-// Library is the process.
-func (s *Stage) Library() *process.Process { return s.library }
 
 // configure changes the spec of the KubeVirt object.
-func (s *Stage) configure(ctx context.Context, spec map[string]any) error {
-	patch, err := json.Marshal(map[string]any{"spec": spec})
-	if err != nil {
-		return err
-	}
-	_, err = s.Objects.Resource(virt.KubeVirts).Namespace(bed.KubeVirtNamespace).
-		Patch(ctx, "kubevirt", types.MergePatchType, patch, metav1.PatchOptions{})
-	return err
+func (s *Stage) configure(t try.T, spec map[string]any) {
+	t.Helper()
+	try.Must(s.Objects.Resource(virt.KubeVirts).Namespace(bed.KubeVirtNamespace).Patch(t.Context(), "kubevirt", types.MergePatchType,
+		[]byte(Spelled(map[string]any{"spec": spec})), metav1.PatchOptions{}))(t)
 }
 
-// configurationLag is after what time virt-controller goes by a changed KubeVirt object.
-// It does not say so anywhere.
-const configurationLag = time.Second
-
 // Configure changes KubeVirt's configuration: nil is a default. It returns when
-// virt-controller goes by it.
-func (s *Stage) Configure(ctx context.Context, configuration map[string]any) error {
-	if err := s.configure(ctx, map[string]any{"configuration": configuration}); err != nil {
-		return err
-	}
-	return sleep(ctx, configurationLag)
+// virt-controller goes by it, which that says nowhere.
+func (s *Stage) Configure(t try.T, configuration map[string]any) {
+	t.Helper()
+	s.configure(t, map[string]any{"configuration": configuration})
+	try.Sleep(t, time.Second)
 }
 
 // Crowded are the limits of KubeVirt for many scenarios at once, which must not wait for
@@ -149,32 +99,44 @@ var Alone = map[string]any{"migrations": nil}
 
 // AwaitEmpty waits until no pod is left of the plays before, which would count where VMs are
 // spread over the nodes.
-func (s *Stage) AwaitEmpty(ctx context.Context) error {
-	for end := time.Now().Add(patience); len(s.watch.pods.GetIndexer().ListKeys()) > 0; {
-		if time.Now().After(end) {
-			return errors.New("pods are left")
-		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return nil
+func (s *Stage) AwaitEmpty(t try.T) {
+	t.Helper()
+	try.Eventually(t, func(c try.T) { require.Empty(c, s.watch.pods.GetIndexer().ListKeys()) })
 }
 
-// Cluster returns a fresh namespace for one play of a scenario.
-func (s *Stage) Cluster(ctx context.Context, of *scenario.Scenario) (*Cluster, error) {
-	namespace, err := s.Bed.NewNamespace(ctx, of.Name+"-")
-	if err != nil {
-		return nil, err
-	}
-	return &Cluster{stage: s, namespace: namespace}, nil
+// Cluster returns a fresh namespace, whose name begins with name, and which is deleted when t ends.
+func (s *Stage) Cluster(t try.T, name string) *Cluster {
+	t.Helper()
+	namespace := s.Bed.NewNamespace(t, name+"-")
+	try.Cleanup(t, func(t try.T) {
+		err := s.Client.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{})
+		if !apierrors.IsNotFound(err) { // by the scenario
+			require.NoError(t, err)
+		}
+	})
+	return &Cluster{T: t, stage: s, namespace: namespace}
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
+// A Right is what a user of [Stage.Grant] may do beside reading: the name of a file in rights.
+type Right string
+
+// The rights.
+const (
+	EnforceLimits Right = "enforce-limits" // update of resourcequotas/status
+	WriteLedger   Right = "write-ledger"   // everything that the ConfigMap ledger does in process.Namespace
+	WriteQuotas   Right = "write-quotas"   // update of resourcequotas, which the library never has
+)
+
+//go:embed rights/*.yaml
+var manifests embed.FS
+
+// Grant gives user the rights to read what the library reads, to record events, to nudge
+// migrations, and the rights named. It also creates process.Namespace. What user was granted
+// before stays.
+func (s *Stage) Grant(t try.T, user string, rights ...Right) {
+	t.Helper()
+	for _, right := range append([]Right{"read"}, rights...) {
+		content := try.Must(manifests.ReadFile("rights/" + string(right) + ".yaml"))(t)
+		s.Bed.Create(t, bytes.ReplaceAll(content, []byte("USER"), []byte(user)))
 	}
 }

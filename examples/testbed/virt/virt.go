@@ -3,36 +3,41 @@ package virt
 
 import (
 	"context"
-	"fmt"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/tools/cache"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/fake"
+	"github.com/vmquota/headroom/migration"
 )
 
 // The resources of this package's clients.
 var (
-	Machines   = kubevirtv1.SchemeGroupVersion.WithResource("virtualmachines")
 	Instances  = kubevirtv1.SchemeGroupVersion.WithResource("virtualmachineinstances")
 	Migrations = kubevirtv1.SchemeGroupVersion.WithResource("virtualmachineinstancemigrations")
 	KubeVirts  = kubevirtv1.SchemeGroupVersion.WithResource("kubevirts")
 )
+
+// Informer returns an informer of typed objects of one of the resources, in all namespaces.
+func Informer(client dynamic.Interface, resource schema.GroupVersionResource) cache.SharedIndexInformer {
+	informer := dynamicinformer.NewDynamicSharedInformerFactory(client, 0).ForResource(resource).Informer()
+	_ = informer.SetTransform(migration.Typed) // fails only for informers that run
+	return informer
+}
 
 // A Client reads and writes objects of the type T, in one namespace or, to list and to
 // watch, in all. Its errors are those of the API server.
 type Client[T any] struct {
 	client dynamic.ResourceInterface
 	kind   schema.GroupVersionKind
-}
-
-// VMs returns a client of virtual machines; namespace "": in all namespaces.
-func VMs(client dynamic.Interface, namespace string) Client[kubevirtv1.VirtualMachine] {
-	return Client[kubevirtv1.VirtualMachine]{client.Resource(Machines).Namespace(namespace), kubevirtv1.VirtualMachineGroupVersionKind}
 }
 
 // VMIs returns a client of virtual machine instances; namespace "": in all namespaces.
@@ -94,14 +99,9 @@ func (c Client[T]) Delete(ctx context.Context, name string) error {
 }
 
 func (c Client[T]) untyped(object *T) (*unstructured.Unstructured, error) {
-	// By way of JSON, for what is untyped has no unsigned numbers and VMIs have.
-	content, err := json.Marshal(object)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.kind.Kind, err)
-	}
 	var result unstructured.Unstructured
-	if err := json.Unmarshal(content, &result.Object); err != nil {
-		return nil, fmt.Errorf("%s: %w", c.kind.Kind, err)
+	if err := convert(object, &result.Object); err != nil {
+		return nil, err
 	}
 	result.SetGroupVersionKind(c.kind)
 	return &result, nil
@@ -112,8 +112,51 @@ func typed[T any](object *unstructured.Unstructured, err error) (*T, error) {
 		return nil, err
 	}
 	var result T
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &result); err != nil {
-		return nil, fmt.Errorf("%s %s: %w", object.GetKind(), object.GetName(), err)
+	return &result, convert(object.Object, &result)
+}
+
+// convert converts by way of JSON: what is untyped has no unsigned numbers, and VMIs have.
+func convert(from, to any) error {
+	content, err := json.Marshal(from)
+	if err != nil {
+		return err
 	}
-	return &result, nil
+	return json.Unmarshal(content, to)
+}
+
+// NewVMI returns a virtual machine instance as the API server has it after virt-api's
+// webhooks. It is the one of package fake, and more of what the real virt-controller
+// wants to see (kubevirt.io/kubevirt pkg/defaults, and
+// pkg/virt-api/webhooks/mutating-webhook/mutators/vmi-mutator.go). Its disk is an empty one,
+// which every KubeVirt charges alike: KubeVirt 1.8 runs a container disk in a container of its
+// own.
+func NewVMI(namespace, name string, sockets uint32, guest resource.Quantity) *kubevirtv1.VirtualMachineInstance {
+	vmi := fake.NewVMI(namespace, name, sockets, guest)
+	domain := &vmi.Spec.Domain
+	vmi.Spec.TerminationGracePeriodSeconds = new(int64)
+	vmi.Spec.Volumes = []kubevirtv1.Volume{{Name: "d", VolumeSource: kubevirtv1.VolumeSource{
+		EmptyDisk: &kubevirtv1.EmptyDiskSource{Capacity: *resource.NewQuantity(1<<30, resource.BinarySI)},
+	}}}
+	domain.Devices.Disks = []kubevirtv1.Disk{{Name: "d", DiskDevice: kubevirtv1.DiskDevice{Disk: &kubevirtv1.DiskTarget{Bus: kubevirtv1.DiskBusVirtio}}}}
+	vmi.Spec.Networks = []kubevirtv1.Network{{Name: "default", NetworkSource: kubevirtv1.NetworkSource{Pod: &kubevirtv1.PodNetwork{}}}}
+	domain.Devices.Interfaces = []kubevirtv1.Interface{{
+		Name:                   "default",
+		InterfaceBindingMethod: kubevirtv1.InterfaceBindingMethod{Masquerade: &kubevirtv1.InterfaceMasquerade{}},
+	}}
+	domain.Machine = &kubevirtv1.Machine{Type: "q35"}
+	domain.CPU.Model = kubevirtv1.CPUModeHostPassthrough // so that any node will do
+	vmi.Status.Phase = kubevirtv1.Pending
+	vmi.Status.CurrentCPUTopology = &kubevirtv1.CPUTopology{Sockets: domain.CPU.Sockets, Cores: domain.CPU.Cores, Threads: domain.CPU.Threads}
+	boot, current, requested := guest.DeepCopy(), guest.DeepCopy(), guest.DeepCopy()
+	vmi.Status.Memory = &kubevirtv1.MemoryStatus{GuestAtBoot: &boot, GuestCurrent: &current, GuestRequested: &requested}
+	return vmi
+}
+
+// NewVMIM returns a migration of a virtual machine instance. The API server gives it
+// the label and the finalizer that virt-api would.
+func NewVMIM(namespace, name, vmi string) *kubevirtv1.VirtualMachineInstanceMigration {
+	return &kubevirtv1.VirtualMachineInstanceMigration{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec:       kubevirtv1.VirtualMachineInstanceMigrationSpec{VMIName: vmi},
+	}
 }
