@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 
@@ -23,6 +24,9 @@ func main() {
 	o, err := parseOptions(os.Args[1:], os.Getenv)
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
+		return
+	case o.version:
+		fmt.Println("headroom version", version())
 		return
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "headroom:", err)
@@ -40,6 +44,14 @@ func main() {
 	}
 	klog.FromContext(ctx).Info("The controller ends")
 	klog.Flush()
+}
+
+// version is that of the module, as Go has recorded it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
 }
 
 // setLogging makes klog log as the flags say.

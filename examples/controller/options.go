@@ -3,9 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -46,6 +44,8 @@ type options struct {
 	policy   quota.Policy
 	disabled bool
 	guard    bool
+
+	version bool // print the version, and nothing else
 }
 
 // parseOptions reads the flags in args, and what they leave out from the environment.
@@ -83,8 +83,13 @@ func parseOptions(args []string, getenv func(string) string) (options, error) {
 	flags.BoolVar(&o.guard, "guard", false, "announce offers for the admission policy of guard")
 	flags.BoolVar(&o.disabled, "disable-raises", false, "kill switch: write no quota any more; kube-controller-manager ends what is raised")
 
+	version := flags.Bool("version", false, "print the version and exit")
+
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
+	}
+	if *version {
+		return options{version: true}, nil
 	}
 	if err := fromEnvironment(flags, getenv); err != nil {
 		return options{}, err
@@ -101,13 +106,13 @@ func parseOptions(args []string, getenv func(string) string) (options, error) {
 	return o, errors.Join(append(errs, o.check())...)
 }
 
-// fromEnvironment sets the flags that were not given from their variables.
+// fromEnvironment sets the flags that were not given from their variables, but for --version.
 func fromEnvironment(flags *pflag.FlagSet, getenv func(string) string) error {
 	var errs []error
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := environment + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		value := getenv(name)
-		if value == "" || f.Changed {
+		if value == "" || f.Changed || f.Name == "version" {
 			return
 		}
 		if err := flags.Set(f.Name, value); err != nil {
@@ -166,14 +171,4 @@ func identity(getenv func(string) string) string {
 		host = "unknown"
 	}
 	return fmt.Sprintf("%s_%d", host, os.Getpid())
-}
-
-// text is list as amounts reads it, sorted by name.
-func text(list corev1.ResourceList) string {
-	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(list)) {
-		q := list[name]
-		parts = append(parts, string(name)+"="+q.String())
-	}
-	return strings.Join(parts, ",")
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -40,7 +41,20 @@ func TestEnvironment(t *testing.T) {
 	require.Equal(t, shard{index: 3, count: 4}, o.shard)
 	require.Equal(t, "system", o.namespace)
 	require.False(t, o.leaderElect)
-	require.Equal(t, "limits.cpu=32,limits.memory=64Gi", text(o.policy.Budget))
+	text, err := json.Marshal(o.policy.Budget)
+	require.NoError(t, err)
+	require.Equal(t, `{"limits.cpu":"32","limits.memory":"64Gi"}`, string(text))
+}
+
+// --version asks for nothing else, and is no variable, which others may have set.
+func TestVersion(t *testing.T) {
+	o, err := parseOptions([]string{"--version"}, env())
+	require.NoError(t, err)
+	require.Equal(t, options{version: true}, o)
+	o, err = parseOptions(nil, env("POD_NAMESPACE", "headroom", "HEADROOM_VERSION", "1.2"))
+	require.NoError(t, err)
+	require.False(t, o.version)
+	require.NotEmpty(t, version())
 }
 
 func TestBadOptions(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/examples/harvester/old"
@@ -52,6 +51,16 @@ func (b *beside) pass(d time.Duration) {
 // A story is what happens while it works.
 type story func(b *beside)
 
+// inTheMiddle is the story in which something happens in the middle of a migration.
+func inTheMiddle(happens story) story {
+	return func(b *beside) {
+		require.NoError(b.t, b.Migrate("tenant", "move", "vm0", fake.Outcome{Hang: true}))
+		b.pass(10 * time.Second)
+		happens(b)
+		b.pass(time.Minute)
+	}
+}
+
 var stories = map[string]story{
 	"three migrations": func(b *beside) {
 		for i := range 3 {
@@ -59,27 +68,18 @@ var stories = map[string]story{
 		}
 		b.pass(2 * time.Minute)
 	},
-	"Rancher restarts in the middle": func(b *beside) {
-		require.NoError(b.t, b.Migrate("tenant", "move", "vm0", fake.Outcome{Hang: true}))
-		b.pass(10 * time.Second)
+	"Rancher restarts in the middle": inTheMiddle(func(b *beside) {
 		b.rancher.Restart()
 		b.pass(10 * time.Second)
 		require.NoError(b.t, b.Abort("tenant", "move"))
-		b.pass(time.Minute)
-	},
-	"H1: the VMI is deleted": func(b *beside) {
-		require.NoError(b.t, b.Migrate("tenant", "move", "vm0", fake.Outcome{Hang: true}))
-		b.pass(10 * time.Second)
+	}),
+	"H1: the VMI is deleted": inTheMiddle(func(b *beside) {
 		require.NoError(b.t, b.DeleteVMI("tenant", "vm0"))
-		b.pass(time.Minute)
-	},
-	"H2: the migration is deleted unseen": func(b *beside) {
-		require.NoError(b.t, b.Migrate("tenant", "move", "vm0", fake.Outcome{Hang: true}))
-		b.pass(10 * time.Second)
+	}),
+	"H2: the migration is deleted unseen": inTheMiddle(func(b *beside) {
 		require.NoError(b.t, b.Abort("tenant", "move"))
 		b.Advance(2 * time.Minute) // the old Harvester is down
-		b.pass(time.Minute)
-	},
+	}),
 	"H8: its entries are too small": func(b *beside) {
 		// Alone the migration would be refused for ever. So alone its entries are right.
 		if b.headroom {
@@ -104,7 +104,7 @@ func TestBesideAHarvesterThatScales(t *testing.T) {
 		for locked, lock := range locks {
 			t.Run(name+" "+locked, func(t *testing.T) {
 				run := func(headroom bool) *beside {
-					b := &beside{tenant: newTenant(t, fake.Config{Seed: 3, Lock: lock, Slack: time.Minute}, 3), headroom: headroom, adds: perVM}
+					b := &beside{tenant: newTenant(t, fake.Config{Seed: 3, Lock: lock}, 3), headroom: headroom, adds: perVM}
 					b.hard = append(b.hard, b.quota().Spec.Hard)
 					if headroom {
 						b.Start(user, current)
@@ -162,16 +162,10 @@ func TestWhatAnOldHarvesterLeft(t *testing.T) {
 		"H17, H18: entries that are malformed":       {map[string]string{old.Entry + "gone": "null", old.Entry + "other": "{", old.Resync: "true"}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u := newTenant(t, fake.Config{Seed: 7, Slack: time.Minute}, 2)
-			rq := u.quota()
-			rq.Annotations, rq.Spec.Hard = state.annotations, times(2+state.raised)
-			quotas := u.Client("old-harvester").CoreV1()
-			_, err := quotas.ResourceQuotas("tenant").Update(context.Background(), rq, metav1.UpdateOptions{})
-			require.NoError(t, err)
+			u := newTenant(t, fake.Config{Seed: 7}, 2)
+			u.edit("old-harvester", state.annotations, times(2+state.raised))
 			u.Advance(time.Minute)
-			u.Start(user, current)
-			require.NoError(t, u.Migrate("tenant", "first", "vm0", fake.Outcome{Hang: true}))
-			require.True(t, u.Until(time.Minute, func() bool { return u.phase("first") == kubevirtv1.MigrationRunning }))
+			u.hang()
 			u.Advance(10 * time.Second)
 			u.enforces(3 + state.raised)
 
@@ -199,21 +193,14 @@ func fifty(entry string) map[string]string {
 // With the write lock only Rancher can clean. Its next sync sets spec.hard, and the
 // annotations stay, without an effect.
 func TestWhatAnOldHarvesterLeftUnderTheLock(t *testing.T) {
-	u := newTenant(t, fake.Config{Seed: 7, Slack: time.Minute, Lock: fake.RancherUser}, 2)
-	rq := u.quota()
-	rq.Annotations = map[string]string{old.Entry + "gone": `{"limits.cpu":"1015m","limits.memory":"2773714688"}`}
-	rq.Spec.Hard = times(3)
-	ctx := context.Background()
-	_, err := u.Client(fake.RancherUser).CoreV1().ResourceQuotas("tenant").Update(ctx, rq, metav1.UpdateOptions{})
-	require.NoError(t, err)
+	u := newTenant(t, fake.Config{Seed: 7, Lock: fake.RancherUser}, 2)
+	u.edit(fake.RancherUser, map[string]string{old.Entry + "gone": `{"limits.cpu":"1015m","limits.memory":"2773714688"}`}, times(3))
 	u.Advance(time.Minute)
-	err = rancher.CleanNamespace(ctx, u.Client("kubectl").CoreV1(), "tenant")
+	err := rancher.CleanNamespace(context.Background(), u.Client("kubectl").CoreV1(), "tenant")
 	require.ErrorIs(t, err, rancher.ErrLocked)
 	require.True(t, quota.Equal(times(3), u.quota().Spec.Hard))
 
-	u.Start(user, current)
-	require.NoError(t, u.Migrate("tenant", "first", "vm0", fake.Outcome{Hang: true}))
-	require.True(t, u.Until(time.Minute, func() bool { return u.phase("first") == kubevirtv1.MigrationRunning }))
+	u.hang()
 	u.rancher.Restart()
 	u.Advance(10 * time.Second)
 	require.True(t, quota.Equal(times(2), u.quota().Spec.Hard))
@@ -226,14 +213,9 @@ func TestWhatAnOldHarvesterLeftUnderTheLock(t *testing.T) {
 
 // A person has told Harvester to leave the quota alone, in the middle of a migration.
 func TestH12Skipped(t *testing.T) {
-	u := newTenant(t, fake.Config{Seed: 7, Slack: time.Minute}, 2)
-	u.Start(user, current)
-	require.NoError(t, u.Migrate("tenant", "first", "vm0", fake.Outcome{Hang: true}))
-	require.True(t, u.Until(time.Minute, func() bool { return u.phase("first") == kubevirtv1.MigrationRunning }))
-	rq := u.quota()
-	rq.Annotations = map[string]string{rancher.HarvesterSkip: "true"}
-	_, err := u.Client("kubectl").CoreV1().ResourceQuotas("tenant").Update(context.Background(), rq, metav1.UpdateOptions{})
-	require.NoError(t, err)
+	u := newTenant(t, fake.Config{Seed: 7}, 2)
+	u.hang()
+	u.edit("kubectl", map[string]string{rancher.HarvesterSkip: "true"}, u.quota().Spec.Hard)
 	u.Advance(time.Second)
 	writes := u.Writes(user, fake.ResourceQuotas)
 	require.NoError(t, u.Migrate("tenant", "second", "vm1", fake.Outcome{}))

@@ -6,6 +6,7 @@ require (
 	github.com/rancher/wrangler/v3 v3.8.0
 	github.com/stretchr/testify v1.12.1
 	github.com/vmquota/headroom v0.0.0
+	github.com/vmquota/headroom/examples/rancher/model v0.0.0
 	github.com/vmquota/headroom/examples/testbed v0.0.0
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2
@@ -79,3 +80,5 @@ require (
 replace github.com/vmquota/headroom => ../..
 
 replace github.com/vmquota/headroom/examples/testbed => ../testbed
+
+replace github.com/vmquota/headroom/examples/rancher/model => ../rancher/model

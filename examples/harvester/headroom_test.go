@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/tools/record"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmquota/headroom/examples/rancher/model"
+	"github.com/vmquota/headroom/examples/testbed/try"
 	"github.com/vmquota/headroom/fake"
 	"github.com/vmquota/headroom/migration"
 	"github.com/vmquota/headroom/quota"
@@ -80,14 +82,14 @@ func times(n int64) corev1.ResourceList {
 type tenant struct {
 	*fake.Cluster
 	t       *testing.T
-	rancher *fake.Rancher
+	rancher *model.Simulated
 }
 
 // newTenant returns a tenant with n VMs that fill the quota exactly.
 func newTenant(t *testing.T, config fake.Config, n int64) *tenant {
 	t.Helper()
 	u := &tenant{Cluster: fake.New(config), t: t}
-	u.rancher = u.StartRancher(fake.RancherConfig{Latency: fake.Span{Min: 5 * time.Millisecond, Max: 20 * time.Millisecond}})
+	u.rancher = model.Simulate(u.Cluster, fake.Span{Min: 5 * time.Millisecond, Max: 20 * time.Millisecond}, nil)
 	require.NoError(t, u.CreateNamespace("tenant", nil))
 	require.NoError(t, u.rancher.SetLimit("tenant", times(n)))
 	u.Advance(time.Minute)
@@ -100,8 +102,7 @@ func newTenant(t *testing.T, config fake.Config, n int64) *tenant {
 
 func (u *tenant) quota() *corev1.ResourceQuota {
 	u.t.Helper()
-	quotas, err := u.Client("kubectl").CoreV1().ResourceQuotas("tenant").List(context.Background(), metav1.ListOptions{})
-	require.NoError(u.t, err)
+	quotas := try.Must(u.Client("kubectl").CoreV1().ResourceQuotas("tenant").List(context.Background(), metav1.ListOptions{}))(u.t)
 	require.Len(u.t, quotas.Items, 1)
 	return &quotas.Items[0]
 }
@@ -111,6 +112,22 @@ func (u *tenant) phase(name string) kubevirtv1.VirtualMachineInstanceMigrationPh
 		return m.Status.Phase
 	}
 	return ""
+}
+
+// hang starts the program, and a migration that hangs.
+func (u *tenant) hang() {
+	u.t.Helper()
+	u.Start(user, current)
+	require.NoError(u.t, u.Migrate("tenant", "first", "vm0", fake.Outcome{Hang: true}))
+	require.True(u.t, u.Until(time.Minute, func() bool { return u.phase("first") == kubevirtv1.MigrationRunning }))
+}
+
+// edit writes the annotations and the static limits of the quota.
+func (u *tenant) edit(as string, annotations map[string]string, hard corev1.ResourceList) {
+	u.t.Helper()
+	rq := u.quota()
+	rq.Annotations, rq.Spec.Hard = annotations, hard
+	try.Must(u.Client(as).CoreV1().ResourceQuotas("tenant").Update(context.Background(), rq, metav1.UpdateOptions{}))(u.t)
 }
 
 // enforces says that the enforced limits are those of n VMs.
@@ -149,7 +166,7 @@ func TestDrainOnFullQuota(t *testing.T) {
 
 func TestDrainWithCrashesAndConflicts(t *testing.T) {
 	for seed := range uint64(5) {
-		u := newTenant(t, fake.Config{Seed: seed, Slack: 5 * time.Minute, Lock: fake.RancherUser}, 12)
+		u := newTenant(t, fake.Config{Seed: seed, Lock: fake.RancherUser}, 12)
 		u.Inject(u.Chance(map[fake.Fault]float64{fake.Crash: 0.05, fake.Conflict: 0.1}))
 		u.Start(user, current)
 		u.Drain("node01")

@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 // A vmiStore is the API server and the cache of VMIs in one.
@@ -46,8 +48,7 @@ func vmim(uid types.UID, phase kubevirtv1.VirtualMachineInstanceMigrationPhase) 
 func TestStateIsShown(t *testing.T) {
 	store, handler := newVMIStore(t, &kubevirtv1.VirtualMachineInstance{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant", Name: "vm"}})
 	shown := func() map[string]string {
-		vmi, err := handler.cache.Get("tenant", "vm")
-		require.NoError(t, err)
+		vmi := try.Must(handler.cache.Get("tenant", "vm"))(t)
 		return vmi.Annotations
 	}
 	see := func(phase kubevirtv1.VirtualMachineInstanceMigrationPhase, deleted bool) map[string]string {
@@ -55,8 +56,7 @@ func TestStateIsShown(t *testing.T) {
 		if deleted {
 			m.DeletionTimestamp = &metav1.Time{}
 		}
-		_, err := handler.onMigration("", m)
-		require.NoError(t, err)
+		try.Must(handler.onMigration("", m))(t)
 		return shown()
 	}
 	require.Equal(t, "Pending migration", see(kubevirtv1.MigrationPhaseUnset, false)[stateAnnotation])
@@ -73,16 +73,13 @@ func TestOldMigrationIsNotShown(t *testing.T) {
 	store, handler := newVMIStore(t, &kubevirtv1.VirtualMachineInstance{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "tenant", Name: "vm", Annotations: map[string]string{uidAnnotation: "second", stateAnnotation: "Migrating"},
 	}})
-	_, err := handler.onMigration("", vmim("first", kubevirtv1.MigrationSucceeded))
-	require.NoError(t, err)
+	try.Must(handler.onMigration("", vmim("first", kubevirtv1.MigrationSucceeded)))(t)
 	require.Zero(t, store.writes)
 }
 
 func TestMigrationWithoutVM(t *testing.T) {
 	store, handler := newVMIStore(t)
-	_, err := handler.onMigration("", vmim("first", kubevirtv1.MigrationRunning))
-	require.NoError(t, err)
-	_, err = handler.onMigration("tenant/first", nil)
-	require.NoError(t, err)
+	try.Must(handler.onMigration("", vmim("first", kubevirtv1.MigrationRunning)))(t)
+	try.Must(handler.onMigration("tenant/first", nil))(t)
 	require.Zero(t, store.writes)
 }

@@ -17,6 +17,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	migrations = desc("migrations", "Live migrations in flight, by state: queued, blocked (rejected by quota), charged (counted twice).", "namespace", "state")
 	oldest     = desc("migrations_oldest_created", "Unix creation timestamp of the oldest live migration in flight.", "namespace")
+	waiting    = desc("migrations_waiting", "Live migrations that have no target pod, or one that is not scheduled, by what they wait for.", "namespace", "reason")
 	deferred   = desc("migrations_deferred", "Live migrations that wait for room in a ResourceQuota, by reason.", "namespace", "resourcequota", "reason")
 	offers     = desc("resourcequota_offers", "Live migrations for whose target pod a ResourceQuota has open room.", "namespace", "resourcequota")
 	failing    = desc("resourcequota_write_failing", "1 if the last update of resourcequotas/status failed, by reason: forbidden, failed.", "namespace", "resourcequota", "reason")
@@ -36,7 +37,7 @@ func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
 	for _, c := range m.counters() {
 		c.Describe(descs)
 	}
-	for _, d := range []*prometheus.Desc{migrations, oldest, deferred, offers, failing, static, raised, temporary, regular, takenNow} {
+	for _, d := range []*prometheus.Desc{migrations, oldest, waiting, deferred, offers, failing, static, raised, temporary, regular, takenNow} {
 		descs <- d
 	}
 }
@@ -75,6 +76,13 @@ func (n *namespace) collect(export gauge) {
 	if created != 0 {
 		export(oldest, float64(created))
 	}
+	reasons := map[quota.DeferralReason]int{}
+	for _, w := range n.waiting {
+		reasons[w.Reason]++
+	}
+	for reason, number := range reasons {
+		export(waiting, float64(number), string(reason))
+	}
 	for i := range n.quotas {
 		q := &n.quotas[i]
 		collectQuota(q, func(d *prometheus.Desc, value float64, labels ...string) {
@@ -85,11 +93,11 @@ func (n *namespace) collect(export gauge) {
 
 func collectQuota(q *applier.QuotaResult, export gauge) {
 	export(offers, float64(len(q.Offered)))
-	waiting := map[quota.DeferralReason]int{}
+	reasons := map[quota.DeferralReason]int{}
 	for _, d := range q.Decision.Deferred {
-		waiting[d.Reason]++
+		reasons[d.Reason]++
 	}
-	for reason, number := range waiting {
+	for reason, number := range reasons {
 		export(deferred, float64(number), string(reason))
 	}
 	switch {

@@ -46,6 +46,7 @@ type Metrics struct {
 // namespace is what the last reconcile found.
 type namespace struct {
 	inFlight []quota.Migration
+	waiting  []migration.Wait
 	blocked  map[types.UID]time.Time // since when each has been seen Blocked
 	quotas   []applier.QuotaResult
 }
@@ -117,7 +118,7 @@ func (m *Metrics) Reconciled(_ context.Context, r migration.Report) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(r.InFlight) == 0 && len(r.Result.Quotas) == 0 {
+	if len(r.InFlight)+len(r.Waiting)+len(r.Result.Quotas) == 0 {
 		if r.Err == nil {
 			delete(m.namespaces, r.Namespace)
 		}
@@ -127,7 +128,9 @@ func (m *Metrics) Reconciled(_ context.Context, r migration.Report) {
 	if before == nil {
 		before = &namespace{}
 	}
-	m.namespaces[r.Namespace] = &namespace{inFlight: r.InFlight, blocked: m.since(before.blocked, r.InFlight), quotas: r.Result.Quotas}
+	m.namespaces[r.Namespace] = &namespace{
+		inFlight: r.InFlight, waiting: r.Waiting, blocked: m.since(before.blocked, r.InFlight), quotas: r.Result.Quotas,
+	}
 }
 
 // since returns since when each of inFlight has been Blocked, and observes those that have

@@ -26,7 +26,7 @@ const machines = 12
 // quota is raised.
 func drain(t *testing.T, policy quota.Policy) (*fake.Cluster, *Metrics) {
 	t.Helper()
-	cluster := fake.New(fake.Config{Seed: 1, Policy: policy, Patience: time.Hour})
+	cluster := fake.New(fake.Config{Seed: 1, Policy: policy})
 	require.NoError(t, cluster.CreateNamespace("tenant", corev1.ResourceList{
 		"limits.cpu":    *resource.NewMilliQuantity(1015*machines, resource.DecimalSI),
 		"limits.memory": *resource.NewQuantity(2773714688*machines, resource.BinarySI),
@@ -104,11 +104,18 @@ func TestDrain(t *testing.T) {
 func TestDeferred(t *testing.T) {
 	_, m := drain(t, quota.Policy{Budget: corev1.ResourceList{"limits.memory": resource.MustParse("2773714688")}})
 	require.Positive(t, values(t, m)[`headroom_migrations_deferred{namespace="tenant",reason="BudgetUsed",resourcequota="tenant"}`])
+	require.Positive(t, values(t, m)[`headroom_migrations_waiting{namespace="tenant",reason="BudgetUsed"}`])
 }
 
 func TestTaken(t *testing.T) {
 	cluster, m := drain(t, quota.Policy{})
-	require.True(t, cluster.Until(time.Minute, func() bool { return cluster.Tenant("tenant").Steal() == nil }))
+	thief := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "thief"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{
+		Name: "c", Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{"cpu": resource.MustParse("1015m"), "memory": resource.MustParse("2773714688")}},
+	}}}}
+	require.True(t, cluster.Until(time.Minute, func() bool {
+		_, err := cluster.Client("tenant").CoreV1().Pods("tenant").Create(t.Context(), thief, metav1.CreateOptions{})
+		return err == nil
+	}))
 	require.True(t, cluster.Until(time.Minute, func() bool { return count(t, m, "headroom_resourcequota_taken") > 0 }))
 	require.True(t, cluster.Until(time.Minute, func() bool { return values(t, m)[`headroom_taken_total{resource="limits.memory"}`] > 0 }))
 }
@@ -149,6 +156,19 @@ func TestGaugesOfReports(t *testing.T) {
 	m.Reconciled(t.Context(), inFlight(quota.Blocked))
 	m.Reset()
 	require.Zero(t, count(t, m, "headroom_migrations"))
+}
+
+// What migrations wait for is counted by reason, also where none is in flight.
+func TestWaiting(t *testing.T) {
+	m := New(nil)
+	m.Reconciled(t.Context(), migration.Report{Namespace: "tenant", Waiting: []migration.Wait{
+		{UID: "1", Reason: migration.UtilityVolumes}, {UID: "2", Reason: migration.UtilityVolumes}, {UID: "3", Reason: migration.NoNodeFits},
+	}})
+	samples := values(t, m)
+	require.EqualValues(t, 2, samples[`headroom_migrations_waiting{namespace="tenant",reason="UtilityVolumes"}`])
+	require.EqualValues(t, 1, samples[`headroom_migrations_waiting{namespace="tenant",reason="NoNodeFits"}`])
+	m.Reconciled(t.Context(), migration.Report{Namespace: "tenant"})
+	require.Zero(t, count(t, m, "headroom_migrations_waiting"))
 }
 
 // Names, units and help texts are as Prometheus wants them.

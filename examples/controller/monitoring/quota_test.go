@@ -172,7 +172,7 @@ func newCluster(t *testing.T) (*fake.Cluster, []tenant, prometheus.Gatherer) {
 	cluster.Advance(10 * time.Minute)
 	for _, n := range tenants {
 		used := cluster.Quota(n.name(), n.name()).Status.Used["limits.memory"]
-		require.NoError(t, cluster.Tenant(n.name()).EditQuota(n.name(), func(hard corev1.ResourceList) {
+		require.NoError(t, cluster.EditQuota(n.name(), n.name(), func(hard corev1.ResourceList) {
 			hard["limits.memory"] = *resource.NewQuantity(int64(used.AsApproximateFloat64()/n.fill), resource.BinarySI)
 		}))
 	}

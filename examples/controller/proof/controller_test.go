@@ -7,27 +7,25 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	kubevirtv1 "kubevirt.io/api/core/v1"
 
-	"github.com/vmquota/headroom/examples/testbed/sim"
+	"github.com/vmquota/headroom/examples/testbed/scenario"
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 // A migration that quota has refused is rescued, and both objects tell.
 func TestRefusedAndRescued(t *testing.T) {
 	leader, other := pair(t)
 	s := newScene(t, 1)
-	s.disable(true)
-	s.migrate(0, "")
-	s.refused(0)
-	s.disable(false)
-	s.await(0, kubevirtv1.MigrationSucceeded)
-	s.settled()
-	eventually(t, func(c *assert.CollectT) {
-		list, err := admin.CoreV1().Events(s.namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "source=headroom"})
-		require.NoError(c, err)
+	s.Disable(true)
+	s.Migrate(1, "")
+	s.AwaitPhase("m0", scenario.Refused)
+	s.Disable(false)
+	s.Succeeded("m0")
+	s.AwaitRest()
+	try.Eventually(t, func(c try.T) {
+		list := try.Must(admin.CoreV1().Events(s.Namespace()).List(t.Context(), metav1.ListOptions{FieldSelector: "source=headroom"}))(c)
 		var reasons []string
 		for i := range list.Items {
 			reasons = append(reasons, list.Items[i].InvolvedObject.Kind+" "+list.Items[i].Reason)
@@ -43,30 +41,30 @@ func TestRefusedAndRescued(t *testing.T) {
 func TestFailOver(t *testing.T) {
 	leader, other := pair(t)
 	s := newScene(t, 2)
-	s.migrate(0, sim.Hang)
-	s.await(0, kubevirtv1.MigrationRunning)
-	s.raised()
+	s.Migrate(1, scenario.Hang)
+	s.AwaitPhase("m0", "Running")
+	s.Raised()
 
-	leader.kill()
+	require.NoError(t, leader.Kill())
 	killed := time.Now()
-	s.migrate(1, "")
-	s.refused(1)
+	s.CreateMigration(scenario.Migrate{Name: "m1", VM: "vm1"})
+	s.AwaitPhase("m1", scenario.Refused)
 	require.False(t, other.leads(t))
-	eventually(t, func(c *assert.CollectT) { require.True(c, other.leads(c)) })
+	try.Eventually(t, func(c try.T) { require.True(c, other.leads(c)) })
 	t.Log("the other replica leads after", time.Since(killed).Round(time.Millisecond))
-	s.await(1, kubevirtv1.MigrationSucceeded)
+	s.Succeeded("m1")
 	t.Log("the migration that was refused meanwhile has succeeded after", time.Since(killed).Round(time.Millisecond))
 
-	s.release(0)
-	s.await(0, kubevirtv1.MigrationSucceeded)
-	s.settled()
+	s.Release("m0")
+	s.Succeeded("m0")
+	s.AwaitRest()
 
 	// The killed one comes back, and takes over when the other one is ended.
 	back := newReplica(t, leader.name)
 	require.False(t, back.leads(t))
-	other.stop()
+	require.NoError(t, other.Stop())
 	ended := time.Now()
-	eventually(t, func(c *assert.CollectT) { require.True(c, back.leads(c)) })
+	try.Eventually(t, func(c try.T) { require.True(c, back.leads(c)) })
 	t.Log("after an orderly end the other one leads after", time.Since(ended).Round(time.Millisecond))
 	requireAllowed(t, leader, other, back)
 }
@@ -75,13 +73,13 @@ func TestFailOver(t *testing.T) {
 func TestNothingIsLeft(t *testing.T) {
 	r := newReplica(t, "replica")
 	s := newScene(t, 1)
-	s.migrate(0, sim.Hang)
-	s.await(0, kubevirtv1.MigrationRunning)
-	s.raised()
-	r.kill()
-	s.release(0)
-	s.await(0, kubevirtv1.MigrationSucceeded)
-	s.settled()
+	s.Migrate(1, scenario.Hang)
+	s.AwaitPhase("m0", "Running")
+	s.Raised()
+	require.NoError(t, r.Kill())
+	s.Release("m0")
+	s.Succeeded("m0")
+	s.AwaitRest()
 }
 
 // What the README promises about metrics is there, and moves with a drain.
@@ -91,12 +89,10 @@ func TestMetricsOfADrain(t *testing.T) {
 	s := newScene(t, machines)
 	before := leader.scrape(t)
 	require.Zero(t, before.family("headroom_migrations"))
-	s.disable(true) // so that they are refused: room may come before KubeVirt's first try
-	for i := range machines {
-		s.migrate(i, sim.Hang)
-	}
-	s.refused(0)
-	s.disable(false)
+	s.Disable(true) // so that they are refused: room may come before KubeVirt's first try
+	migrations := s.Migrate(machines, scenario.Hang)
+	s.AwaitPhase("m0", scenario.Refused)
+	s.Disable(false)
 	seen := map[string]bool{}
 	note := func() scrape {
 		now := leader.scrape(t)
@@ -107,24 +103,22 @@ func TestMetricsOfADrain(t *testing.T) {
 		}
 		return now
 	}
-	eventually(t, func(c *assert.CollectT) {
+	try.Eventually(t, func(c try.T) {
 		now := note()
-		require.Positive(c, now[`headroom_migrations{namespace="`+s.namespace+`",state="charged"}`])
-		quota := `{namespace="` + s.namespace + `",resource="limits.memory",resourcequota="q"}`
+		require.Positive(c, now[`headroom_migrations{namespace="`+s.Namespace()+`",state="charged"}`])
+		quota := `{namespace="` + s.Namespace() + `",resource="limits.memory",resourcequota="q"}`
 		require.Positive(c, now["headroom_resourcequota_raised"+quota])
 		require.Positive(c, now["headroom_resourcequota_temporary"+quota])
 		require.Equal(c, now["headroom_resourcequota_static"+quota], now["headroom_resourcequota_regular"+quota])
-		require.Positive(c, now[`headroom_migrations_oldest_created{namespace="`+s.namespace+`"}`])
+		require.Positive(c, now[`headroom_migrations_oldest_created{namespace="`+s.Namespace()+`"}`])
 	})
-	for i := range machines {
-		s.release(i)
+	for _, name := range migrations {
+		s.Release(name)
 	}
-	for i := range machines {
-		s.await(i, kubevirtv1.MigrationSucceeded)
-	}
-	s.settled()
+	s.Succeeded(migrations...)
+	s.AwaitRest()
 	var after scrape
-	eventually(t, func(c *assert.CollectT) {
+	try.Eventually(t, func(c try.T) {
 		after = note()
 		require.Zero(c, after.family("headroom_migrations"))
 	})

@@ -2,19 +2,16 @@ package proof
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	kubevirtv1 "kubevirt.io/api/core/v1"
 
-	"github.com/vmquota/headroom/examples/testbed/sim"
+	"github.com/vmquota/headroom/examples/testbed/scenario"
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
-
-const root = "../../.."
 
 // spans are the commands in running text, and the lines of blocks of commands.
 var spans = regexp.MustCompile("(?m)`((?:kubectl|go (?:-C \\S+ )?build) [^`]*)`|^    (kubectl .*)$")
@@ -22,8 +19,7 @@ var spans = regexp.MustCompile("(?m)`((?:kubectl|go (?:-C \\S+ )?build) [^`]*)`|
 // commands returns what a page tells its reader to type. Programs come first.
 func commands(t *testing.T, page string) (all []string) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(root, page))
-	require.NoError(t, err)
+	data := try.Must(os.ReadFile(filepath.Join(root, page)))(t)
 	for _, found := range spans.FindAllStringSubmatch(string(data), -1) {
 		command := found[1] + found[2]
 		if strings.HasPrefix(command, "go ") {
@@ -41,25 +37,19 @@ func commands(t *testing.T, page string) (all []string) {
 func TestCommandsOfThePages(t *testing.T) {
 	pair(t)
 	s := newScene(t, 1)
-	s.disable(true) // so that there is an event of a refusal
-	s.migrate(0, sim.Hang)
-	s.refused(0)
-	s.disable(false)
-	s.await(0, kubevirtv1.MigrationRunning)
-	s.raised()
+	s.Disable(true) // so that there is an event of a refusal
+	s.Migrate(1, scenario.Hang)
+	s.AwaitPhase("m0", scenario.Refused)
+	s.Disable(false)
+	s.AwaitPhase("m0", "Running")
+	s.Raised()
 	bin := t.TempDir()
-	here := strings.NewReplacer("TENANT", s.namespace, "NAME", "q", "MIGRATION", "m0", "~/bin", bin)
+	here := strings.NewReplacer("TENANT", s.Namespace(), "NAME", "q", "MIGRATION", "m0", "~/bin", bin)
 	for _, page := range []string{"README.md", "examples/controller/RUNBOOK.md"} {
 		for _, command := range commands(t, page) {
 			t.Run(page+" "+command, func(t *testing.T) {
-				shell := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", here.Replace(command))
-				shell.Dir = root
-				shell.Env = append(os.Environ(), "KUBECONFIG="+shared.Kubeconfig(),
-					"PATH="+strings.Join([]string{bin, filepath.Dir(program(t)), os.Getenv("PATH")}, string(filepath.ListSeparator)))
-				output, err := shell.CombinedOutput()
-				require.NoError(t, err, "%s", output)
-				t.Logf("%s", output)
-				require.NotContains(t, string(output), "No resources found")
+				output := try.Must(stage.Shell(t, root, "PATH="+bin+":$PATH; "+here.Replace(command)))(t)
+				require.NotContains(t, output, "No resources found")
 			})
 		}
 	}

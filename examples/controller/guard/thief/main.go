@@ -151,13 +151,34 @@ func (a attempt) offer(ctx context.Context, client kubernetes.Interface, namespa
 	if a.pause > 0 {
 		// The guard wants the enforced limit above the static one, so there is room of the
 		// least amount, in which no pod fits.
-		if err := errors.Join(enforce(ctx, client, namespace, unit, true), sleep(ctx, a.pause)); err != nil {
+		if err := announce(ctx, client, namespace, a.pause); err != nil {
 			return err
 		}
 	}
 	return errors.Join(
 		enforce(ctx, client, namespace, room, a.guarded), sleep(ctx, a.open),
 		enforce(ctx, client, namespace, "0", true), enforce(ctx, client, namespace, "0", false))
+}
+
+// announce writes the annotation, and returns when headroom would make room: after pause, or three
+// times as long as a watch took to show it.
+func announce(ctx context.Context, client kubernetes.Interface, namespace string, pause time.Duration) error {
+	quotas, err := client.CoreV1().ResourceQuotas(namespace).Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	defer quotas.Stop()
+	begun := time.Now()
+	if err := enforce(ctx, client, namespace, unit, true); err != nil {
+		return err
+	}
+	for e := range quotas.ResultChan() {
+		if rq, ok := e.Object.(*corev1.ResourceQuota); ok && rq.Annotations[applier.OfferAnnotation] != "" {
+			break
+		}
+	}
+	lag := time.Since(begun)
+	return sleep(ctx, min(max(pause, 3*lag), 500*time.Millisecond)-lag)
 }
 
 // enforce writes the enforced limit of the quota in namespace, and whether an offer is open.
