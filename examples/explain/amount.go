@@ -1,16 +1,14 @@
 package main
 
 import (
-	"cmp"
-	"fmt"
-	"maps"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // inBytes reports whether name, as quotas call it, is counted in bytes.
@@ -56,10 +54,10 @@ func short(name corev1.ResourceName, q resource.Quantity) (text string, rounded 
 	return digits + " " + binaryUnits[scale], digits != strconv.FormatFloat(value, 'f', -1, 64)
 }
 
-// amounts writes list as people read it; where that is rounded, also exactly.
-func amounts(list corev1.ResourceList) string {
+// texts writes list as people read it; where that is rounded, also exactly.
+func texts(list corev1.ResourceList) string {
 	var parts []string
-	for _, name := range sortedNames(list) {
+	for _, name := range amounts.Names(list) {
 		text, rounded := short(name, list[name])
 		if rounded {
 			text += " (" + exact(list[name]) + " bytes)"
@@ -84,38 +82,12 @@ func enumerate[S ~string](parts []S) string {
 	var text string
 	for i, part := range parts {
 		switch {
-		case i == 0:
-		case i == len(parts)-1:
+		case i > 0 && i == len(parts)-1:
 			text += " and "
-		default:
+		case i > 0:
 			text += ", "
 		}
 		text += string(part)
 	}
 	return text
-}
-
-// sortedNames are the keys of a list, in the order in which they are shown.
-func sortedNames[K cmp.Ordered, V any](list map[K]V) []K { return slices.Sorted(maps.Keys(list)) }
-
-// align writes rows as columns, the first to the left and the others to the right.
-func align(rows [][]string) string {
-	var widths []int
-	for _, row := range rows {
-		for i, cell := range row {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], len(cell))
-		}
-	}
-	var text strings.Builder
-	for _, row := range rows {
-		line := fmt.Sprintf("  %-*s", widths[0], row[0])
-		for i, cell := range row[1:] {
-			line += fmt.Sprintf("  %*s", widths[i+1], cell)
-		}
-		fmt.Fprintln(&text, strings.TrimRight(line, " "))
-	}
-	return text.String()
 }

@@ -24,7 +24,7 @@ import (
 type apiServer struct {
 	objects   []map[string]any
 	pageSize  int
-	noKube    bool            // no KubeVirt
+	missing   map[string]bool // API groups
 	forbidden map[string]bool // by resource
 
 	mu       sync.Mutex
@@ -41,6 +41,7 @@ var kindOf = map[string]map[string]string{
 		"virtualmachineinstances": "VirtualMachineInstance", "virtualmachineinstancemigrations": "VirtualMachineInstanceMigration",
 	},
 	"/apis/coordination.k8s.io/v1": {"leases": "Lease"},
+	"/apis/resource.k8s.io/v1":     {"resourceclaims": "ResourceClaim", "deviceclasses": "DeviceClass"},
 }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -120,14 +121,18 @@ func (s *apiServer) discovery(path string) any {
 	switch {
 	case path == "/api":
 		return metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions"}, Versions: []string{"v1"}}
-	case path == "/apis" && s.noKube:
-		return metav1.APIGroupList{Groups: []metav1.APIGroup{group("coordination.k8s.io")}}
 	case path == "/apis":
-		return metav1.APIGroupList{Groups: []metav1.APIGroup{group("kubevirt.io"), group("coordination.k8s.io")}}
+		var list metav1.APIGroupList
+		for _, name := range []string{"kubevirt.io", "coordination.k8s.io", "resource.k8s.io"} {
+			if !s.missing[name] {
+				list.Groups = append(list.Groups, group(name))
+			}
+		}
+		return list
 	case kindOf[path] != nil:
 		list := metav1.APIResourceList{GroupVersion: strings.TrimPrefix(strings.TrimPrefix(path, "/apis/"), "/api/")}
 		for name, kind := range kindOf[path] {
-			list.APIResources = append(list.APIResources, metav1.APIResource{Name: name, Kind: kind, Namespaced: name != "namespaces", Verbs: metav1.Verbs{"get", "list"}})
+			list.APIResources = append(list.APIResources, metav1.APIResource{Name: name, Kind: kind, Namespaced: name != "namespaces" && name != "deviceclasses", Verbs: metav1.Verbs{"get", "list"}})
 		}
 		return list
 	}
@@ -217,7 +222,7 @@ func TestClusterNamespaces(t *testing.T) {
 
 func TestClusterWithoutKubeVirt(t *testing.T) {
 	server := newServer(t)
-	server.noKube = true
+	server.missing = map[string]bool{"kubevirt.io": true}
 	got := server.run(t, "explain", "-n", "tenant")
 	require.Equal(t, exitOK, got.code, got.stderr)
 	golden(t, "testdata/no-kubevirt.golden", got.stdout)
@@ -239,6 +244,29 @@ func TestClusterEventsAndLeader(t *testing.T) {
 	require.Equal(t, exitOK, got.code, got.stderr)
 	require.Contains(t, got.stdout, "Events cannot be listed: a target pod that needs more")
 	require.Contains(t, got.stdout, "Lease headroom/headroom cannot be read")
+}
+
+// What devices are charged is read from a cluster as from files. An API server without their API, or
+// that does not let them be read, is no error.
+func TestDevices(t *testing.T) {
+	server := newServer(t)
+	for _, document := range strings.Split(contents(t, "testdata/devices.yaml"), "---\n") {
+		var object map[string]any
+		require.NoError(t, json.Unmarshal([]byte(asJSON(t, document)), &object))
+		server.objects = append(server.objects, object)
+	}
+	server.objects = append(server.objects, map[string]any{"kind": "Namespace", "apiVersion": "v1", "metadata": map[string]any{"name": "lab"}})
+	const twice = "Will be charged twice: count/resourceclaims.resource.k8s.io 1,\n  gpu.deviceclass.resource.k8s.io/devices 1, requests.example.com/gpu 1."
+	require.Contains(t, fromFiles(t, "devices.yaml"), twice)
+	require.Equal(t, "Cluster here\n"+fromFiles(t, "devices.yaml"), server.run(t, "explain", "-n", "lab").stdout)
+	server.forbidden = map[string]bool{"deviceclasses": true}
+	got := server.run(t, "explain", "-n", "lab").stdout
+	require.Contains(t, got, "gpu.deviceclass.resource.k8s.io/devices 1.\n")
+	require.Contains(t, got, "Note: DeviceClasses cannot be listed: what devices of virtual machines are charged is not known in")
+	server.missing = map[string]bool{"resource.k8s.io": true}
+	got = server.run(t, "explain", "-n", "lab").stdout
+	require.NotContains(t, got, "charged twice:")
+	require.NotContains(t, got, "Note:")
 }
 
 // A target pod that needs more than its source is seen by the event of its refusal.

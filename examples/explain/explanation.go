@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/vmquota/headroom/migration"
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // apiVersion is that of an Explanation and a Forecast. In it fields are added, and none is changed
@@ -108,6 +110,11 @@ type migrationReport struct {
 	Why      string               `json:"why"` // sentences
 }
 
+// ended reports whether KubeVirt has ended the migration.
+func (m migrationReport) ended() bool {
+	return m.Phase == string(kubevirtv1.MigrationSucceeded) || m.Phase == string(kubevirtv1.MigrationFailed)
+}
+
 type deferralReport struct {
 	Quota   string               `json:"quota"`
 	Reason  quota.DeferralReason `json:"reason"`
@@ -142,8 +149,7 @@ func newExplanation(w *world, o *options) *Explanation {
 		Notes:      append([]string{}, w.notes...),
 	}
 	for _, t := range w.tenants() {
-		n := explain(t, o.policy)
-		e.Namespaces = append(e.Namespaces, n)
+		e.Namespaces = append(e.Namespaces, explain(t, o.policy))
 		for _, rq := range t.quotas {
 			if rq.Status.Used == nil {
 				e.Notes = append(e.Notes, fmt.Sprintf("ResourceQuota %s/%s has no status.used: nothing is taken to be used.", t.name, rq.Name))
@@ -163,24 +169,11 @@ func explain(t tenant, policy quota.Policy) namespaceReport {
 	seen := map[types.UID]bool{}
 	for _, m := range inFlight {
 		seen[m.UID] = true
-		n.Migrations = append(n.Migrations, t.migration(m, rulings))
+		n.Migrations = append(n.Migrations, t.migration(m, waits[m.UID], rulings))
 	}
 	for _, vmim := range t.snapshot.Migrations {
 		if !seen[vmim.UID] {
-			n.Migrations = append(n.Migrations, t.absent(vmim))
-		}
-	}
-	for _, w := range waits {
-		i := slices.IndexFunc(n.Migrations, func(r migrationReport) bool { return r.UID == w.UID })
-		if i < 0 {
-			continue
-		}
-		r := &n.Migrations[i]
-		if r.WaitsFor = w.Reason; slices.Contains(notForQuota, w.Reason) {
-			r.Why = w.Message
-		}
-		if r.State == over {
-			r.State = queued
+			n.Migrations = append(n.Migrations, t.absent(vmim, waits[vmim.UID]))
 		}
 	}
 	order := []string{charged, blocked, queued, decentralized, over}
@@ -190,42 +183,31 @@ func explain(t tenant, policy quota.Policy) namespaceReport {
 	return n
 }
 
-// notForQuota are what migrations wait for without any quota being in the way.
-var notForQuota = []quota.DeferralReason{migration.UtilityVolumes, migration.Backup, migration.BackOff, migration.NoNodeFits}
-
 func (r ruling) report() quotaReport {
-	q := quotaReport{Name: r.quota.Name, Scopes: scopesOf(r.quota), Resources: []resourceReport{}}
+	q := quotaReport{Name: r.quota.Name, Resources: []resourceReport{}}
+	for _, scope := range r.quota.Spec.Scopes {
+		q.Scopes = append(q.Scopes, string(scope))
+	}
+	if r.quota.Spec.ScopeSelector != nil {
+		for _, term := range r.quota.Spec.ScopeSelector.MatchExpressions {
+			q.Scopes = append(q.Scopes, strings.TrimSpace(fmt.Sprintf("%s %s %s", term.ScopeName, term.Operator, enumerate(term.Values))))
+		}
+	}
 	q.Action, q.Why = r.verdict()
-	q.Why += "." + r.aboveStatic()
-	now := enforced(r.quota)
-	for _, name := range sortedNames(r.quota.Spec.Hard) {
+	for _, name := range amounts.Names(r.quota.Spec.Hard) {
 		q.Resources = append(q.Resources, resourceReport{
 			Resource: name, Static: r.quota.Spec.Hard[name], Used: r.quota.Status.Used[name],
-			Regular: r.decision.Regular[name], Temporary: r.decision.Temporary[name], Available: r.decision.Available[name],
-			Enforced: now[name], Effective: r.effective[name],
+			Regular: r.Decision.Regular[name], Temporary: r.Decision.Temporary[name], Available: r.Decision.Available[name],
+			Enforced: r.Hard[name], Effective: r.Effective[name],
 		})
 	}
 	return q
 }
 
-// scopesOf writes the scopes of rq as people read them.
-func scopesOf(rq *corev1.ResourceQuota) []string {
-	var scopes []string
-	for _, scope := range rq.Spec.Scopes {
-		scopes = append(scopes, string(scope))
-	}
-	if rq.Spec.ScopeSelector != nil {
-		for _, term := range rq.Spec.ScopeSelector.MatchExpressions {
-			scopes = append(scopes, strings.TrimSpace(fmt.Sprintf("%s %s %s", term.ScopeName, term.Operator, enumerate(term.Values))))
-		}
-	}
-	return scopes
-}
-
 // migration reports one that is in flight.
-func (t tenant) migration(m quota.Migration, rulings []ruling) migrationReport {
+func (t tenant) migration(m quota.Migration, wait migration.Wait, rulings []ruling) migrationReport {
 	r := migrationReport{
-		UID: m.UID, VMI: m.VMI, State: strings.ToLower(m.State.String()), Decision: none, Twice: corev1.ResourceList{},
+		UID: m.UID, VMI: m.VMI, State: strings.ToLower(m.State.String()), Decision: none, Twice: corev1.ResourceList{}, WaitsFor: wait.Reason,
 	}
 	vmim := t.vmim(m.UID)
 	if vmim != nil {
@@ -241,9 +223,12 @@ func (t tenant) migration(m quota.Migration, rulings []ruling) migrationReport {
 		r.Decision = waiting
 	}
 	for _, ruling := range rulings {
-		maps.Copy(r.Twice, ruling.claim(m.UID))
-		if d := ruling.deferral(m.UID); d != nil {
-			r.Deferred = append(r.Deferred, deferralReport{Quota: ruling.quota.Name, Reason: d.Reason, Missing: d.Missing})
+		twice, _ := ruling.claim(m.UID)
+		maps.Copy(r.Twice, twice)
+		for _, d := range ruling.Decision.Deferred {
+			if d.UID == m.UID {
+				r.Deferred = append(r.Deferred, deferralReport{Quota: ruling.quota.Name, Reason: d.Reason, Missing: d.Missing})
+			}
 		}
 		if ruling.granted(m.UID) {
 			r.Decision = granted
@@ -252,15 +237,17 @@ func (t tenant) migration(m quota.Migration, rulings []ruling) migrationReport {
 	if len(r.Deferred) > 0 {
 		r.Decision = deferred
 	}
-	r.Why = t.why(m, r, rulings)
+	r.Why = t.why(m, r, wait, rulings)
 	return r
 }
 
+const decentralizedSentence = "It moves the VM between namespaces or clusters, so in each of them only one pod counts."
+
 // absent reports a migration that exists and charges nothing twice.
-func (t tenant) absent(vmim *kubevirtv1.VirtualMachineInstanceMigration) migrationReport {
+func (t tenant) absent(vmim *kubevirtv1.VirtualMachineInstanceMigration, wait migration.Wait) migrationReport {
 	r := migrationReport{
 		Name: vmim.Name, UID: vmim.UID, VMI: vmim.Spec.VMIName, Phase: string(vmim.Status.Phase),
-		State: over, Decision: none, Twice: corev1.ResourceList{},
+		State: over, Decision: none, Twice: corev1.ResourceList{}, WaitsFor: wait.Reason,
 		Why: "It charges nothing twice.",
 	}
 	switch {
@@ -268,42 +255,42 @@ func (t tenant) absent(vmim *kubevirtv1.VirtualMachineInstanceMigration) migrati
 		r.Why = "It is over and charges nothing twice."
 	case vmim.IsDecentralized():
 		r.State, r.Why = decentralized, decentralizedSentence
-	case !slices.ContainsFunc(t.snapshot.VMIs, func(vmi *kubevirtv1.VirtualMachineInstance) bool { return vmi.Name == vmim.Spec.VMIName }):
+	case find(t.snapshot.VMIs, func(vmi *kubevirtv1.VirtualMachineInstance) bool { return vmi.Name == vmim.Spec.VMIName }) == nil:
 		r.Why = fmt.Sprintf("VirtualMachineInstance %s does not exist, so there is nothing to move.", vmim.Spec.VMIName)
+	case wait.Reason != "":
+		r.State, r.Why = queued, wait.Message
 	}
 	return r
 }
 
 // lastEvents returns of each quota's events the last of each reason, the newest first.
 func lastEvents(events []*corev1.Event) []eventReport {
-	last := map[[2]string]eventReport{}
-	for _, e := range events {
-		at := e.LastTimestamp
-		if e.EventTime.After(at.Time) {
-			at = metav1.NewTime(e.EventTime.Time)
-		}
-		key := [2]string{e.InvolvedObject.Name, e.Reason}
-		if at.After(last[key].Last.Time) || last[key].Reason == "" {
-			last[key] = eventReport{Quota: e.InvolvedObject.Name, Reason: e.Reason, Message: e.Message, Count: max(e.Count, 1), Last: at}
-		}
-	}
 	var reports []eventReport
-	for _, r := range last {
-		reports = append(reports, r)
+	for _, e := range events {
+		last := e.LastTimestamp
+		if e.EventTime.After(last.Time) {
+			last = metav1.NewTime(e.EventTime.Time)
+		}
+		reports = append(reports, eventReport{Quota: e.InvolvedObject.Name, Reason: e.Reason, Message: e.Message, Count: max(e.Count, 1), Last: last})
 	}
-	slices.SortFunc(reports, func(a, b eventReport) int {
+	slices.SortStableFunc(reports, func(a, b eventReport) int {
 		return cmp.Or(b.Last.Compare(a.Last.Time), cmp.Compare(a.Quota, b.Quota), cmp.Compare(a.Reason, b.Reason))
 	})
-	return reports
+	seen := map[[2]string]bool{}
+	return slices.DeleteFunc(reports, func(r eventReport) bool {
+		key := [2]string{r.Quota, r.Reason}
+		defer func() { seen[key] = true }()
+		return seen[key]
+	})
 }
 
 // leader reports whether the Lease of that namespace and name is held; nil if that is not known.
 func (w *world) leader(name string) *leaderReport {
-	lease := w.leases[name]
-	if lease == nil {
-		if !w.noLease {
-			return nil
-		}
+	lease, found := w.seen["Lease "+name].(*coordinationv1.Lease)
+	switch {
+	case !found && !w.noLease:
+		return nil
+	case !found:
 		return &leaderReport{Lease: name, Why: fmt.Sprintf("There is no Lease %s: unless headroom is part of another controller, nobody enforces the limits.", name)}
 	}
 	holder, renewed := ptr.Deref(lease.Spec.HolderIdentity, ""), ptr.Deref(lease.Spec.RenewTime, metav1.MicroTime{})
@@ -318,29 +305,3 @@ func (w *world) leader(name string) *leaderReport {
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
-
-// enforced returns the limits that the API server enforces now.
-func enforced(rq *corev1.ResourceQuota) corev1.ResourceList {
-	if rq.Status.Hard == nil {
-		return rq.Spec.Hard // kube-controller-manager is about to copy them
-	}
-	return rq.Status.Hard
-}
-
-// find returns the first of list that is as asked for, nil if none is.
-func find[T any](list []*T, is func(*T) bool) *T {
-	if i := slices.IndexFunc(list, is); i >= 0 {
-		return list[i]
-	}
-	return nil
-}
-
-func (t tenant) vmim(uid types.UID) *kubevirtv1.VirtualMachineInstanceMigration {
-	return find(t.snapshot.Migrations, func(m *kubevirtv1.VirtualMachineInstanceMigration) bool { return m.UID == uid })
-}
-
-func ended(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-}
-
-func jobOf(pod *corev1.Pod) types.UID { return types.UID(pod.Labels[kubevirtv1.MigrationJobLabel]) }

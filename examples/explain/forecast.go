@@ -11,11 +11,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/cli-runtime/pkg/printers"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/migration"
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // errRefused says that quota would refuse a migration.
@@ -160,10 +160,7 @@ func (f *Forecast) table(out io.Writer) {
 	for _, n := range f.Namespaces {
 		n.table(out, f.Parallel)
 	}
-	for _, note := range f.Notes {
-		fmt.Fprintln(out)
-		paragraph(out, "Note: "+note)
-	}
+	notes(out, f.Notes)
 }
 
 func (n namespaceForecast) table(out io.Writer, parallel int) {
@@ -172,12 +169,12 @@ func (n namespaceForecast) table(out io.Writer, parallel int) {
 	rows := [][]string{{"VM", "QUOTA", "RESOURCE", "CHARGED TWICE", "ONE AT A TIME", last}}
 	for _, vm := range n.VMs {
 		for _, r := range vm.Refused {
-			for _, name := range sortedNames(r.MissingParallel) {
+			for _, name := range amounts.Names(r.MissingParallel) {
 				rows = append(rows, []string{vm.Name, r.Quota, string(name), cell(name, vm.Twice), cell(name, r.Missing), cell(name, r.MissingParallel)})
 			}
 		}
 	}
-	columns(out, "Missing in the static limits, at worst:", rows, parallel)
+	section(out, "Missing in the static limits, at worst:", rows, parallel)
 	for _, vm := range n.VMs {
 		if vm.Why != "" {
 			fmt.Fprintln(out)
@@ -186,31 +183,29 @@ func (n namespaceForecast) table(out io.Writer, parallel int) {
 	}
 	rows = [][]string{{"QUOTA", "RESOURCE", "STATIC", "USED", "ONE AT A TIME", last}}
 	for _, q := range n.Quotas {
-		for _, name := range sortedNames(q.Static) {
+		for _, name := range amounts.Names(q.Static) {
 			rows = append(rows, []string{q.Name, string(name), cell(name, q.Static), cell(name, q.Used), cell(name, q.Enough), cell(name, q.EnoughParallel)})
 		}
 	}
-	columns(out, "Static limits at which quota would refuse none of them:", rows, parallel)
+	section(out, "Static limits at which quota would refuse none of them:", rows, parallel)
 	if len(n.Quotas) == 0 {
 		fmt.Fprintln(out, "\nNo ResourceQuota: nothing limits its migrations.")
 	}
 }
 
-// columns prints rows, if there are any below the first. If VMs migrate one at a time, the last
+// section prints rows, if there are any below the first. If VMs migrate one at a time, the last
 // column is the one before it, and left out.
-func columns(out io.Writer, title string, rows [][]string, parallel int) {
+func section(out io.Writer, title string, rows [][]string, parallel int) {
 	if len(rows) == 1 {
 		return
 	}
-	fmt.Fprintf(out, "\n%s\n\n", title)
-	w := printers.GetNewTabWriter(out)
-	for _, row := range rows {
-		if parallel == 1 {
-			row = row[:len(row)-1]
+	if parallel == 1 {
+		for i, row := range rows {
+			rows[i] = row[:len(row)-1]
 		}
-		fmt.Fprintln(w, "  "+strings.Join(row, "\t"))
 	}
-	_ = w.Flush() // out takes everything
+	fmt.Fprintf(out, "\n%s\n\n", title)
+	columns(out, rows)
 }
 
 func cell(name corev1.ResourceName, list corev1.ResourceList) string {

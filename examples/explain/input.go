@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +12,12 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/term"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/rest"
@@ -76,16 +79,13 @@ func (o *options) recording() (*film, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return &film{name: name, events: events}, nil
+	return newFilm(name, events), nil
 }
 
 // readFiles reads the objects that -f names.
 func (o *options) readFiles() (*world, error) {
 	w := newWorld(filesSource, o.files.Filenames...)
 	w.namespace = *o.config.Namespace
-	if w.namespace != "" {
-		w.fallback = w.namespace
-	}
 	for _, name := range o.files.Filenames {
 		info, statErr := os.Stat(name)
 		if statErr == nil && info.Size() > 10<<20 {
@@ -98,35 +98,28 @@ func (o *options) readFiles() (*world, error) {
 		} else {
 			builder.FilenameParam(false, &resource.FilenameOptions{Filenames: []string{name}, Recursive: o.files.Recursive})
 		}
-		err := w.visit(builder)
-		if isFolder := statErr == nil && info.IsDir(); err != nil && isFolder {
-			err = w.excuse(err)
-		}
-		if err != nil {
+		if err := w.visit(builder, statErr == nil && info.IsDir()); err != nil {
 			return nil, err
 		}
 	}
 	empty := true
 	for _, t := range w.tenants() {
 		empty = empty && len(t.quotas)+len(t.snapshot.Migrations) == 0
-		unfinished := slices.ContainsFunc(t.snapshot.Migrations, func(m *kubevirtv1.VirtualMachineInstanceMigration) bool { return !m.IsFinal() })
-		if unfinished && len(t.snapshot.Pods) == 0 {
+		unfinished := find(t.snapshot.Migrations, func(m *kubevirtv1.VirtualMachineInstanceMigration) bool { return !m.IsFinal() })
+		if unfinished != nil && len(t.snapshot.Pods) == 0 {
 			w.notes = append(w.notes, "There are no Pods of virtual machines of namespace "+t.name+" in the input: what migrations charge twice is estimated from the VMs.")
 		}
 	}
 	if empty {
-		return nil, fmt.Errorf("%s: no ResourceQuota and no VirtualMachineInstanceMigration in it%s",
-			strings.Join(o.files.Filenames, ", "), inNamespace(w.namespace))
+		return nil, fmt.Errorf("%s: no ResourceQuota and no VirtualMachineInstanceMigration in it%s", strings.Join(o.files.Filenames, ", "), inNamespace(w.namespace))
 	}
 	return w, nil
 }
 
 // progress says on a terminal what takes its time.
 func (o *options) progress(format string, args ...any) {
-	if f, ok := o.ErrOut.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			fmt.Fprintf(f, format+"\n", args...)
-		}
+	if f, ok := o.ErrOut.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprintf(f, format+"\n", args...)
 	}
 }
 
@@ -137,17 +130,24 @@ func inNamespace(name string) string {
 	return " of namespace " + name
 }
 
-// visit takes in what builder finds.
-func (w *world) visit(builder *resource.Builder) error {
-	return builder.Do().Visit(func(info *resource.Info, err error) error {
+// visit takes in what builder finds. In a folder there may be files that are no objects.
+func (w *world) visit(builder *resource.Builder, folder bool) error {
+	var bad []error
+	err := builder.Do().Visit(func(info *resource.Info, err error) error {
 		if err != nil {
 			return err
 		}
-		if u, ok := info.Object.(*unstructured.Unstructured); ok {
-			return w.take(u)
+		u, ok := info.Object.(*unstructured.Unstructured)
+		if !ok {
+			return fmt.Errorf("%s is not an object", info.Source)
 		}
-		return fmt.Errorf("%s is not an object", info.Source)
+		bad = append(bad, w.take(u))
+		return nil
 	})
+	if err != nil && folder {
+		err = w.excuse(err)
+	}
+	return errors.Join(append(bad, err)...)
 }
 
 // excuse counts the files of a folder that are no Kubernetes objects. It returns what is left
@@ -157,21 +157,20 @@ func (w *world) excuse(err error) error {
 	if aggregate := utilerrors.Aggregate(nil); errors.As(err, &aggregate) {
 		all = utilerrors.Flatten(aggregate).Errors()
 	}
-	var bad []error
-	for _, err := range all {
-		if object := (*objectError)(nil); errors.As(err, &object) || errors.Is(err, os.ErrPermission) {
-			bad = append(bad, err)
-		} else {
+	return utilerrors.NewAggregate(slices.DeleteFunc(all, func(err error) bool {
+		denied := errors.Is(err, os.ErrPermission)
+		if !denied {
 			w.passed["no Kubernetes object"]++
 		}
-	}
-	return utilerrors.NewAggregate(bad)
+		return !denied
+	}))
 }
 
 // A read is what is asked of the cluster about one kind.
 type read struct {
 	resource, labels, fields string
-	optional                 string // what is not known if it is forbidden; empty: that is an error
+	forbidden                string // what is not known if it must not be read; empty: that is an error
+	missing                  string // what to note if the cluster does not know the kind
 }
 
 // reads are in this order: a migration is read before its pods, and these before the quota that
@@ -180,15 +179,25 @@ func reads() []read {
 	var pods, refusals metav1.ListOptions
 	migration.SelectPods(&pods)
 	migration.SelectRefusals(&refusals)
-	const events = "Events cannot be listed: "
+	const (
+		events  = "Events cannot be listed: "
+		devices = " cannot be listed: what devices of virtual machines are charged is not known in full."
+	)
 	return []read{
-		{resource: "virtualmachineinstancemigrations.kubevirt.io"},
-		{resource: "virtualmachineinstances.kubevirt.io"},
+		{resource: "namespaces", forbidden: "-"},
+		{
+			resource: "virtualmachineinstancemigrations.v1.kubevirt.io",
+			missing:  "This cluster has no KubeVirt (it knows no VirtualMachineInstanceMigrations): the quotas are shown as they are.",
+		},
+		{resource: "virtualmachineinstances.v1.kubevirt.io"},
 		{resource: "limitranges"},
 		{resource: "persistentvolumeclaims"},
 		{resource: "pods", labels: pods.LabelSelector},
-		{resource: "events", fields: refusals.FieldSelector, optional: events + "a target pod that needs more than its source shows is not seen."},
-		{resource: "events", fields: "involvedObject.kind=ResourceQuota", optional: events + "what headroom has told about the quotas is not shown."},
+		{resource: "resourceclaims.v1.resource.k8s.io", forbidden: "ResourceClaims" + devices},
+		{resource: "deviceclasses.v1.resource.k8s.io", forbidden: "DeviceClasses" + devices},
+		{resource: "events", fields: refusals.FieldSelector, forbidden: events + "a target pod that needs more than its source shows is not seen."},
+		{resource: "events", fields: "reason=FailedResourceClaimCreation,involvedObject.kind=Pod", forbidden: events + "that a ResourceClaim was refused is not seen."},
+		{resource: "events", fields: "involvedObject.kind=ResourceQuota", forbidden: events + "what headroom has told about the quotas is not shown."},
 		{resource: "resourcequotas"},
 	}
 }
@@ -210,59 +219,49 @@ func (o *options) readCluster(ctx context.Context) (*world, error) {
 		w.namespace = namespace
 	}
 	if raw, err := loader.RawConfig(); err == nil {
-		w.source.Context = raw.CurrentContext
-	}
-	if *o.config.Context != "" {
-		w.source.Context = *o.config.Context
+		w.source.Context = cmp.Or(*o.config.Context, raw.CurrentContext)
 	}
 	mapper, err := o.config.ToRESTMapper()
 	if err != nil {
 		return nil, err
 	}
-	if err := w.readNamespaces(o); err != nil {
-		return nil, err
-	}
-	_, err = mapper.RESTMapping(kubevirtv1.VirtualMachineInstanceMigrationGroupVersionKind.GroupKind())
-	kubeVirt := !meta.IsNoMatchError(err)
-	if !kubeVirt {
-		w.notes = append(w.notes, "This cluster has no KubeVirt (it knows no VirtualMachineInstanceMigrations): the quotas are shown as they are.")
-	}
 	for _, r := range reads() {
-		if strings.HasSuffix(r.resource, ".kubevirt.io") && !kubeVirt {
-			continue
-		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+		if kind, _ := schema.ParseResourceArg(r.resource); kind != nil {
+			if _, err := mapper.KindFor(*kind); meta.IsNoMatchError(err) {
+				w.note(r.missing)
+				continue
+			}
+		}
 		o.progress("reading %s", r.resource)
-		err := w.visit(o.builder(w).LabelSelectorParam(r.labels).FieldSelectorParam(r.fields).ResourceTypeOrNameArgs(true, r.resource))
+		args := []string{r.resource}
+		if r.resource == "namespaces" && w.namespace != "" { // one that is misspelt is an error
+			args = append(args, w.namespace)
+		}
+		err := w.visit(o.builder(w).LabelSelectorParam(r.labels).FieldSelectorParam(r.fields).ResourceTypeOrNameArgs(true, args...), false)
 		switch {
-		case apierrors.IsForbidden(err) && r.optional != "":
-			w.notes = append(w.notes, r.optional)
+		case apierrors.IsForbidden(err) && r.forbidden != "":
+			w.note(strings.TrimPrefix(r.forbidden, "-"))
+		case err != nil && len(args) > 1:
+			return nil, err
 		case err != nil:
-			return nil, fmt.Errorf("cannot list %s%s: %w", r.resource, inNamespace(w.namespace), err)
+			return nil, fmt.Errorf("cannot list %s%s: %w", strings.Split(r.resource, ".")[0], inNamespace(w.namespace), err)
 		}
 	}
 	return w, nil
 }
 
+func (w *world) note(sentence string) {
+	if sentence != "" {
+		w.notes = append(w.notes, sentence)
+	}
+}
+
 func (o *options) builder(w *world) *resource.Builder {
 	return resource.NewBuilder(o.config).Unstructured().Flatten().RequestChunksOf(500).
 		NamespaceParam(w.namespace).AllNamespaces(w.namespace == "")
-}
-
-// readNamespaces reads the namespaces themselves: their labels count, and one that is misspelt is
-// an error. Who may not read them sees the others' objects all the same.
-func (w *world) readNamespaces(o *options) error {
-	args := []string{"namespaces"}
-	if w.namespace != "" {
-		args = append(args, w.namespace)
-	}
-	err := w.visit(o.builder(w).ResourceTypeOrNameArgs(true, args...))
-	if apierrors.IsForbidden(err) {
-		return nil
-	}
-	return err
 }
 
 // readLease reads the Lease of the controller's leader. It is kept if it exists.
@@ -271,7 +270,7 @@ func (w *world) readLease(o *options) error {
 	if !ok {
 		return fmt.Errorf("--lease: %q is not of the form namespace/name", o.lease)
 	}
-	err := w.visit(resource.NewBuilder(o.config).Unstructured().Flatten().NamespaceParam(namespace).ResourceTypeOrNameArgs(true, "leases.coordination.k8s.io", name))
+	err := w.visit(resource.NewBuilder(o.config).Unstructured().Flatten().NamespaceParam(namespace).ResourceTypeOrNameArgs(true, "leases.coordination.k8s.io", name), false)
 	switch {
 	case apierrors.IsForbidden(err):
 		w.notes = append(w.notes, "Lease "+o.lease+" cannot be read: whether a controller leads is not known.")

@@ -76,8 +76,8 @@ func (o *options) draw() error {
 	}
 	panels = append(panels, []*plot.Plot{p})
 	panels[0][0].Title.Text = filepath.Base(f.name) + "\n\n" + panels[0][0].Title.Text
-	canvas := vgsvg.New(pictureWidth, t.panelHeight()*vg.Length(len(panels)))
-	tiles := draw.Tiles{Rows: len(panels), Cols: 1, PadY: vg.Millimeter * 3, PadTop: vg.Millimeter * 3, PadRight: vg.Millimeter * 3, PadLeft: vg.Millimeter * 3}
+	canvas, pad := vgsvg.New(pictureWidth, t.panelHeight()*vg.Length(len(panels))), 3*vg.Millimeter
+	tiles := draw.Tiles{Rows: len(panels), Cols: 1, PadY: pad, PadTop: pad, PadRight: pad, PadLeft: pad}
 	for i, row := range plot.Align(panels, tiles, draw.New(canvas)) {
 		panels[i][0].Draw(row[0])
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/resource"
-	kubevirtv1 "kubevirt.io/api/core/v1"
+	"k8s.io/cli-runtime/pkg/printers"
 )
 
 // pageWidth is how wide sentences are printed.
@@ -24,10 +24,7 @@ func (e *Explanation) table(out io.Writer) {
 		fmt.Fprintln(out)
 		paragraph(out, e.Leader.Why)
 	}
-	for _, note := range e.Notes {
-		fmt.Fprintln(out)
-		paragraph(out, "Note: "+note)
-	}
+	notes(out, e.Notes)
 	e.legend(out, words)
 }
 
@@ -61,11 +58,12 @@ func (n namespaceReport) table(out io.Writer, words map[string]bool) {
 			head += " (only " + enumerate(q.Scopes) + ")"
 		}
 		paragraph(out, head+": "+q.Why)
-		fmt.Fprintf(out, "\n%s", q.rows(words))
+		fmt.Fprintln(out)
+		columns(out, q.rows(words))
 	}
 	var ended []string
 	for _, m := range n.Migrations {
-		if m.State == over && (m.Phase == string(kubevirtv1.MigrationSucceeded) || m.Phase == string(kubevirtv1.MigrationFailed)) {
+		if m.State == over && m.ended() {
 			ended = append(ended, strings.TrimSpace(fmt.Sprintf("%s (%s)", m.Name, m.Phase)))
 			continue
 		}
@@ -88,20 +86,12 @@ func (n namespaceReport) table(out io.Writer, words map[string]bool) {
 }
 
 // rows are the table of a quota. Status.hard is left out if it says nothing new.
-func (q quotaReport) rows(words map[string]bool) string {
+func (q quotaReport) rows(words map[string]bool) [][]string {
 	raised := slices.ContainsFunc(q.Resources, func(r resourceReport) bool { return r.Enforced.Cmp(r.Static) != 0 })
-	titles := []string{"STATIC", "USED", "REGULAR", "TEMPORARY", "AVAILABLE", "ENFORCED", "EFFECTIVE"}
-	rows := [][]string{{"RESOURCE"}}
+	rows := [][]string{{"RESOURCE", "STATIC", "USED", "REGULAR", "TEMPORARY", "AVAILABLE", "ENFORCED", "EFFECTIVE"}}
 	for _, r := range q.Resources {
 		row, bytes, rounded := []string{string(r.Resource)}, []string{"  in bytes"}, false
-		for i, amount := range []resource.Quantity{r.Static, r.Used, r.Regular, r.Temporary, r.Available, r.Enforced, r.Effective} {
-			if titles[i] == "ENFORCED" && !raised {
-				continue
-			}
-			if len(rows) == 1 {
-				rows[0] = append(rows[0], titles[i])
-				words[titles[i]] = true
-			}
+		for _, amount := range []resource.Quantity{r.Static, r.Used, r.Regular, r.Temporary, r.Available, r.Enforced, r.Effective} {
 			text, inexact := short(r.Resource, amount)
 			row, bytes, rounded = append(row, text), append(bytes, exact(amount)), rounded || inexact
 		}
@@ -110,7 +100,32 @@ func (q quotaReport) rows(words map[string]bool) string {
 			rows = append(rows, bytes)
 		}
 	}
-	return align(rows)
+	if !raised {
+		for i, row := range rows {
+			rows[i] = slices.Delete(row, 6, 7)
+		}
+	}
+	for _, title := range rows[0] {
+		words[title] = true
+	}
+	return rows
+}
+
+// columns prints rows below each other.
+func columns(out io.Writer, rows [][]string) {
+	w := printers.GetNewTabWriter(out)
+	for _, row := range rows {
+		fmt.Fprintln(w, "  "+strings.Join(row, "\t"))
+	}
+	_ = w.Flush() // out takes everything
+}
+
+// notes prints each as a paragraph.
+func notes(out io.Writer, notes []string) {
+	for _, note := range notes {
+		fmt.Fprintln(out)
+		paragraph(out, "Note: "+note)
+	}
 }
 
 func (m migrationReport) table(out io.Writer) {
@@ -126,9 +141,9 @@ func (m migrationReport) table(out io.Writer) {
 	switch {
 	case len(m.Twice) == 0:
 	case m.State == charged:
-		paragraph(out, "  Charged twice: "+amounts(m.Twice)+".")
+		paragraph(out, "  Charged twice: "+texts(m.Twice)+".")
 	default:
-		paragraph(out, "  Will be charged twice: "+amounts(m.Twice)+".")
+		paragraph(out, "  Will be charged twice: "+texts(m.Twice)+".")
 	}
 	paragraph(out, "  "+m.Why)
 }

@@ -3,13 +3,69 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/fake/recording"
 )
+
+// A film is a recording.
+type film struct {
+	name       string
+	events     []recording.Event
+	begin, end time.Duration // when the first event came, and the last
+}
+
+func newFilm(name string, events []recording.Event) *film {
+	byTime := func(a, b recording.Event) int { return cmp.Compare(a.At, b.At) }
+	return &film{name: name, events: events, begin: slices.MinFunc(events, byTime).At, end: slices.MaxFunc(events, byTime).At}
+}
+
+// narrow returns the namespace to show: that of -n, or the only one there is. Empty means all.
+func (f *film) narrow(asked string) (string, error) {
+	seen := map[string]bool{} // those that have a quota or a migration at any time
+	for _, e := range f.events {
+		switch e.Object.(type) {
+		case *corev1.ResourceQuota, *kubevirtv1.VirtualMachineInstanceMigration:
+			seen[e.Object.GetNamespace()] = true
+		}
+	}
+	switch names := slices.Sorted(maps.Keys(seen)); {
+	case len(names) == 0:
+		return "", fmt.Errorf("%s: no ResourceQuota and no VirtualMachineInstanceMigration in it", f.name)
+	case asked != "" && !seen[asked]:
+		return "", fmt.Errorf("%s: nothing of namespace %s in it, but of %s", f.name, asked, enumerate(names))
+	case asked == "" && len(names) == 1:
+		return names[0], nil
+	}
+	return asked, nil
+}
+
+// replay returns the world at the moment of --at.
+func (f *film) replay(o *options) (*world, error) {
+	at := f.end
+	if o.at >= 0 {
+		at = o.at
+	}
+	if at < f.begin || at > f.end {
+		return nil, fmt.Errorf("%s: --at %s is not in it: it begins at %s and ends at %s", f.name, at, f.begin, f.end)
+	}
+	w := newWorld(recordingSource, f.name)
+	w.source.At, w.source.End = at.String(), f.end.String()
+	for _, e := range f.events {
+		if e.At <= at {
+			w.cache.Apply(e)
+		}
+	}
+	var err error
+	w.namespace, err = f.narrow(*o.config.Namespace)
+	return w, err
+}
 
 // A timeline is how the quotas and migrations of a recording went.
 type timeline struct {
@@ -22,15 +78,13 @@ type chartKey struct{ namespace, quota, resource string }
 
 // compareCharts puts memory first, which is what people look at.
 func compareCharts(a, b chartKey) int {
-	rank := func(k chartKey) bool { return k.resource != string(corev1.ResourceLimitsMemory) }
-	order := cmp.Or(cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.quota, b.quota))
-	switch {
-	case order != 0 || rank(a) == rank(b):
-		return cmp.Or(order, cmp.Compare(a.resource, b.resource))
-	case rank(a):
-		return 1
+	rank := func(k chartKey) string {
+		if k.resource == string(corev1.ResourceLimitsMemory) {
+			return ""
+		}
+		return k.resource
 	}
-	return -1
+	return cmp.Or(cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.quota, b.quota), cmp.Compare(rank(a), rank(b)))
 }
 
 // A sample is the state of a chart, in the units of the resource. It is zero where there is no
@@ -61,17 +115,15 @@ const leaving = "charged, and over for KubeVirt"
 const looks = 2000
 
 // newTimeline plays f.
-func newTimeline(f *film, o *options) (*timeline, error) {
-	only, err := f.narrow(o)
-	if err != nil {
+func newTimeline(f *film, o *options) (t *timeline, err error) {
+	t = &timeline{end: f.end, charts: map[chartKey][]sample{}}
+	w := newWorld(recordingSource, f.name)
+	if w.namespace, err = f.narrow(*o.config.Namespace); err != nil {
 		return nil, err
 	}
-	t := &timeline{end: f.end(), charts: map[chartKey][]sample{}}
-	w := newWorld(recordingSource, f.name)
-	w.namespace = only
 	var now, looked, pause time.Duration
 	if len(f.events) > looks {
-		pause = f.end() / looks
+		pause = f.end / looks
 	}
 	for i, e := range f.events {
 		now = max(now, e.At) // watches of several kinds may overtake each other a little
@@ -82,7 +134,14 @@ func newTimeline(f *film, o *options) (*timeline, error) {
 		looked = now
 		running := map[types.UID]bool{}
 		for _, tenant := range w.tenants() {
-			t.look(now, tenant, o, running)
+			n := explain(tenant, o.policy)
+			t.sample(now, n, o.resources)
+			for _, m := range n.Migrations {
+				if m.State != over {
+					running[m.UID] = true
+					t.bar(now, m)
+				}
+			}
 		}
 		for _, b := range t.bars {
 			if !b.over {
@@ -96,70 +155,55 @@ func newTimeline(f *film, o *options) (*timeline, error) {
 	return t, nil
 }
 
-// look notes the state of a namespace.
-func (t *timeline) look(now time.Duration, n tenant, o *options, running map[types.UID]bool) {
-	present := map[chartKey]bool{}
-	_, rulings, _ := decide(n, o.policy)
-	for _, r := range rulings {
-		for _, name := range sortedNames(r.quota.Spec.Hard) {
-			if len(o.resources) > 0 && !slices.Contains(o.resources, string(name)) {
-				continue
-			}
-			key := chartKey{n.name, r.quota.Name, string(name)}
-			present[key] = true
-			number := func(list corev1.ResourceList) float64 { q := list[name]; return q.AsApproximateFloat64() }
-			t.add(key, sample{
-				at: now, static: number(r.quota.Spec.Hard), enforced: number(enforced(r.quota)),
-				used: number(r.quota.Status.Used), temporary: number(r.decision.Temporary), effective: number(r.effective),
-			})
-		}
-	}
+// sample notes the state of the quotas of a namespace.
+func (t *timeline) sample(now time.Duration, n namespaceReport, resources []string) {
+	samples := map[chartKey]sample{}
 	for key := range t.charts {
-		if key.namespace == n.name && !present[key] {
-			t.add(key, sample{at: now})
+		if key.namespace == n.Name {
+			samples[key] = sample{}
 		}
 	}
-	for _, m := range explain(n, o.policy).Migrations {
-		state, ended := m.State, m.Phase == string(kubevirtv1.MigrationSucceeded) || m.Phase == string(kubevirtv1.MigrationFailed)
-		switch {
-		case state == over:
-			continue
-		case state == charged && (ended || m.Phase == ""):
-			state = leaving
-		case m.Decision == deferred:
-			state = deferred
+	for _, q := range n.Quotas {
+		for _, r := range q.Resources {
+			if len(resources) == 0 || slices.Contains(resources, string(r.Resource)) {
+				samples[chartKey{n.Name, q.Name, string(r.Resource)}] = sample{
+					static: r.Static.AsApproximateFloat64(), enforced: r.Enforced.AsApproximateFloat64(), used: r.Used.AsApproximateFloat64(),
+					temporary: r.Temporary.AsApproximateFloat64(), effective: r.Effective.AsApproximateFloat64(),
+				}
+			}
 		}
-		running[m.UID] = true
-		t.bar(m).enter(now, state)
+	}
+	for key, s := range samples {
+		var last sample
+		if before := t.charts[key]; len(before) > 0 {
+			last = before[len(before)-1]
+		}
+		s.at = last.at
+		if s != last || t.charts[key] == nil {
+			s.at = now
+			t.charts[key] = append(t.charts[key], s)
+		}
 	}
 }
 
-func (t *timeline) add(key chartKey, s sample) {
-	samples := t.charts[key]
-	if n := len(samples); n > 0 {
-		last := samples[n-1]
-		if last.at = s.at; last == s {
-			return
+// bar notes the state of a migration.
+func (t *timeline) bar(now time.Duration, m migrationReport) {
+	state := m.State
+	switch {
+	case state == charged && (m.ended() || m.Phase == ""):
+		state = leaving
+	case m.Decision == deferred:
+		state = deferred
+	}
+	b := find(t.bars, func(b *bar) bool { return b.uid == m.UID })
+	if b == nil {
+		b = &bar{uid: m.UID, name: m.Name}
+		t.bars = append(t.bars, b)
+	}
+	if n := len(b.spans); n == 0 || b.spans[n-1].state != state {
+		if n > 0 {
+			b.spans[n-1].to = now
 		}
+		b.spans = append(b.spans, span{from: now, to: now, state: state})
 	}
-	t.charts[key] = append(samples, s)
-}
-
-func (t *timeline) bar(m migrationReport) *bar {
-	if i := slices.IndexFunc(t.bars, func(b *bar) bool { return b.uid == m.UID }); i >= 0 {
-		return t.bars[i]
-	}
-	b := &bar{uid: m.UID, name: m.Name}
-	t.bars = append(t.bars, b)
-	return b
-}
-
-func (b *bar) enter(now time.Duration, state string) {
-	if n := len(b.spans); n > 0 {
-		if b.spans[n-1].state == state {
-			return
-		}
-		b.spans[n-1].to = now
-	}
-	b.spans = append(b.spans, span{from: now, to: now, state: state})
 }

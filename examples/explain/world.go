@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +25,7 @@ import (
 
 	"github.com/vmquota/headroom/fake/recording"
 	"github.com/vmquota/headroom/migration"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // A world is the objects that were read, whether from a cluster, from files or from a
@@ -30,12 +33,10 @@ import (
 type world struct {
 	source    source
 	cache     recording.Cache
-	seen      map[string]metav1.Object
-	leases    map[string]*coordinationv1.Lease // by namespace/name
-	now       time.Time                        // zero: it is not known
-	namespace string                           // the only one to show; empty: all
-	fallback  string                           // the namespace of objects that have none
-	noLease   bool                             // the cluster has no Lease of that name
+	seen      map[string]metav1.Object // by kind, namespace and name
+	now       time.Time                // zero: it is not known
+	namespace string                   // the only one to show; empty: all
+	noLease   bool                     // the cluster has no Lease of that name
 	notes     []string
 
 	passed  map[string]int // by kind: objects that say nothing about quota
@@ -45,8 +46,7 @@ type world struct {
 
 func newWorld(kind string, files ...string) *world {
 	return &world{
-		source: source{Kind: kind, Files: files}, fallback: metav1.NamespaceDefault,
-		seen: map[string]metav1.Object{}, leases: map[string]*coordinationv1.Lease{}, passed: map[string]int{},
+		source: source{Kind: kind, Files: files}, seen: map[string]metav1.Object{}, passed: map[string]int{},
 	}
 }
 
@@ -82,42 +82,31 @@ func (w *world) tenants() []tenant {
 
 // limited returns an error if budget names a resource that no quota limits.
 func (w *world) limited(budget corev1.ResourceList) error {
-	limits := map[corev1.ResourceName]bool{}
+	limits := corev1.ResourceList{}
 	for _, t := range w.tenants() {
 		for _, rq := range t.quotas {
-			for name := range rq.Spec.Hard {
-				limits[name] = true
-			}
+			maps.Copy(limits, rq.Spec.Hard)
 		}
 	}
-	for _, name := range sortedNames(budget) {
-		if len(limits) > 0 && !limits[name] {
-			return fmt.Errorf("--budget: no ResourceQuota limits %q, but %s", name, enumerate(slices.Sorted(maps.Keys(limits))))
+	for _, name := range amounts.Names(budget) {
+		if _, limited := limits[name]; len(limits) > 0 && !limited {
+			return fmt.Errorf("--budget: no ResourceQuota limits %q, but %s", name, enumerate(amounts.Names(limits)))
 		}
 	}
 	return nil
 }
 
-// An objectError is an object that cannot be what it says.
-type objectError struct {
-	object string
-	err    error
-}
-
-func (e *objectError) Error() string { return e.object + ": " + e.err.Error() }
-
-func (e *objectError) Unwrap() error { return e.err }
-
 // kinds are those that say something about the quota of migrations.
 var kinds = []string{
 	"ResourceQuota", "LimitRange", "Pod", "PersistentVolumeClaim", "Event", "Namespace",
-	"VirtualMachineInstance", "VirtualMachineInstanceMigration", "Lease",
+	"VirtualMachineInstance", "VirtualMachineInstanceMigration", "ResourceClaim", "DeviceClass", "Lease",
 }
 
 var scheme = runtime.NewScheme()
 
 func init() {
 	utilruntime.Must(corev1.AddToScheme(scheme))
+	utilruntime.Must(resourcev1.AddToScheme(scheme))
 	utilruntime.Must(coordinationv1.AddToScheme(scheme))
 	utilruntime.Must(kubevirtv1.AddToScheme(scheme))
 }
@@ -135,7 +124,10 @@ func empty(u *unstructured.Unstructured) metav1.Object {
 			return nil
 		}
 	case *corev1.Event:
-		if reason, _, _ := unstructured.NestedString(u.Object, "reason"); reason != "FailedCreate" && !strings.HasPrefix(reason, "Headroom") {
+		reason, _, _ := unstructured.NestedString(u.Object, "reason")
+		kind, _, _ := unstructured.NestedString(u.Object, "involvedObject", "kind")
+		refusal := migration.IsRefusal(&corev1.Event{Reason: reason, InvolvedObject: corev1.ObjectReference{Kind: kind}})
+		if !refusal && !strings.HasPrefix(reason, "Headroom") {
 			return nil
 		}
 	}
@@ -151,12 +143,12 @@ func (w *world) take(u *unstructured.Unstructured) error {
 		w.passed[u.GetKind()]++
 		return nil
 	}
-	if u.GetNamespace() == "" && u.GetKind() != "Namespace" {
-		u.SetNamespace(w.fallback)
+	if u.GetNamespace() == "" && u.GetKind() != "Namespace" && u.GetKind() != "DeviceClass" {
+		u.SetNamespace(cmp.Or(w.namespace, metav1.NamespaceDefault))
 	}
 	id := strings.Trim(u.GetKind()+" "+u.GetNamespace()+"/"+u.GetName(), "/")
 	if u.GetName() == "" {
-		return &objectError{id, errors.New("it has no name")}
+		return fmt.Errorf("%s: it has no name", id)
 	}
 	if err := w.decode(u, object, id); err != nil {
 		return err
@@ -166,16 +158,12 @@ func (w *world) take(u *unstructured.Unstructured) error {
 	}
 	if before, ok := w.seen[id]; ok && !newer(object, before) {
 		if object.GetResourceVersion() == "" && !equality.Semantic.DeepEqual(object, before) {
-			return &objectError{id, errors.New("it was read twice, and differs")}
+			return fmt.Errorf("%s: it was read twice, and differs", id)
 		}
 		return nil
 	}
 	w.seen[id] = object
-	if lease, ok := object.(*coordinationv1.Lease); ok {
-		w.leases[lease.Namespace+"/"+lease.Name] = lease
-	} else {
-		w.cache.Apply(recording.Event{Type: watch.Added, Object: object})
-	}
+	w.cache.Apply(recording.Event{Type: watch.Added, Object: object})
 	return nil
 }
 
@@ -188,21 +176,14 @@ func (w *world) decode(u *unstructured.Unstructured, object metav1.Object, id st
 	_, isQuota := object.(*corev1.ResourceQuota)
 	switch {
 	case unknown && (isQuota || u.GetResourceVersion() == ""):
-		return &objectError{id, errors.Join(strict.Errors()...)}
+		return fmt.Errorf("%s: %w", id, errors.Join(strict.Errors()...))
 	case unknown:
 		w.newer++
 		w.example = id + ": " + strict.Errors()[0].Error()
 	}
-	if err != nil && !unknown || isQuota { // recording.Decode says which field is wrong, and knows more about quantities
-		data, jsonErr := u.MarshalJSON()
-		if jsonErr == nil {
-			_, jsonErr = recording.Decode(data)
-		}
-		if field := (*recording.FieldError)(nil); errors.As(jsonErr, &field) {
-			jsonErr = fmt.Errorf("%s: %w", field.Field, field.Err)
-		}
-		if jsonErr != nil {
-			return &objectError{id, jsonErr}
+	if err != nil && !unknown || isQuota { // these errors say which field is wrong
+		if err := checkFields(object, u.Object); err != nil {
+			return fmt.Errorf("%s: %w", id, err)
 		}
 	}
 	return nil

@@ -11,100 +11,49 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"encoding/pem"
 	"flag"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"os"
-	"os/exec"
-	"runtime"
+	"runtime/pprof"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"k8s.io/client-go/rest"
 
+	"github.com/vmquota/headroom/examples/scale/server"
 	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/migration"
 )
 
-const (
-	// pace is how much faster than the recording a migration is played.
-	pace = 4
-	// sourceLife is how long a source pod lives after the migration is over.
-	sourceLife = time.Second
-	// largest is more than any namespace has machines.
-	largest = 1 << 10
-)
-
 func main() {
-	var s size
-	flag.IntVar(&s.namespaces, "namespaces", 10000, "how many namespaces there are, each with a quota that its machines fill")
-	flag.IntVar(&s.machines, "machines", 5, "how many virtual machines each of them has")
-	flag.IntVar(&s.large, "large", 100, "how many the first one has")
-	flag.IntVar(&s.kept, "kept", 5, "how many migrations that are over KubeVirt keeps of each machine")
+	var s server.Size
+	flag.IntVar(&s.Namespaces, "namespaces", 10000, "how many namespaces there are, each with a quota that its machines fill")
+	flag.IntVar(&s.Machines, "machines", 5, "how many virtual machines each of them has")
+	flag.IntVar(&s.Large, "large", 100, "how many the first one has")
+	flag.IntVar(&s.Kept, "kept", 5, "how many migrations that are over KubeVirt keeps of each machine")
 	migrating := flag.Int("migrating", 1000, "in how many namespaces a machine migrates")
 	parallel := flag.Int("parallel", 5, "how many migrate at the same time")
+	profile := flag.String("cpuprofile", "", "the file for a profile of what a migration costs")
 	file := flag.String("recording", "../../migration/testdata/recordings/basic.jsonl", "which migration is played")
 	serve := flag.Bool("serve", false, "be the API server")
 	flag.Parse()
-	p, err := readPattern(*file)
+	api, err := server.New(*file, s)
 	switch {
 	case err != nil:
 	case *serve:
-		api := start(newServer(p, s))
-		defer api.Close()
-		fmt.Println(api.URL, strconv.Quote(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw}))))
-		_, _ = bufio.NewReader(os.Stdin).ReadByte() // until the parent has ended
-		return
+		server.Serve(api)
 	default:
-		err = run(s, min(*migrating, s.namespaces/2-1), *parallel)
+		err = run(s, min(*migrating, s.Namespaces/2-1), *parallel, *profile)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-}
-
-// start starts s in this process.
-func start(s *server) *httptest.Server {
-	api := httptest.NewUnstartedServer(s)
-	api.EnableHTTP2 = true
-	api.StartTLS()
-	return api
-}
-
-// spawn starts a server in another process, and returns how to reach it.
-func spawn() (*rest.Config, func(), error) {
-	child := exec.Command(os.Args[0], append(os.Args[1:], "-serve")...)
-	child.Stderr = os.Stderr
-	in, err := child.StdinPipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	out, err := child.StdoutPipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := child.Start(); err != nil {
-		return nil, nil, err
-	}
-	stop := func() { _ = in.Close(); _ = child.Wait() }
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		stop()
-		return nil, nil, err
-	}
-	url, quoted, _ := strings.Cut(strings.TrimSpace(line), " ")
-	certificate, err := strconv.Unquote(quoted)
-	return &rest.Config{Host: url, TLSClientConfig: rest.TLSClientConfig{CAData: []byte(certificate)}}, stop, err
 }
 
 // A bench is a controller that is measured.
@@ -133,27 +82,15 @@ func newBench(api *rest.Config, parallel int) (*bench, error) {
 	return b, err
 }
 
-// ask calls the server for something that is not of the API.
-func (b *bench) ask(path string) (s stats, err error) {
-	answer, err := b.client.Get(b.api.Host + path)
-	if err != nil {
-		return s, err
-	}
-	defer func() { _ = answer.Body.Close() }()
-	if path == "/stats" {
-		err = json.NewDecoder(answer.Body).Decode(&s)
-	}
-	return s, err
-}
-
-// Counted is what a server has counted while migrations were played.
-type counted struct {
-	stats
-	spent time.Duration // CPU time of this process
+// A cost is what some migrations have cost.
+type cost struct {
+	server.Stats
+	spent      time.Duration // CPU time of this process
+	reconciles int64
 }
 
 // of returns how many requests with these verbs there were.
-func (c counted) of(verbs ...string) (n float64) {
+func (c cost) of(verbs ...string) (n float64) {
 	for name, times := range c.Requests {
 		if verb, _, _ := strings.Cut(name, " "); slices.Contains(verbs, verb) {
 			n += float64(times)
@@ -162,38 +99,22 @@ func (c counted) of(verbs ...string) (n float64) {
 	return n
 }
 
-// migrate migrates a machine in each of n namespaces, so many at a time.
-func (b *bench) migrate(from, n, machine, parallel int) (c counted, err error) {
-	before, err := b.ask("/stats")
+// migrate has the server migrate a machine in each of n namespaces, so many at a time.
+func (b *bench) migrate(from, n, machine, parallel int) (c cost, err error) {
+	began, reconciled := server.CPU(), b.reconciled.Load()
+	answer, err := b.client.Get(fmt.Sprintf("%s/migrate?from=%d&n=%d&machine=%d&parallel=%d", b.api.Host, from, n, machine, parallel))
 	if err != nil {
 		return c, err
 	}
-	started := cpu()
-	for begun, over := 0, 0; over < n; over = c.Over - before.Over {
-		if more := min(n-begun, parallel-begun+over); more > 0 {
-			if _, err := b.ask(fmt.Sprintf("/migrate?from=%d&n=%d&machine=%d", from+begun, more, machine)); err != nil {
-				return c, err
-			}
-			begun += more
-		}
-		time.Sleep(20 * time.Millisecond)
-		if c.stats, err = b.ask("/stats"); err != nil {
-			return c, err
-		}
-	}
-	c.spent = cpu() - started
-	for name, times := range before.Requests {
-		c.Requests[name] -= times
-	}
-	c.Delays = c.Delays[len(before.Delays):]
-	c.Over, c.Refused = c.Over-before.Over, c.Refused-before.Refused
-	slices.Sort(c.Delays)
-	return c, nil
+	defer func() { _ = answer.Body.Close() }()
+	err = json.NewDecoder(answer.Body).Decode(&c.Stats)
+	c.spent, c.reconciles = server.CPU()-began, b.reconciled.Load()-reconciled
+	return c, err
 }
 
-func run(s size, migrating, parallel int) error {
-	fmt.Printf("%d namespaces, %d virtual machines\n\n", s.namespaces, s.namespaces*s.machines)
-	api, stop, err := spawn()
+func run(s server.Size, migrating, parallel int, profile string) error {
+	fmt.Printf("%d namespaces, %d virtual machines\n\n", s.Namespaces, s.Namespaces*s.Machines)
+	api, stop, err := server.Spawn()
 	if err != nil {
 		return err
 	}
@@ -204,33 +125,45 @@ func run(s size, migrating, parallel int) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	idle, began := heap(), cpu()
+	idle, began := server.Used().Heap, server.CPU()
 	if err := b.Start(ctx); err != nil {
 		return err
 	}
-	row("cold start: CPU", "%.2f s", (cpu() - began).Seconds())
+	row("cold start: CPU", "%.2f s", (server.CPU() - began).Seconds())
 	memory := func() {
-		held := float64(heap() - idle)
-		row("memory of the caches", "%.1f MB", held/1e6)
-		row("    for each machine", "%.2f KB", held/1e3/float64(s.namespaces*s.machines))
-		row("RSS of the process", "%.0f MB", rss())
+		used := server.Used()
+		row("memory of the caches", "%.1f MB", (used.Heap-idle)/1e6)
+		row("    for each machine", "%.2f KB", (used.Heap-idle)/1e3/float64(s.Namespaces*s.Machines))
+		row("RSS of the process", "%.0f MB", used.RSS/1e6)
+		row("goroutines", "%d", used.Goroutines)
 	}
 	memory()
-	began = cpu()
+	began = server.CPU()
 	go b.Work(ctx)
-	for int(b.reconciled.Load()) < s.namespaces {
+	for int(b.reconciled.Load()) < s.Namespaces {
 		time.Sleep(100 * time.Millisecond)
 	}
-	row("to reconcile every namespace once: CPU", "%.2f s", (cpu() - began).Seconds())
-	began = cpu()
+	row("to reconcile every namespace once: CPU", "%.2f s", (server.CPU() - began).Seconds())
+	began = server.CPU()
 	const times = 10000
 	for range times {
-		if _, err := b.Reconcile(ctx, namespaceName(0)); err != nil {
+		if _, err := b.Reconcile(ctx, server.NamespaceName(0)); err != nil {
 			return err
 		}
 	}
-	row(fmt.Sprintf("one reconcile of a namespace with %d machines", s.large), "%.1f µs", float64((cpu()-began).Microseconds())/times)
+	row(fmt.Sprintf("one reconcile of a namespace with %d machines", s.Large), "%.1f µs", float64((server.CPU()-began).Microseconds())/times)
 
+	if profile != "" {
+		f, err := os.Create(profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	for _, p := range []struct {
 		what                   string
 		from, machine, atATime int
@@ -248,6 +181,7 @@ func run(s size, migrating, parallel int) error {
 			return err
 		}
 		fmt.Printf("\n%s\n", p.what)
+		row("reconciles for a migration", "%.1f", float64(c.reconciles)/float64(n))
 		row("CPU for a migration", "%.2f ms", float64(c.spent.Microseconds())/1e3/float64(n))
 		row("reads for a migration", "%.1f", c.of("GET")/float64(n))
 		row("watches begun for a migration", "%.1f", c.of("WATCH")/float64(n))
@@ -258,7 +192,6 @@ func run(s size, migrating, parallel int) error {
 		row("target pods that were refused first", "%d", c.Refused)
 		row("quotas that are not as they were", "%d", c.Raised)
 		memory()
-		row("goroutines", "%d", runtime.NumGoroutine())
 	}
 	return nil
 }
@@ -273,35 +206,4 @@ func at(delays []time.Duration, percent int) float64 {
 
 func row(what, format string, value any) {
 	fmt.Printf("%-48s "+format+"\n", what, value)
-}
-
-// heap is what is in use after a garbage collection, in bytes.
-func heap() uint64 {
-	runtime.GC()
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return stats.HeapAlloc
-}
-
-// rss is what the operating system counts, in MB; 0 if it does not say.
-func rss() float64 {
-	var pages, resident float64
-	text, err := os.ReadFile("/proc/self/statm")
-	if err == nil {
-		_, err = fmt.Sscan(string(text), &pages, &resident)
-	}
-	if err != nil {
-		return 0
-	}
-	return resident * float64(os.Getpagesize()) / 1e6
-}
-
-// cpu is the time that this process has had a core for itself, so that it does not matter
-// what else the machine does.
-func cpu() time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		return 0
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }

@@ -1,6 +1,4 @@
-//go:build unix
-
-package main
+package server
 
 import (
 	"encoding/json"
@@ -107,7 +105,7 @@ func readPattern(file string) (*pattern, error) {
 // names replaces the names in texts by those of machine number n of namespace.
 func (p *pattern) names(namespace int, n int, at uint64) *strings.Replacer {
 	pairs := []string{
-		version, fmt.Sprint(at), p.namespace, namespaceName(namespace), p.name, fmt.Sprintf("vm%d", n),
+		version, fmt.Sprint(at), p.namespace, NamespaceName(namespace), p.name, fmt.Sprintf("vm%d", n),
 		`"m1"`, fmt.Sprintf(`"m%d"`, n), "node01", fmt.Sprintf("node%05d", namespace),
 	}
 	for _, uid := range p.uids {
@@ -116,20 +114,8 @@ func (p *pattern) names(namespace int, n int, at uint64) *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }
 
-func namespaceName(i int) string { return fmt.Sprintf("tenant-%05d", i) }
-
-// times is n times list.
-func times(list corev1.ResourceList, n int) corev1.ResourceList {
-	result := corev1.ResourceList{}
-	for name, amount := range list {
-		sum := amount.DeepCopy()
-		for range n - 1 {
-			sum.Add(amount)
-		}
-		result[name] = sum
-	}
-	return result
-}
+// NamespaceName is the name of namespace i.
+func NamespaceName(i int) string { return fmt.Sprintf("tenant-%05d", i) }
 
 // limited is what the quotas limit of list.
 func limited(list corev1.ResourceList) corev1.ResourceList {
