@@ -26,7 +26,7 @@ func Example_main() {
 func TestReconciler(t *testing.T) {
 	for seed := range uint64(20) {
 		static := corev1.ResourceList{"limits.cpu": resource.MustParse("3045m"), "limits.memory": resource.MustParse("8321144064")}
-		cluster := fake.New(fake.Config{Seed: seed, Slack: time.Minute})
+		cluster := fake.New(fake.Config{Seed: seed})
 		require.NoError(t, cluster.CreateNamespace("tenant", static))
 		for i := range 3 {
 			require.NoError(t, cluster.CreateVMI(fake.NewVMI("tenant", fmt.Sprint("vm", i), 1, resource.MustParse("1Gi"))))
