@@ -85,7 +85,7 @@ func (c *crowd) fill(t try.T, b *bed.Bed, namespaces, machines int) {
 func (c *crowd) fillNamespace(t try.T, namespace string, machines int) {
 	static := corev1.ResourceList{}
 	for i := range machines {
-		vmi := virt.NewVMI(namespace, fmt.Sprintf("vm%d", i), 1, resource.MustParse("1Gi"))
+		vmi := virt.NewVMI(namespace, fmt.Sprintf("vm%d", i), 1, *resource.NewQuantity(1<<30, resource.BinarySI))
 		vmi.Status.Phase, vmi.Status.NodeName = kubevirtv1.Running, "node01"
 		pod := launcher(try.Must(virt.VMIs(c.machines, namespace).Create(t.Context(), vmi))(t))
 		static = amounts.Each(quota.Footprint(pod), static, amounts.Plus)
@@ -97,7 +97,9 @@ func (c *crowd) fillNamespace(t try.T, namespace string, machines int) {
 
 // launcher returns the virt-launcher pod of vmi, as far as quota and the library read it.
 func launcher(vmi *kubevirtv1.VirtualMachineInstance) *corev1.Pod {
-	amounts := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1300Mi")}
+	amounts := corev1.ResourceList{
+		corev1.ResourceCPU: *resource.NewQuantity(1, resource.DecimalSI), corev1.ResourceMemory: *resource.NewQuantity(1300<<20, resource.BinarySI),
+	}
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:            "virt-launcher-" + vmi.Name,

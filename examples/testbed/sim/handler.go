@@ -30,7 +30,7 @@ func (s *Simulator) playVMI(ctx context.Context, now *view, vmi *kubevirtv1.Virt
 			virthandler.Boot(vmi, s.stamp())
 		}
 	case vmi.Status.Phase == kubevirtv1.Running && vmi.Status.MigrationState != nil:
-		err = s.migrate(ctx, now, vmi)
+		err = s.migrate(now, vmi)
 	}
 	if err != nil || equality.Semantic.DeepEqual(before, vmi) {
 		return err
@@ -61,7 +61,7 @@ func (s *Simulator) shutDown(ctx context.Context, now *view, vmi *kubevirtv1.Vir
 
 // migrate takes the migration of vmi a step further, as virt-handler does on the source
 // and on the target node.
-func (s *Simulator) migrate(ctx context.Context, now *view, vmi *kubevirtv1.VirtualMachineInstance) error {
+func (s *Simulator) migrate(now *view, vmi *kubevirtv1.VirtualMachineInstance) error {
 	state := vmi.Status.MigrationState
 	vmim := now.vmims[state.MigrationUID]
 	goes, linger, err := behaviourOf(vmi, vmim)
