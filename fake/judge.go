@@ -225,15 +225,16 @@ func (c *Cluster) Starving() []string {
 	for _, m := range all[*kubevirtv1.VirtualMachineInstanceMigration](&c.store, "") {
 		vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&c.store, m.Namespace, m.Spec.VMIName)
 		if ok && refused(m) && m.DeletionTimestamp == nil && vmi.DeletionTimestamp == nil && c.virt.target(m, vmi) == nil &&
-			c.virt.mustWait(m, vmi) == 0 && c.judge.fits(vmi) {
+			c.virt.mustWait(m, vmi) == 0 && c.judge.fits(m, vmi) {
 			starving = append(starving, key(m))
 		}
 	}
 	return starving
 }
 
-// fits reports whether a target pod of vmi fits what should be enforced.
-func (j *judge) fits(vmi *kubevirtv1.VirtualMachineInstance) bool {
+// fits reports whether m is granted, and its target pod fits if there is room for m and for no other that
+// waits: the growth of a guest may not.
+func (j *judge) fits(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) bool {
 	pod := j.virt.launcher(vmi)
 	j.setDefaults(pod)
 	load := loadOf(pod, j.clock.now)
@@ -244,7 +245,12 @@ func (j *judge) fits(vmi *kubevirtv1.VirtualMachineInstance) bool {
 		}
 		policy := j.config.Policy
 		policy.Strict = policy.Strict || j.robbed[rq.UID]
-		for name, limit := range policy.Decide(rq.Spec.Hard, quota.Under(rq, inFlight), rq.Status.Used).Hard {
+		seen := quota.Under(rq, inFlight)
+		if !slices.Contains(policy.Decide(rq.Spec.Hard, seen, rq.Status.Used).Granted, m.UID) {
+			return false
+		}
+		alone := slices.DeleteFunc(seen, func(other quota.Migration) bool { return other.State < quota.Charged && other.UID != m.UID })
+		for name, limit := range policy.Decide(rq.Spec.Hard, alone, rq.Status.Used).Hard {
 			if wanted := amounts.Plus(rq.Status.Used[name], load.charge[name]); wanted.Cmp(limit) > 0 {
 				return false
 			}
