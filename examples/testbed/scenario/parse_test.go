@@ -27,7 +27,7 @@ func TestParse(t *testing.T) {
 	require.Nil(t, s.End.Writes)
 }
 
-// What is wrong is said with the file.
+// What is wrong is said with the file and the field.
 func TestParseErrors(t *testing.T) {
 	const head = "about: a\nsteps:\n- quota: {name: q, hard: {limits.cpu: 1}}\n"
 	for _, test := range []struct{ name, content, want string }{
@@ -40,6 +40,13 @@ func TestParseErrors(t *testing.T) {
 		{"no steps", "about: a\n", "about or steps are missing"},
 		{"two things in a step", head + "- {drain: node01, undrain: node01}\n", "steps[1]: a step is one thing, not 2"},
 		{"nothing in a step", head + "- {}\n", "steps[1]: a step is one thing, not 0"},
+		{"an unknown way", head + "- migrate: {name: m1, vm: vm1, goes: far}\n", `steps[1].migrate.goes: "far" is none of ["" "hang" "fail"]`},
+		{"no duration", head + "- migrate: {name: m1, vm: vm1, linger: long}\n", `steps[1].migrate.linger: time: invalid duration "long"`},
+		{"a migration that nobody made", head + "- await: {migrations: {m1: Gone}}\n", "steps[1].await.migrations.m1: no earlier step has made it"},
+		{"an unknown phase", head + "- migrate: {name: m1, vm: vm1}\n- await: {migrations: {m1: Done}}\n", `steps[2].await.migrations.m1: "Done" is none of`},
+		{"an unknown phase of an update", head + "- await: {update: Done}\n", `steps[1].await.update: "Done" is none of`},
+		{"an unknown state of a quota", head + "- await: {quotas: {q: Risen}}\n", `steps[1].await.quotas.q: "Risen" is none of ["Raised" "Static"]`},
+		{"an unknown state of the ledger", head + "- await: {ledger: Full}\n", `steps[1].await.ledger: "Full" is none of ["" "Empty" "Recorded"]`},
 		{"an end that says nothing", head + "- migrate: {name: m1, vm: vm1}\n", "end.migrations.m1 is missing"},
 	} {
 		s, err := scenario.Parse("s.yaml", []byte(test.content))

@@ -16,10 +16,13 @@ import (
 	"fmt"
 	"path"
 	"reflect"
+	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	kubevirtv1 "kubevirt.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/vmquota/headroom/examples/testbed/sim"
@@ -234,8 +237,9 @@ type Expectation struct {
 	NoNamespace bool `json:"noNamespace,omitempty"`
 }
 
-// Parse decodes the content of a file. Fields that are not known or come twice are errors, and
-// so are a step that is not one thing, and a migration of which End says nothing. Names that no
+// Parse decodes the content of a file. Fields that are not known or come twice, a step that is not
+// one thing, a word that means nothing, and a migration of which End says nothing are errors. So is
+// an Await of a migration that no earlier step has made, which would be Gone. Other names that no
 // step has made fail when the scenario is played.
 func Parse(file string, content []byte) (*Scenario, error) {
 	s := &Scenario{Name: strings.TrimSuffix(path.Base(file), path.Ext(file))}
@@ -249,6 +253,7 @@ func (s *Scenario) check() error {
 	if s.About == "" || len(s.Steps) == 0 {
 		return errors.New("about or steps are missing")
 	}
+	made := map[string]bool{} // migrations
 	for i, step := range s.Steps {
 		set, value := 0, reflect.ValueOf(step)
 		for field := range value.NumField() {
@@ -259,9 +264,63 @@ func (s *Scenario) check() error {
 		if set != 1 {
 			return fmt.Errorf("steps[%d]: a step is one thing, not %d", i, set)
 		}
-		if m := step.Migrate; m != nil && s.End.Migrations[m.Name] == "" && !s.End.NoNamespace {
-			return fmt.Errorf("end.migrations.%s is missing", m.Name)
+		var err error
+		switch {
+		case step.Migrate != nil:
+			made[step.Migrate.Name] = true
+			err = step.Migrate.check()
+		case step.Await != nil:
+			err = step.Await.check(made)
 		}
+		if err != nil {
+			return fmt.Errorf("steps[%d].%w", i, err)
+		}
+	}
+	for name := range made {
+		if s.End.Migrations[name] == "" && !s.End.NoNamespace {
+			return fmt.Errorf("end.migrations.%s is missing", name)
+		}
+	}
+	return nil
+}
+
+func (m Migrate) check() error {
+	if m.Linger != "" && m.Linger != Forever {
+		if _, err := time.ParseDuration(m.Linger); err != nil {
+			return fmt.Errorf("migrate.linger: %w", err)
+		}
+	}
+	return oneOf("migrate.goes", m.Goes, "", Hang, Fail)
+}
+
+// phases are what an Await can say of a migration.
+var phases = []string{
+	Refused, Gone, Charged,
+	string(kubevirtv1.MigrationPending), string(kubevirtv1.MigrationScheduling), string(kubevirtv1.MigrationScheduled),
+	string(kubevirtv1.MigrationPreparingTarget), string(kubevirtv1.MigrationTargetReady), string(kubevirtv1.MigrationRunning),
+	string(kubevirtv1.MigrationSucceeded), string(kubevirtv1.MigrationFailed),
+}
+
+func (a Await) check(made map[string]bool) error {
+	for name, phase := range a.Migrations {
+		if !made[name] {
+			return fmt.Errorf("await.migrations.%s: no earlier step has made it", name)
+		}
+		if err := oneOf("await.migrations."+name, phase, phases...); err != nil {
+			return err
+		}
+	}
+	for name, is := range a.Quotas {
+		if err := oneOf("await.quotas."+name, is, Raised, Static); err != nil {
+			return err
+		}
+	}
+	return errors.Join(oneOf("await.update", a.Update, append(phases, "")...), oneOf("await.ledger", a.Ledger, "", Empty, Recorded))
+}
+
+func oneOf(field, is string, words ...string) error {
+	if !slices.Contains(words, is) {
+		return fmt.Errorf("%s: %q is none of %q", field, is, words)
 	}
 	return nil
 }
