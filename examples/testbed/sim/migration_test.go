@@ -127,6 +127,24 @@ func TestSourceThatHangsEndsWhenDeleted(t *testing.T) {
 	require.Equal(t, corev1.PodSucceeded, w.pod("vm-source").Status.Phase)
 }
 
+// The VMI names the pods of its next migration then, and of none that has ended.
+func TestLosingPodEndsAlthoughTheNextMigrationHasBegun(t *testing.T) {
+	w := migrating(t, map[string]string{LingerAnnotation: "10s"})
+	w.play(5 * time.Second)
+	require.True(t, w.vmi("vm").Status.MigrationState.Completed)
+	w.changeVMI("vm", func(vmi *kubevirtv1.VirtualMachineInstance) {
+		vmi.Status.MigrationState = &kubevirtv1.VirtualMachineInstanceMigrationState{
+			MigrationUID: "next", SourceNode: "b", SourcePod: "vm-target", TargetPod: "vm-next",
+		}
+	})
+	w.play(5 * time.Second)
+	require.Equal(t, corev1.PodRunning, w.pod("vm-source").Status.Phase)
+	w.play(3 * time.Second)
+	require.Equal(t, corev1.PodSucceeded, w.pod("vm-source").Status.Phase)
+	require.Equal(t, corev1.PodRunning, w.pod("vm-target").Status.Phase)
+	require.Empty(t, w.sim.ending)
+}
+
 func TestMigrationToDeadNodeStandsStill(t *testing.T) {
 	w := migrating(t, nil)
 	require.NoError(t, w.sim.KillNode(t.Context(), "b"))
