@@ -143,13 +143,6 @@ func (s *Simulator) KillNode(ctx context.Context, node string) error {
 	})
 }
 
-// ReviveNode lets a dead node go on where it was.
-func (s *Simulator) ReviveNode(ctx context.Context, node string) error {
-	return s.edit(ctx, node, func(n *corev1.Node) {
-		delete(n.Annotations, DeadAnnotation)
-	})
-}
-
 func (s *Simulator) edit(ctx context.Context, name string, change func(*corev1.Node)) error {
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		node, err := s.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})

@@ -45,7 +45,7 @@ func TestDeadNode(t *testing.T) {
 	require.Equal(t, beat, w.node("a").Annotations[kubevirtv1.VirtHandlerHeartbeat])
 	require.Equal(t, corev1.PodRunning, w.pod("vm-source").Status.Phase, "nothing moves on it")
 
-	require.NoError(t, w.sim.ReviveNode(t.Context(), "a"))
+	w.changeNode("a", func(node *corev1.Node) { delete(node.Annotations, DeadAnnotation) })
 	w.pass()
 	require.True(t, isReady(w.node("a")))
 	require.Empty(t, w.node("a").Spec.Taints)
