@@ -392,8 +392,8 @@ func TestH11DrainOfFifty(t *testing.T) {
 	}
 	memory := func(n int64) resource.Quantity { return exactly(n)["limits.memory"] }
 	old, now := drain(byEvents{static: exactly(50), quota: "tenant"}.program), drain(embedding{}.program)
-	require.Positive(t, old.Cmp(memory(30)), "what lay open for most of fifty: %s", old.String())
-	require.LessOrEqual(t, now.Cmp(memory(5)), 0, "no more than KubeVirt can start: %s", now.String())
+	require.Positive(t, old.Cmp(memory(36)), "what lay open for most of fifty: %s", old.String())
+	require.LessOrEqual(t, now.Cmp(memory(2)), 0, "no more than KubeVirt can start beside the four that hang: %s", now.String())
 }
 
 func TestH12SwitchedOffInTheMiddle(t *testing.T) {

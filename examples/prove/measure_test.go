@@ -66,7 +66,7 @@ func TestFiftyAtOnce(t *testing.T) {
 	}
 	c, exposed, most := drain(embedding{}.program)
 	require.LessOrEqual(t, c.StatusWrites("controller", fake.ResourceQuotas), 3*vms)
-	require.LessOrEqual(t, c.Writes("controller", fake.ConfigMaps), 6*vms)
+	require.LessOrEqual(t, c.Writes("controller", fake.ConfigMaps), 5*vms)
 	require.Less(t, most, 5.1, "virtual machines: KubeVirt runs five migrations at a time")
 
 	_, old, most := drain(byEvents{static: exactly(vms), quota: "tenant"}.program)
