@@ -22,8 +22,8 @@
 //
 // Static limits are spec.hard of a ResourceQuota, and quota admission enforces status.hard. A process writes
 // the latter through /status and nothing else of a quota; the quota controller sets it back to spec.hard
-// whenever it recounts. [Cluster.Violations] tells which of these rules, and of those about migrations and
-// tenants, were broken.
+// whenever it recounts. [Cluster.Violations] tells which of these rules, and of those about migrations, were
+// broken. Whether tenants got more than without migrations is for a test to compare.
 //
 // # What is simulated
 //

@@ -156,7 +156,8 @@ func (n *nodes) collectDependents(gone object, kinds ...Kind) {
 		for _, kind := range kinds {
 			for _, o := range n.store.list(kind, gone.GetNamespace()) {
 				if metav1.IsControlledBy(o, gone) {
-					_ = n.remove(garbageCollectorUser, kind, o.GetNamespace(), o.GetName(), metav1.DeleteOptions{}) // or it is gone already
+					// It may be gone already.
+					_ = n.remove(garbageCollectorUser, kind, o.GetNamespace(), o.GetName(), metav1.DeleteOptions{})
 				}
 			}
 		}
