@@ -22,7 +22,7 @@ func TestCheckFields(t *testing.T) {
 		want   string
 	}{
 		"guest":      {&kubevirtv1.VirtualMachineInstance{}, `{"spec":{"domain":{"devices":{},"memory":{"guest":"much"}}}}`, `spec.domain.memory.guest: "much" is not a quantity, as 500m and 2Gi are`},
-		"volume":     {&corev1.Pod{}, `{"spec":{"volumes":[{"name":"v","emptyDir":{"sizeLimit":"x"}}]}}`, `spec.volumes[0].emptyDir.sizeLimit: "x" is not a quantity, as 500m and 2Gi are`}, // the kinds of volume are inlined
+		"volume":     {&corev1.Pod{}, `{"spec":{"volumes":[{"name":"v","emptyDir":{"sizeLimit":"x"}}]}}`, `spec.volumes[0].emptyDir.sizeLimit: "x" is not a quantity, as 500m and 2Gi are`},
 		"negative":   {&corev1.ResourceQuota{}, `{"spec":{"hard":{"limits.cpu":-2}}}`, `spec.hard[limits.cpu]: "-2" is negative`},
 		"endless":    {&corev1.ResourceQuota{}, `{"spec":{"hard":{"limits.memory":"1e99999999"}}}`, `spec.hard[limits.memory]: "1e99999999" is out of range`},
 		"boolean":    {&corev1.ResourceQuota{}, `{"spec":{"hard":{"limits.cpu":true}}}`, `spec.hard[limits.cpu]: "true" is not a quantity, as 500m and 2Gi are`},

@@ -42,8 +42,9 @@ type namespaceForecast struct {
 }
 
 type vmForecast struct {
-	Name    string              `json:"name"`
-	State   string              `json:"state"`                  // queued, blocked, charged, as in an Explanation; or fixed: it cannot migrate
+	Name string `json:"name"`
+	// State is queued, blocked or charged, as in an Explanation, or fixed: it cannot migrate.
+	State   string              `json:"state"`
 	Why     string              `json:"why"`                    // a sentence; empty if a migration is possible
 	Twice   corev1.ResourceList `json:"chargedTwice,omitempty"` // by its migration
 	Refused []refusalForecast   `json:"refused,omitempty"`

@@ -181,7 +181,8 @@ func TestAdminEdits(t *testing.T) {
 
 	s.limit(model.Limit{"limitsCpu": "10", "limitsMemory": full["limitsMemory"]})
 	s.Enforces(s.Plus(1))
-	s.limit(model.Limit{"limitsCpu": "10", "limitsMemory": full["limitsMemory"], "pods": "20"}) // the project's default gains a key
+	// The project's default gains a key.
+	s.limit(model.Limit{"limitsCpu": "10", "limitsMemory": full["limitsMemory"], "pods": "20"})
 	s.Enforces(s.Plus(1))
 	s.limit(model.Limit{"limitsCpu": "1", "limitsMemory": full["limitsMemory"]}) // below use
 	s.synced()

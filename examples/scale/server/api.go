@@ -218,7 +218,8 @@ func serializer(r *http.Request) runtime.SerializerInfo {
 func write(w http.ResponseWriter, r *http.Request, object runtime.Object) error {
 	info := serializer(r)
 	w.Header().Set("Content-Type", info.MediaType)
-	return scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion).Encode(object.DeepCopyObject(), w) // it sets the kind
+	// A copy, because encoding sets the kind.
+	return scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion).Encode(object.DeepCopyObject(), w)
 }
 
 // watch sends the events of t until the client goes away.
@@ -294,7 +295,8 @@ func send(frames io.Writer, info runtime.SerializerInfo, binary bool, e event) e
 		sent.Object.Raw = text.Raw
 		return json.NewEncoder(frames).Encode(sent)
 	}
-	sent.Object.Raw, err = runtime.Encode(scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion), object.DeepCopyObject()) // it sets the kind
+	// A copy, because encoding sets the kind.
+	sent.Object.Raw, err = runtime.Encode(scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion), object.DeepCopyObject())
 	if err != nil {
 		return err
 	}
