@@ -12,7 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
@@ -51,6 +50,7 @@ type informers struct {
 	watching map[string]*watched
 	recent   map[string]bool    // namespaces with a migration that is over, is not old, and has not been watched
 	away     time.Time          // when it was last logged that the server is away
+	awaited  bool               // whether it was logged that KubeVirt is not installed
 	failing  map[string]failure // by kind
 }
 
@@ -112,7 +112,7 @@ func (c *Controller) watch() error {
 
 // Start starts the informers, and returns when they have synced: at once if they are the
 // embedder's. They run until ctx is done. It waits for KubeVirt's custom resources if they
-// are not there yet. Its error is that of ctx, with what was waited for.
+// are not there yet, and logs that once. Its error is that of ctx, with what was waited for.
 func (c *Controller) Start(ctx context.Context) error {
 	i := c.informers
 	if i == nil {
@@ -168,24 +168,29 @@ func (c *Controller) Synced() error {
 	return errors.Join(errs...)
 }
 
-// failed records that kind could not be read, and logs it, once in a while.
-func (i *informers) failed(ctx context.Context, kind string, err error) {
-	now := i.controller.options.Now()
+// failed records that s could not be read. It logs once that KubeVirt is not installed, and other
+// failures at most once in awayLogPause.
+func (s *source) failed(ctx context.Context, err error) {
+	i, now := s.informers, s.informers.controller.options.Now()
+	lacksKubeVirt := s.lacksKubeVirt(err)
 	i.mu.Lock()
-	f := i.failing[kind]
+	f := i.failing[s.kind]
 	if now.Sub(f.last) > failureTime {
 		f.since = now
 	}
 	f.last, f.err = now, err
-	i.failing[kind] = f
+	i.failing[s.kind] = f
 	quiet := now.Sub(i.away) < awayLogPause
-	if !quiet {
+	switch {
+	case lacksKubeVirt:
+		quiet, i.awaited = i.awaited, true
+	case !quiet:
 		i.away = now
 	}
 	i.mu.Unlock()
 	switch {
 	case quiet:
-	case apierrors.IsNotFound(err):
+	case lacksKubeVirt:
 		klog.FromContext(ctx).Info("Waiting for KubeVirt: its custom resources are not there yet")
 	default:
 		klog.FromContext(ctx).Info("Cannot list or watch, trying again", "err", err)

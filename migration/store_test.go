@@ -2,16 +2,22 @@ package migration
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
@@ -37,6 +43,31 @@ func TestUpdateOfWhatIsNotRead(t *testing.T) {
 	require.Equal(t, 2, changes)
 	require.NoError(t, s.Replace([]any{first}, "4"))
 	require.Equal(t, 3, changes)
+}
+
+// While KubeVirt is not installed that is logged once, it is asked for often, and it hides no other
+// failure.
+func TestWaitsForKubeVirt(t *testing.T) {
+	now := time.Now()
+	c, err := NewController(Clients{Core: fake.NewClientset(), KubeVirt: dynamicfake.NewSimpleDynamicClient(runtime.NewScheme())},
+		Options{Now: func() time.Time { return now }})
+	require.NoError(t, err)
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+	ctx := klog.NewContext(t.Context(), logger)
+	notFound := apierrors.NewNotFound(schema.GroupResource{}, "")
+	for range 3 {
+		for _, kind := range []string{migrationsKind, instancesKind, podsKind} {
+			c.informers.source(kind, "").failed(ctx, notFound)
+		}
+		now = now.Add(2 * awayLogPause)
+	}
+	log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+	require.Equal(t, 1, strings.Count(log, "Waiting for KubeVirt"), log)
+	require.Equal(t, 3, strings.Count(log, "Cannot list or watch"), log)
+
+	s := c.informers.source(migrationsKind, "")
+	require.LessOrEqual(t, s.spread(maxWatchPause, notFound), 5*time.Second)
+	require.GreaterOrEqual(t, s.spread(maxWatchPause, apierrors.NewInternalError(errors.New("down"))), maxWatchPause)
 }
 
 // An expiring is a client whose first watch is told that its resourceVersion has expired.

@@ -20,6 +20,8 @@ const (
 	// firstWatchPause and maxWatchPause are between two attempts to list or watch.
 	firstWatchPause = time.Second
 	maxWatchPause   = 30 * time.Second
+	// maxKubeVirtPause is the longest one while KubeVirt is not installed.
+	maxKubeVirtPause = 5 * time.Second
 	// pageSize is how many objects are listed at a time.
 	pageSize = 1000
 )
@@ -124,14 +126,29 @@ func patiently[T any](ctx context.Context, s *source, do func() (T, error)) (T, 
 		case s.refused != nil && (apierrors.IsForbidden(err) || apierrors.IsNotFound(err)):
 			s.refused(err)
 		default:
-			s.informers.failed(ctx, s.kind, err)
+			s.failed(ctx, err)
 		}
 		select {
-		case <-time.After(pause + rand.N(pause)):
+		case <-time.After(s.spread(pause, err)):
 		case <-ctx.Done():
 			return answer, err
 		}
 	}
+}
+
+// spread returns how long to wait after err: pause to twice that, so that sources do not all try
+// again at once, and at most maxKubeVirtPause for KubeVirt to be installed.
+func (s *source) spread(pause time.Duration, err error) time.Duration {
+	pause += rand.N(pause)
+	if s.lacksKubeVirt(err) {
+		return min(pause, maxKubeVirtPause)
+	}
+	return pause
+}
+
+// lacksKubeVirt reports whether err says that the API server does not serve KubeVirt's kinds.
+func (s *source) lacksKubeVirt(err error) bool {
+	return apierrors.IsNotFound(err) && (s.kind == migrationsKind || s.kind == instancesKind)
 }
 
 // A store is what a reflector fills.
