@@ -312,9 +312,11 @@ func (c *Controller) Reconcile(ctx context.Context, namespace string) (requeueAf
 			errs = append(errs, fmt.Errorf("namespace %q: record %d migrations: %w", namespace, len(report.InFlight), err))
 		}
 	}
+	var applyErr error
 	if c.applier != nil {
-		report.Result, err = c.applier.Apply(ctx, namespace)
-		errs, requeueAfter = append(errs, applier.WorthRetry(err)), report.Result.RequeueAfter
+		report.Result, applyErr = c.applier.Apply(ctx, namespace)
+		applyErr = applier.WorthRetry(applyErr)
+		errs, requeueAfter = append(errs, applyErr), report.Result.RequeueAfter
 	}
 	if report.Quotas, err = c.quotas(ctx, namespace); err != nil {
 		errs = append(errs, fmt.Errorf("namespace %q: list ResourceQuotas: %w", namespace, err))
@@ -323,7 +325,7 @@ func (c *Controller) Reconcile(ctx context.Context, namespace string) (requeueAf
 	errs = append(errs, err)
 	report.Waiting = Waiting(snapshot, report.InFlight, report.Result.Quotas)
 	requeueAfter = sooner(requeueAfter, after, idle, c.tellWaiting(&past, report, snapshot), c.tellBehind(ctx, &past, report, snapshot.Now))
-	c.tell(&past, report, snapshot)
+	c.tell(&past, report, snapshot, applyErr == nil)
 	report.Err = errors.Join(errs...)
 	if c.options.Reconciled != nil {
 		c.options.Reconciled(ctx, report)

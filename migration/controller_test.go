@@ -3,6 +3,7 @@ package migration_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -196,6 +197,43 @@ func TestReconcileGoesOnAfterAnError(t *testing.T) {
 	_, err = s.Reconcile(t.Context(), s.namespace)
 	require.ErrorIs(t, err, ledger.ErrPartial)
 	require.NotErrorIs(t, err, applier.ErrForbidden)
+}
+
+// An unread is a ledger that cannot be read while err is not nil.
+type unread struct {
+	ledger.Ledger
+	err error
+}
+
+func (u *unread) Migrations(ctx context.Context, namespace string) ([]quota.Migration, error) {
+	if u.err != nil {
+		return nil, u.err
+	}
+	return u.Ledger.Migrations(ctx, namespace)
+}
+
+// A raise has not ended because nobody knows what is in flight.
+func TestNoRestoredEventWithoutAResult(t *testing.T) {
+	broken := &unread{Ledger: memory.New()}
+	s := refusedOnce(t, func(o *migration.Options) { o.Ledger = broken })
+	events := s.options.Recorder.(*record.FakeRecorder).Events
+	restored := func() (n int) {
+		for len(events) > 0 {
+			if strings.Contains(<-events, "HeadroomRestored") {
+				n++
+			}
+		}
+		return n
+	}
+	s.reconcile(t)
+	broken.err = errors.New("it is away")
+	_, err := s.Reconcile(t.Context(), s.namespace)
+	require.ErrorIs(t, err, broken.err)
+	require.Zero(t, restored())
+	broken.err = nil
+	s.until(time.Hour)
+	s.reconcile(t)
+	require.Equal(t, 1, restored())
 }
 
 // A cache that fails leaves the ledger as it was, and what it says is enforced.

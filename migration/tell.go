@@ -26,8 +26,9 @@ const waitTime = 2 * time.Second
 
 // tell records an event on a quota when its first raise comes and when its last one has
 // ended, and on the migrations that have an offer. In between kube-controller-manager and
-// the applier lower and raise the quota again and again, which is no event.
-func (c *Controller) tell(past *history, r Report, snapshot Snapshot) {
+// the applier lower and raise the quota again and again, which is no event. If complete is false,
+// r.Result may lack quotas that a migration concerns, so no raise is taken to have ended.
+func (c *Controller) tell(past *history, r Report, snapshot Snapshot, complete bool) {
 	results := map[string]applier.QuotaResult{}
 	for _, q := range r.Result.Quotas {
 		results[q.Name] = q
@@ -44,7 +45,7 @@ func (c *Controller) tell(past *history, r Report, snapshot Snapshot) {
 			past.raised[rq.UID] = true
 			c.options.Recorder.Eventf(rq, corev1.EventTypeNormal, eventRaised,
 				"The enforced limits are raised for %s: %s.", count(len(q.Decision.Granted)), amounts.Text(q.Hard, ", "))
-		case known && !concerned:
+		case known && !concerned && complete:
 			delete(past.raised, rq.UID)
 			c.options.Recorder.Eventf(rq, corev1.EventTypeNormal, eventRestored,
 				"The enforced limits are the static ones again, no live migration needs more: %s.", amounts.Text(rq.Spec.Hard, ", "))

@@ -26,7 +26,7 @@ func TestEventsOfARaise(t *testing.T) {
 	rq := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q", UID: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: limit("1")}}
 	tell := func(results ...applier.QuotaResult) (events []string) {
 		t.Helper()
-		c.tell(past, Report{Quotas: []*corev1.ResourceQuota{rq}, Result: applier.Result{Quotas: results}}, Snapshot{})
+		c.tell(past, Report{Quotas: []*corev1.ResourceQuota{rq}, Result: applier.Result{Quotas: results}}, Snapshot{}, true)
 		for len(recorder.Events) > 0 {
 			events = append(events, <-recorder.Events)
 		}
