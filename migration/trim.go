@@ -125,7 +125,7 @@ var readConditions = []kubevirtv1.VirtualMachineInstanceConditionType{
 
 // trimInstance keeps what the guest asks for, and what is said of its migration.
 func trimInstance(vmi *kubevirtv1.VirtualMachineInstance) *kubevirtv1.VirtualMachineInstance {
-	trimmed := &kubevirtv1.VirtualMachineInstance{TypeMeta: vmi.TypeMeta, ObjectMeta: trimMeta(vmi.ObjectMeta)}
+	trimmed := &kubevirtv1.VirtualMachineInstance{ObjectMeta: trimMeta(vmi.ObjectMeta)}
 	trimmed.Labels = nil
 	from, domain := &vmi.Spec.Domain, &trimmed.Spec.Domain
 	domain.Resources, domain.CPU, domain.Memory, domain.Firmware, domain.IOThreads = from.Resources, from.CPU, from.Memory, from.Firmware, from.IOThreads
@@ -157,8 +157,10 @@ func trimState(state *kubevirtv1.VirtualMachineInstanceMigrationState) *kubevirt
 }
 
 // trimMigration keeps of a migration that is over which one it was, who made it, and how and
-// when it ended: KubeVirt keeps the last five of each VMI.
+// when it ended: KubeVirt keeps the last five of each VMI. It sets the kind, which a typed client
+// clears and an event needs.
 func trimMigration(vmim *kubevirtv1.VirtualMachineInstanceMigration) *kubevirtv1.VirtualMachineInstanceMigration {
+	vmim.SetGroupVersionKind(kubevirtv1.VirtualMachineInstanceMigrationGroupVersionKind)
 	vmim.ManagedFields = nil
 	vmim.Annotations = trimAnnotations(vmim.Annotations, kubevirtv1.EvacuationMigrationAnnotation, kubevirtv1.WorkloadUpdateMigrationAnnotation)
 	if !vmim.IsFinal() {
