@@ -14,14 +14,15 @@ import (
 	"github.com/vmquota/headroom/quota/amounts"
 )
 
-// behindTime is how long pods and quotas must have disagreed before a migration is taken to have
-// ended: the watches of the two are never quite at the same time.
+// behindTime is how long pods and quotas must disagree before a migration counts as ended: their
+// watch events never arrive at the same moment.
 const behindTime = 100 * time.Millisecond
 
-// compare sets Report.Behind, and if that was so since a while, takes out of Report.InFlight the migrations that are over and
-// whose losing pods no quota counts any more: their surge must not be on top of the limits until
-// a late cache of pods has caught up. Quota is charged for a pod before the pod is stored, so the
-// pods that a cache shows cannot exceed what is counted, unless one of both is late.
+// compare sets Report.Behind. If it has been non-empty for behindTime, compare also removes from
+// Report.InFlight the migrations that are over and whose losing pods no quota counts any more:
+// their surge must not raise the limits while the cache of pods is stale. Quota is charged for a
+// pod before the pod is stored, so pods in the cache cannot exceed status.used unless one of the
+// two is stale. Since is when Report.Behind became non-empty; zero if it was empty.
 func (r *Report) compare(s Snapshot, quotas []*corev1.ResourceQuota, since time.Time) {
 	r.Behind = map[string]corev1.ResourceList{}
 	for _, rq := range quotas {
@@ -59,10 +60,12 @@ func (r *Report) compare(s Snapshot, quotas []*corev1.ResourceQuota, since time.
 	})
 }
 
-// counted returns what of list rq counts.
+// counted returns the resources of list that rq counts.
 func counted(rq *corev1.ResourceQuota, list corev1.ResourceList) corev1.ResourceList {
 	list = maps.Clone(list)
-	maps.DeleteFunc(list, func(name corev1.ResourceName, _ resource.Quantity) bool { return missing(rq.Status.Used, name) })
+	maps.DeleteFunc(list, func(name corev1.ResourceName, _ resource.Quantity) bool {
+		return missing(rq.Status.Used, name)
+	})
 	return list
 }
 
