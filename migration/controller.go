@@ -303,7 +303,8 @@ func (c *Controller) Reconcile(ctx context.Context, namespace string) (requeueAf
 		if c.informers != nil && len(report.InFlight) > 0 {
 			c.informers.keep(namespace)
 		}
-		if slices.ContainsFunc(report.InFlight, func(m quota.Migration) bool { return m.Over }) { // its losing pod may have ended
+		// The losing pod of a migration that is over may have ended.
+		if slices.ContainsFunc(report.InFlight, func(m quota.Migration) bool { return m.Over }) {
 			if quotas, err := c.quotas(ctx, namespace); err == nil {
 				report.compare(snapshot, quotas, past.behind)
 			}
@@ -324,7 +325,8 @@ func (c *Controller) Reconcile(ctx context.Context, namespace string) (requeueAf
 	after, err := c.nudge(ctx, &past, report, snapshot)
 	errs = append(errs, err)
 	report.Waiting = Waiting(snapshot, report.InFlight, report.Result.Quotas)
-	requeueAfter = sooner(requeueAfter, after, idle, c.tellWaiting(&past, report, snapshot), c.tellBehind(ctx, &past, report, snapshot.Now))
+	requeueAfter = sooner(requeueAfter, after, idle,
+		c.tellWaiting(&past, report, snapshot), c.tellBehind(ctx, &past, report, snapshot.Now))
 	c.tell(&past, report, snapshot, applyErr == nil)
 	report.Err = errors.Join(errs...)
 	if c.options.Reconciled != nil {

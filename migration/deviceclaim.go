@@ -92,7 +92,8 @@ func (m *machine) deviceClaims(current, pod *corev1.Pod, over bool) claim {
 // it refused one of its ResourceClaims; "" if none does.
 func (m *machine) claimRefusedBy(x extra) string {
 	for _, name := range templated(x.pod) {
-		if by := refusedBy(m.refusals[x.pod.UID], fmt.Sprintf(claimRefusal, name)); by != "" && m.devices.footprint(x.pod, name) == nil {
+		by := refusedBy(m.refusals[x.pod.UID], fmt.Sprintf(claimRefusal, name))
+		if by != "" && m.devices.footprint(x.pod, name) == nil {
 			return by
 		}
 	}

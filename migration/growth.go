@@ -47,7 +47,8 @@ func (m *machine) growth(source, target *corev1.Pod) corev1.ResourceList {
 	}
 	if memory {
 		request, limit := m.growthOf(corev1.ResourceMemory, before, after, grown(overhead(source), overhead(target)))
-		more[corev1.ResourceMemory], more[corev1.ResourceRequestsMemory], more[corev1.ResourceLimitsMemory] = request, request, limit
+		more[corev1.ResourceMemory], more[corev1.ResourceRequestsMemory] = request, request
+		more[corev1.ResourceLimitsMemory] = limit
 		for name, q := range after.Requests {
 			if isHugePages(name) {
 				pages := amounts.Minus(q, before.Requests[name])
@@ -60,7 +61,9 @@ func (m *machine) growth(source, target *corev1.Pod) corev1.ResourceList {
 
 // growthOf returns by how much the guest's request and limit of one resource grew,
 // overhead being what infrastructure takes of it.
-func (m *machine) growthOf(name corev1.ResourceName, before, after *corev1.ResourceRequirements, overhead resource.Quantity) (request, limit resource.Quantity) {
+func (m *machine) growthOf(
+	name corev1.ResourceName, before, after *corev1.ResourceRequirements, overhead resource.Quantity,
+) (request, limit resource.Quantity) {
 	request = amounts.Minus(amounts.Minus(after.Requests[name], before.Requests[name]), m.inRequest(overhead))
 	newLimit, oldLimit, whole := after.Limits[name], before.Limits[name], after.Requests[name]
 	switch {
@@ -79,7 +82,9 @@ func (m *machine) growthOf(name corev1.ResourceName, before, after *corev1.Resou
 // charged for beside the surge, because it carries out a hot-plug; nil if it does not. What
 // quota said that it was asked for when it refused the target pod is more exact than what the
 // VMI shows.
-func (m *machine) expectedGrowth(vmim *kubevirtv1.VirtualMachineInstanceMigration, current *corev1.Pod) corev1.ResourceList {
+func (m *machine) expectedGrowth(
+	vmim *kubevirtv1.VirtualMachineInstanceMigration, current *corev1.Pod,
+) corev1.ResourceList {
 	cpu, memory := m.hotPlugs()
 	if current == nil || !cpu && !memory {
 		return nil

@@ -106,14 +106,17 @@ func (m *machine) waiting(vmim *kubevirtv1.VirtualMachineInstanceMigration, curr
 
 // orphan describes a migration whose VMIM is gone.
 func (m *machine) orphan(uid types.UID, current *corev1.Pod, x extra) quota.Migration {
-	vmim := &kubevirtv1.VirtualMachineInstanceMigration{ObjectMeta: metav1.ObjectMeta{UID: uid, DeletionTimestamp: &metav1.Time{}}}
+	vmim := &kubevirtv1.VirtualMachineInstanceMigration{}
+	vmim.UID, vmim.DeletionTimestamp = uid, &metav1.Time{}
 	if !x.lost {
 		vmim.CreationTimestamp = x.pod.CreationTimestamp
 	}
 	return m.describe(vmim, quota.Charged, m.chargedClaim(vmim, current, x))
 }
 
-func (m *machine) describe(vmim *kubevirtv1.VirtualMachineInstanceMigration, state quota.State, c claim) quota.Migration {
+func (m *machine) describe(
+	vmim *kubevirtv1.VirtualMachineInstanceMigration, state quota.State, c claim,
+) quota.Migration {
 	described := quota.Migration{
 		UID:      vmim.UID,
 		VMI:      m.vmi.Name,
@@ -146,7 +149,9 @@ func created(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
 // of vmim does not say so, while KubeVirt creates target pods all the same: handleVMBackup in
 // its pkg/virt-controller/watch/migration/migration.go. Then its event does.
 func (m *machine) refused(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
-	return refused(vmim) || pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup) && refusedBy(m.refusalsOf(vmim), podRefusal) != ""
+	return refused(vmim) ||
+		pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup) &&
+			refusedBy(m.refusalsOf(vmim), podRefusal) != ""
 }
 
 // refused reports whether the status of vmim says that quota refuses its target pod.
@@ -162,7 +167,9 @@ func gated(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
 
 // pendingWith reports whether vmim is in Pending with that condition. KubeVirt leaves
 // conditions on a VMIM that failed, so they say something in Pending only.
-func pendingWith(vmim *kubevirtv1.VirtualMachineInstanceMigration, condition kubevirtv1.VirtualMachineInstanceMigrationConditionType) bool {
+func pendingWith(
+	vmim *kubevirtv1.VirtualMachineInstanceMigration, condition kubevirtv1.VirtualMachineInstanceMigrationConditionType,
+) bool {
 	return vmim.Status.Phase == kubevirtv1.MigrationPending &&
 		slices.ContainsFunc(vmim.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool {
 			return c.Type == condition && c.Status == corev1.ConditionTrue

@@ -54,8 +54,8 @@ func (a answer) isFor(s Snapshot) bool {
 
 // all yields a pointer to each object, and to the Namespace, which may be nil.
 func (s *Snapshot) all(yield func(any) bool) {
-	_ = yieldAll(s.Migrations, yield) && yieldAll(s.VMIs, yield) && yieldAll(s.Pods, yield) && yieldAll(s.LimitRanges, yield) &&
-		yieldAll(s.PVCs, yield) && yieldAll(s.Events, yield) &&
+	_ = yieldAll(s.Migrations, yield) && yieldAll(s.VMIs, yield) && yieldAll(s.Pods, yield) &&
+		yieldAll(s.LimitRanges, yield) && yieldAll(s.PVCs, yield) && yieldAll(s.Events, yield) &&
 		yieldAll(s.ResourceClaims, yield) && yieldAll(s.DeviceClasses, yield) && yield(s.Namespace)
 }
 

@@ -18,7 +18,8 @@ func NamespaceOf(object any) string {
 		object = tombstone.Obj
 	}
 	switch o := object.(type) {
-	case *kubevirtv1.VirtualMachineInstanceMigration, *kubevirtv1.VirtualMachineInstance, *corev1.LimitRange, *corev1.ResourceQuota:
+	case *kubevirtv1.VirtualMachineInstanceMigration, *kubevirtv1.VirtualMachineInstance,
+		*corev1.LimitRange, *corev1.ResourceQuota:
 		return namespaceIn(o)
 	case *corev1.Namespace:
 		return o.Name

@@ -85,7 +85,8 @@ func (c *Controller) wake(ctx context.Context, vmim *kubevirtv1.VirtualMachineIn
 	}
 	klog.FromContext(ctx).V(2).Info("Woke KubeVirt: the quota has room for a target pod that did not come",
 		"virtualMachineInstanceMigration", klog.KObj(vmim))
-	c.options.Recorder.Event(vmim, corev1.EventTypeNormal, "Nudged", "The quota has room for the target pod, and it did not come: KubeVirt was woken.")
+	c.options.Recorder.Event(vmim, corev1.EventTypeNormal, "Nudged",
+		"The quota has room for the target pod, and it did not come: KubeVirt was woken.")
 	if c.options.Nudged != nil {
 		c.options.Nudged(ctx, vmim)
 	}
@@ -94,7 +95,9 @@ func (c *Controller) wake(ctx context.Context, vmim *kubevirtv1.VirtualMachineIn
 
 // admissible returns the VMIMs whose target pod quota has refused, and would admit now, and
 // those that have an offer and were not refused. The oldest is the first.
-func admissible(s Snapshot, inFlight []quota.Migration, quotas []*corev1.ResourceQuota, offered map[types.UID]bool) []*kubevirtv1.VirtualMachineInstanceMigration {
+func admissible(
+	s Snapshot, inFlight []quota.Migration, quotas []*corev1.ResourceQuota, offered map[types.UID]bool,
+) []*kubevirtv1.VirtualMachineInstanceMigration {
 	if len(inFlight) == 0 {
 		return nil
 	}
@@ -122,7 +125,8 @@ func admissible(s Snapshot, inFlight []quota.Migration, quotas []*corev1.Resourc
 // server's quota admission would look at it: by status. They have not if it was refused by a
 // quota that is none of them.
 func admits(quotas []*corev1.ResourceQuota, m quota.Migration) bool {
-	if m.RefusedBy != "" && !slices.ContainsFunc(quotas, func(rq *corev1.ResourceQuota) bool { return rq.Name == m.RefusedBy }) {
+	refuses := func(rq *corev1.ResourceQuota) bool { return rq.Name == m.RefusedBy }
+	if m.RefusedBy != "" && !slices.ContainsFunc(quotas, refuses) {
 		return false
 	}
 	for _, rq := range quotas {

@@ -37,7 +37,8 @@ func (i *informers) keepInProgress(object any) (kept any, err error) {
 	}
 	namespace := strings.Clone(o.GetNamespace()) // o is a part of a page
 	if inProgress(o) {
-		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: strings.Clone(o.GetName())}}, nil
+		name := strings.Clone(o.GetName())
+		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}, nil
 	}
 	if i.isRecent(o) {
 		i.mu.Lock()

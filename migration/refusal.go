@@ -46,7 +46,8 @@ const longestAmount = 24
 // for: failed creations of the pods of virtual machines. It is for the informer behind
 // [Caches], as in informers.WithTweakListOptions(migration.SelectRefusals).
 func SelectRefusals(options *metav1.ListOptions) {
-	options.FieldSelector = "reason=" + refusalReason + ",involvedObject.kind=" + kubevirtv1.VirtualMachineInstanceGroupVersionKind.Kind
+	options.FieldSelector = "reason=" + refusalReason +
+		",involvedObject.kind=" + kubevirtv1.VirtualMachineInstanceGroupVersionKind.Kind
 }
 
 // selectClaimRefusals does the same for failed creations of the ResourceClaims of pods.

@@ -84,7 +84,9 @@ func (m *machine) made(pvcs ...*corev1.PersistentVolumeClaim) *corev1.Persistent
 
 // claimsOf returns the backend-storage PVCs of the source and of the target,
 // nil where there is none.
-func (m *machine) claimsOf(vmim *kubevirtv1.VirtualMachineInstanceMigration) (source, target *corev1.PersistentVolumeClaim) {
+func (m *machine) claimsOf(
+	vmim *kubevirtv1.VirtualMachineInstanceMigration,
+) (source, target *corev1.PersistentVolumeClaim) {
 	sourceName, targetName := "", ""
 	for _, state := range m.statesOf(vmim.UID) {
 		sourceName = cmp.Or(sourceName, state.SourcePersistentStatePVCName)
@@ -121,12 +123,14 @@ func persists(vmi *kubevirtv1.VirtualMachineInstance) bool {
 	if tpm := domain.Devices.TPM; tpm != nil && isTrue(tpm.Persistent) && (tpm.Enabled == nil || *tpm.Enabled) {
 		return true
 	}
-	if f := domain.Firmware; f != nil && f.Bootloader != nil && f.Bootloader.EFI != nil && isTrue(f.Bootloader.EFI.Persistent) {
+	firmware := domain.Firmware
+	if firmware != nil && firmware.Bootloader != nil && firmware.Bootloader.EFI != nil &&
+		isTrue(firmware.Bootloader.EFI.Persistent) {
 		return true
 	}
 	tracking := vmi.Status.ChangedBlockTracking
-	return tracking != nil &&
-		(tracking.State == kubevirtv1.ChangedBlockTrackingInitializing || tracking.State == kubevirtv1.ChangedBlockTrackingEnabled)
+	return tracking != nil && (tracking.State == kubevirtv1.ChangedBlockTrackingInitializing ||
+		tracking.State == kubevirtv1.ChangedBlockTrackingEnabled)
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	kubevirtv1 "kubevirt.io/api/core/v1"
@@ -100,4 +101,19 @@ func TestListAfterAnExpiredWatch(t *testing.T) {
 	newStore(trimmed, func(string) {}).reflect(t.Context(), s)
 	<-e.lists
 	require.Zero(t, (<-e.lists).Limit)
+}
+
+// A page of a resourceVersion is of exactly that version, so the list in pages asks for none.
+func TestAllMigrationsAreListedOfNoVersion(t *testing.T) {
+	client := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
+		map[schema.GroupVersionResource]string{migrationsResource: "VirtualMachineInstanceMigrationList"})
+	c, err := NewController(Clients{Core: fake.NewClientset(), KubeVirt: client}, Options{})
+	require.NoError(t, err)
+	s := c.informers.allMigrations()
+	require.True(t, s.paged)
+	_, err = s.ListWithContext(t.Context(), metav1.ListOptions{
+		ResourceVersion: "5", ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan, Limit: pageSize,
+	})
+	require.NoError(t, err)
+	require.Equal(t, metav1.ListOptions{Limit: pageSize}, client.Actions()[0].(clienttesting.ListActionImpl).ListOptions)
 }

@@ -61,7 +61,8 @@ func own(r *corev1.ResourceRequirements) {
 // KubeVirt's pkg/virt-controller/services/renderresources.go.
 func (m *machine) guestResources() corev1.ResourceRequirements {
 	domain := m.vmi.Spec.Domain
-	r := corev1.ResourceRequirements{Requests: domain.Resources.Requests.DeepCopy(), Limits: domain.Resources.Limits.DeepCopy()}
+	asked := domain.Resources
+	r := corev1.ResourceRequirements{Requests: asked.Requests.DeepCopy(), Limits: asked.Limits.DeepCopy()}
 	own(&r)
 	if _, ok := r.Requests[corev1.ResourceMemory]; !ok && domain.Memory != nil && domain.Memory.Guest != nil {
 		r.Requests[corev1.ResourceMemory] = domain.Memory.Guest.DeepCopy()

@@ -48,11 +48,13 @@ func (c *Controller) tell(past *history, r Report, snapshot Snapshot, complete b
 		case known && !concerned && complete:
 			delete(past.raised, rq.UID)
 			c.options.Recorder.Eventf(rq, corev1.EventTypeNormal, eventRestored,
-				"The enforced limits are the static ones again, no live migration needs more: %s.", amounts.Text(rq.Spec.Hard, ", "))
+				"The enforced limits are the static ones again, no live migration needs more: %s.",
+				amounts.Text(rq.Spec.Hard, ", "))
 		}
 		for _, vmim := range snapshot.Migrations {
 			if vmim != nil && q.Action == applier.Raised && slices.Contains(q.Offered, vmim.UID) {
-				c.options.Recorder.Eventf(vmim, corev1.EventTypeNormal, eventGranted, "ResourceQuota %s has room for the target pod.", rq.Name)
+				c.options.Recorder.Eventf(vmim, corev1.EventTypeNormal, eventGranted,
+					"ResourceQuota %s has room for the target pod.", rq.Name)
 			}
 		}
 	}

@@ -80,7 +80,8 @@ func trimMeta(from metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace: from.Namespace, Name: from.Name, UID: from.UID, ResourceVersion: from.ResourceVersion,
 		Labels: from.Labels, OwnerReferences: from.OwnerReferences,
-		CreationTimestamp: from.CreationTimestamp, DeletionTimestamp: from.DeletionTimestamp, DeletionGracePeriodSeconds: from.DeletionGracePeriodSeconds,
+		CreationTimestamp: from.CreationTimestamp,
+		DeletionTimestamp: from.DeletionTimestamp, DeletionGracePeriodSeconds: from.DeletionGracePeriodSeconds,
 	}
 }
 
@@ -88,7 +89,8 @@ func trimMeta(from metav1.ObjectMeta) metav1.ObjectMeta {
 // fields of a resize, so of the status it is named what is not kept.
 func trimPod(pod *corev1.Pod) *corev1.Pod {
 	trimmed := &corev1.Pod{ObjectMeta: trimMeta(pod.ObjectMeta), Status: pod.Status}
-	trimmed.Labels = trimAnnotations(pod.Labels, kubevirtv1.AppLabel, kubevirtv1.CreatedByLabel, kubevirtv1.MigrationJobLabel)
+	trimmed.Labels = trimAnnotations(pod.Labels,
+		kubevirtv1.AppLabel, kubevirtv1.CreatedByLabel, kubevirtv1.MigrationJobLabel)
 	trimmed.Annotations = trimAnnotations(pod.Annotations, kubevirtv1.MemoryOverheadAnnotationBytes)
 	spec, status := &pod.Spec, &trimmed.Status
 	trimmed.Spec = corev1.PodSpec{
@@ -108,7 +110,9 @@ func trimPod(pod *corev1.Pod) *corev1.Pod {
 		var kept []corev1.ContainerStatus
 		for _, s := range *statuses {
 			if s.Resources != nil || s.AllocatedResources != nil { // a resize in place
-				kept = append(kept, corev1.ContainerStatus{Name: s.Name, Resources: s.Resources, AllocatedResources: s.AllocatedResources})
+				kept = append(kept, corev1.ContainerStatus{
+					Name: s.Name, Resources: s.Resources, AllocatedResources: s.AllocatedResources,
+				})
 			}
 		}
 		*statuses = kept
@@ -120,7 +124,8 @@ func trimPod(pod *corev1.Pod) *corev1.Pod {
 
 // readConditions are those of a VMI that are read.
 var readConditions = []kubevirtv1.VirtualMachineInstanceConditionType{
-	kubevirtv1.VirtualMachineInstanceIsMigratable, kubevirtv1.VirtualMachineInstanceVCPUChange, kubevirtv1.VirtualMachineInstanceMemoryChange,
+	kubevirtv1.VirtualMachineInstanceIsMigratable,
+	kubevirtv1.VirtualMachineInstanceVCPUChange, kubevirtv1.VirtualMachineInstanceMemoryChange,
 }
 
 // trimInstance keeps what the guest asks for, and what is said of its migration.
@@ -128,7 +133,8 @@ func trimInstance(vmi *kubevirtv1.VirtualMachineInstance) *kubevirtv1.VirtualMac
 	trimmed := &kubevirtv1.VirtualMachineInstance{ObjectMeta: trimMeta(vmi.ObjectMeta)}
 	trimmed.Labels = nil
 	from, domain := &vmi.Spec.Domain, &trimmed.Spec.Domain
-	domain.Resources, domain.CPU, domain.Memory, domain.Firmware, domain.IOThreads = from.Resources, from.CPU, from.Memory, from.Firmware, from.IOThreads
+	domain.Resources, domain.CPU, domain.Memory = from.Resources, from.CPU, from.Memory
+	domain.Firmware, domain.IOThreads = from.Firmware, from.IOThreads
 	domain.Devices.TPM = from.Devices.TPM
 	status := &vmi.Status
 	trimmed.Status = kubevirtv1.VirtualMachineInstanceStatus{
@@ -138,21 +144,26 @@ func trimInstance(vmi *kubevirtv1.VirtualMachineInstance) *kubevirtv1.VirtualMac
 	}
 	for _, c := range status.Conditions {
 		if slices.Contains(readConditions, c.Type) {
-			trimmed.Status.Conditions = append(trimmed.Status.Conditions, kubevirtv1.VirtualMachineInstanceCondition{Type: c.Type, Status: c.Status})
+			c = kubevirtv1.VirtualMachineInstanceCondition{Type: c.Type, Status: c.Status}
+			trimmed.Status.Conditions = append(trimmed.Status.Conditions, c)
 		}
 	}
 	return trimmed
 }
 
 // trimState keeps which migration it is, of which objects, and how and when it ended.
-func trimState(state *kubevirtv1.VirtualMachineInstanceMigrationState) *kubevirtv1.VirtualMachineInstanceMigrationState {
+func trimState(
+	state *kubevirtv1.VirtualMachineInstanceMigrationState,
+) *kubevirtv1.VirtualMachineInstanceMigrationState {
 	if state == nil {
 		return nil
 	}
 	return &kubevirtv1.VirtualMachineInstanceMigrationState{
-		MigrationUID: state.MigrationUID, EndTimestamp: state.EndTimestamp, Completed: state.Completed, Failed: state.Failed,
+		MigrationUID: state.MigrationUID,
+		EndTimestamp: state.EndTimestamp, Completed: state.Completed, Failed: state.Failed,
 		SourcePod: state.SourcePod, TargetPod: state.TargetPod, TargetAttachmentPodUID: state.TargetAttachmentPodUID,
-		SourcePersistentStatePVCName: state.SourcePersistentStatePVCName, TargetPersistentStatePVCName: state.TargetPersistentStatePVCName,
+		SourcePersistentStatePVCName: state.SourcePersistentStatePVCName,
+		TargetPersistentStatePVCName: state.TargetPersistentStatePVCName,
 	}
 }
 
@@ -162,7 +173,8 @@ func trimState(state *kubevirtv1.VirtualMachineInstanceMigrationState) *kubevirt
 func trimMigration(vmim *kubevirtv1.VirtualMachineInstanceMigration) *kubevirtv1.VirtualMachineInstanceMigration {
 	vmim.SetGroupVersionKind(kubevirtv1.VirtualMachineInstanceMigrationGroupVersionKind)
 	vmim.ManagedFields = nil
-	vmim.Annotations = trimAnnotations(vmim.Annotations, kubevirtv1.EvacuationMigrationAnnotation, kubevirtv1.WorkloadUpdateMigrationAnnotation)
+	vmim.Annotations = trimAnnotations(vmim.Annotations,
+		kubevirtv1.EvacuationMigrationAnnotation, kubevirtv1.WorkloadUpdateMigrationAnnotation)
 	if !vmim.IsFinal() {
 		return vmim
 	}
@@ -173,9 +185,9 @@ func trimMigration(vmim *kubevirtv1.VirtualMachineInstanceMigration) *kubevirtv1
 	trimmed.Spec = vmim.Spec
 	trimmed.Status.Phase = vmim.Status.Phase
 	trimmed.Status.MigrationState = trimState(vmim.Status.MigrationState)
-	for _, transition := range vmim.Status.PhaseTransitionTimestamps {
+	for i, transition := range vmim.Status.PhaseTransitionTimestamps {
 		if transition.Phase == vmim.Status.Phase {
-			trimmed.Status.PhaseTransitionTimestamps = []kubevirtv1.VirtualMachineInstanceMigrationPhaseTransitionTimestamp{transition}
+			trimmed.Status.PhaseTransitionTimestamps = slices.Clone(vmim.Status.PhaseTransitionTimestamps[i : i+1])
 			break
 		}
 	}

@@ -61,7 +61,9 @@ func Waiting(s Snapshot, inFlight []quota.Migration, quotas []applier.QuotaResul
 }
 
 // waits returns what vmim waits for. What lasts longest goes first.
-func (s *Snapshot) waits(vmim *kubevirtv1.VirtualMachineInstanceMigration, inFlight []quota.Migration, quotas []applier.QuotaResult) (quota.DeferralReason, string) {
+func (s *Snapshot) waits(
+	vmim *kubevirtv1.VirtualMachineInstanceMigration, inFlight []quota.Migration, quotas []applier.QuotaResult,
+) (reason quota.DeferralReason, message string) {
 	switch phase := vmim.Status.Phase; {
 	case phase == kubevirtv1.MigrationScheduling:
 		if why, isWaiting := s.unscheduled(vmim); isWaiting {
@@ -83,7 +85,8 @@ func (s *Snapshot) waits(vmim *kubevirtv1.VirtualMachineInstanceMigration, inFli
 		}
 	}
 	if end := s.backOff(vmim); s.Now.Before(end) {
-		return BackOff, fmt.Sprintf("Earlier migrations of the virtual machine have failed, and KubeVirt waits until %s.", end.UTC().Format(time.RFC3339))
+		return BackOff, fmt.Sprintf("Earlier migrations of the virtual machine have failed, and KubeVirt waits until %s.",
+			end.UTC().Format(time.RFC3339))
 	}
 	if pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup) && m.State < quota.Blocked {
 		return Backup, "KubeVirt waits until the backup of the virtual machine has ended."
@@ -99,13 +102,16 @@ func inQueue(m quota.Migration, quotas []applier.QuotaResult) (quota.DeferralRea
 		d, is := about(q.Queued, m.UID)
 		switch {
 		case is && (d.Reason == applier.InTurn || d.Reason == applier.OfferLapsed) && d.Missing != nil:
-			return d.Reason, fmt.Sprintf("ResourceQuota %s has not enough left, %s is missing: %s.", q.Name, amounts.Text(d.Missing, ", "), applier.Sentence(d, m))
+			return d.Reason, fmt.Sprintf("ResourceQuota %s has not enough left, %s is missing: %s.",
+				q.Name, amounts.Text(d.Missing, ", "), applier.Sentence(d, m))
 		case is && d.Reason != applier.InTurn: // what fits is not in turn, it comes
 			reason, message = d.Reason, applier.Sentence(d, m)+"."
 		case reason == "" && slices.Contains(q.Offered, m.UID):
-			reason, message = QuotaExceeded, fmt.Sprintf("ResourceQuota %s has room for its target pod now, and KubeVirt is about to create it.", q.Name)
+			reason = QuotaExceeded
+			message = "ResourceQuota " + q.Name + " has room for its target pod now, and KubeVirt is about to create it."
 		case reason == "" && m.RefusedBy == q.Name && m.State == quota.Blocked:
-			reason, message = QuotaExceeded, fmt.Sprintf("ResourceQuota %s has refused its target pod, and room is about to be made.", q.Name)
+			reason = QuotaExceeded
+			message = "ResourceQuota " + q.Name + " has refused its target pod, and room is about to be made."
 		}
 	}
 	return reason, message
@@ -113,7 +119,9 @@ func inQueue(m quota.Migration, quotas []applier.QuotaResult) (quota.DeferralRea
 
 // find finds a migration in a list that is sorted by UID.
 func find(inFlight []quota.Migration, uid types.UID) (m quota.Migration, ok bool) {
-	i, ok := slices.BinarySearchFunc(inFlight, uid, func(m quota.Migration, uid types.UID) int { return cmp.Compare(m.UID, uid) })
+	i, ok := slices.BinarySearchFunc(inFlight, uid, func(m quota.Migration, uid types.UID) int {
+		return cmp.Compare(m.UID, uid)
+	})
 	if ok {
 		m = inFlight[i]
 	}
@@ -145,7 +153,8 @@ func (s *Snapshot) unscheduled(vmim *kubevirtv1.VirtualMachineInstanceMigration)
 
 // unschedulable reports whether c says that the scheduler has found no node.
 func unschedulable(c corev1.PodCondition) bool {
-	return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason != corev1.PodReasonSchedulingGated
+	return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse &&
+		c.Reason != corev1.PodReasonSchedulingGated
 }
 
 // firstBackOff doubles with each failure.

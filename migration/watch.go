@@ -160,7 +160,8 @@ type store struct {
 }
 
 func newStore(keep func(any) (any, error), changed func(namespace string)) *store {
-	return &store{Indexer: cache.NewIndexer(cache.DeletionHandlingMetaNamespaceKeyFunc, byNamespace), keep: keep, changed: changed}
+	indexer := cache.NewIndexer(cache.DeletionHandlingMetaNamespaceKeyFunc, byNamespace)
+	return &store{Indexer: indexer, keep: keep, changed: changed}
 }
 
 // trimmed returns object without what the library does not read, its version among that.
