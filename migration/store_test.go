@@ -3,6 +3,9 @@ package migration
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
-	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	kubevirtv1 "kubevirt.io/api/core/v1"
@@ -105,15 +108,20 @@ func TestListAfterAnExpiredWatch(t *testing.T) {
 
 // A page of a resourceVersion is of exactly that version, so the list in pages asks for none.
 func TestAllMigrationsAreListedOfNoVersion(t *testing.T) {
-	client := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
-		map[schema.GroupVersionResource]string{migrationsResource: "VirtualMachineInstanceMigrationList"})
-	c, err := NewController(Clients{Core: fake.NewClientset(), KubeVirt: client}, Options{})
+	var query url.Values
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { query = r.URL.Query() }))
+	t.Cleanup(server.Close)
+	clients, err := ClientsFor(&rest.Config{Host: server.URL})
+	require.NoError(t, err)
+	c, err := NewController(clients, Options{})
 	require.NoError(t, err)
 	s := c.informers.allMigrations()
 	require.True(t, s.paged)
-	_, err = s.ListWithContext(t.Context(), metav1.ListOptions{
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(100*time.Millisecond, cancel) // the answer is no list
+	_, err = s.ListWithContext(ctx, metav1.ListOptions{
 		ResourceVersion: "5", ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan, Limit: pageSize,
 	})
-	require.NoError(t, err)
-	require.Equal(t, metav1.ListOptions{Limit: pageSize}, client.Actions()[0].(clienttesting.ListActionImpl).ListOptions)
+	require.Error(t, err)
+	require.Equal(t, url.Values{"limit": {"1000"}}, query)
 }
