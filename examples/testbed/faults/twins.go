@@ -71,6 +71,7 @@ func runTwins(t try.T, s *onbed.Stage, o Options) string {
 	for round := range o.Rounds {
 		w.drain(round)
 	}
+	require.Positive(t, w.answers)
 	timelines := w.read()
 	// On a busy machine caches may be behind for longer than the library waits for them.
 	require.LessOrEqual(t, len(w.admitted), 1, "while VMs migrate a tenant gets what he would not get otherwise%s", timelines)
