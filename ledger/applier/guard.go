@@ -17,12 +17,11 @@ const (
 	// above spec.hard as well: kube-controller-manager ends that, whatever becomes of the
 	// annotation. See examples/controller/guard.
 	OfferAnnotation = "headroom.vmquota.io/offer"
-	// guardLead is how long before the room, at least, OfferAnnotation is written, with a status.hard
-	// that is raised by one unit: the admission policy and quota admission have caches of
-	// their own.
+	// OfferAnnotation is written guardLead before the room, with a status.hard that is raised by
+	// one unit, because the admission policy and quota admission have caches of their own. On a
+	// busy API server all watches lag: then it is written lagFactor times as long before the room
+	// as the caches of this process took to show it, but no longer than maxLead.
 	guardLead = 20 * time.Millisecond
-	// lagFactor is how many times as long as this process took to see the annotation the
-	// admission policy is given at least: on a busy API server all watches lag.
 	lagFactor = 3
 	maxLead   = 500 * time.Millisecond
 )
@@ -59,7 +58,7 @@ func (v *view) lead() time.Duration {
 func (v *view) announce(p plan, lead time.Duration) plan {
 	p.RequeueAfter, p.Why = lead, "an offer is announced to the admission policy"
 	if v.isGuarded() {
-		if p.history.seen.IsZero() {
+		if p.history.seen.IsZero() && v.memory.latest == nil {
 			p.history.seen = v.now
 		}
 		return p

@@ -1,6 +1,7 @@
 package applier_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -62,15 +63,29 @@ func TestGuardOnABusyAPIServer(t *testing.T) {
 		5 * time.Millisecond: 20 * time.Millisecond, 50 * time.Millisecond: 150 * time.Millisecond, 300 * time.Millisecond: 500 * time.Millisecond,
 	} {
 		s := guarded(t)
-		s.apply()
-		s.pass(late)
-		r := s.only()
-		require.Equal(t, applier.Unchanged, r.Action)
-		require.Equal(t, lead-late, r.RequeueAfter)
+		cached := s.quota("q")
+		s.config.List = func(context.Context, string) ([]*corev1.ResourceQuota, error) {
+			return []*corev1.ResourceQuota{cached}, nil
+		}
+		s.restart()
+		announced := func() {
+			require.Equal(t, applier.Announced, s.only().Action)
+			s.pass(late / 2)
+			s.apply() // for another reason: the caches are behind
+			s.pass(late - late/2)
+			cached = s.quota("q")
+			r := s.only()
+			require.Equal(t, applier.Unchanged, r.Action)
+			require.Equal(t, lead-late, r.RequeueAfter)
+		}
+		announced()
 		s.pass(lead - late - 1)
 		require.Equal(t, time.Duration(1), s.only().RequeueAfter)
 		s.pass(1)
 		require.Equal(t, applier.Raised, s.only().Action)
+		s.recount("tenant/q", "limits.cpu=4")
+		cached = s.quota("q")
+		announced()
 	}
 }
 

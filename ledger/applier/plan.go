@@ -38,7 +38,7 @@ type history struct {
 	low, high time.Time // since when status.hard is too low, or not too low but different; zero: it is not
 	putBack   time.Time // when status.hard was last raised for charged migrations alone
 	announced time.Time // when OfferAnnotation was written
-	seen      time.Time // when a plan first saw it in the caches
+	seen      time.Time // when the caches first showed it; zero: they do not yet
 	recounts  recounts
 }
 
