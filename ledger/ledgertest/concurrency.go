@@ -28,7 +28,7 @@ func concurrentWriters(open opener) error {
 		group.Add(1)
 		go func() {
 			defer group.Done()
-			own := fmt.Sprintf("tenant-%d", w)
+			own := ownOf(w)
 			for round := range rounds {
 				team := teamOf(w, round)
 				errs[w] = errors.Join(errs[w], replace(l, tenant, team), replace(l, own, team),
@@ -37,8 +37,14 @@ func concurrentWriters(open opener) error {
 		}()
 	}
 	group.Wait()
+	for w := range writers {
+		errs = append(errs, expect(l, ownOf(w), teamOf(w, rounds-1), byAmount))
+	}
 	return errors.Join(append(errs, expectWhole(l))...)
 }
+
+// ownOf returns the namespace that only w writes to.
+func ownOf(w int) string { return fmt.Sprintf("tenant-%d", w) }
 
 // teamOf returns the migrations that w writes in a round. They say so in the VMI.
 // The UIDs are partly those of other writers' teams.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"reflect"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -420,22 +419,25 @@ var mutants = []mutant{
 	{"writes a half, then the other", []string{"ConcurrentWriters"}, func(l *plain) {
 		l.write = func(l *plain, key string, migrations []quota.Migration) {
 			l.byNamespace[key] = migrations[:len(migrations)/2]
-			l.mu.Unlock()
-			runtime.Gosched()
-			l.mu.Lock()
+			pause(l)
 			l.byNamespace[key] = migrations
 		}
 	}},
 	{"loses the write of another namespace", []string{"ConcurrentWriters"}, func(l *plain) {
 		l.write = func(l *plain, key string, migrations []quota.Migration) {
 			next := maps.Clone(l.byNamespace)
-			l.mu.Unlock()
-			runtime.Gosched()
-			l.mu.Lock()
+			pause(l)
 			next[key] = migrations
 			l.byNamespace = next
 		}
 	}},
+}
+
+// pause lets other writers in.
+func pause(l *plain) {
+	l.mu.Unlock()
+	time.Sleep(time.Millisecond)
+	l.mu.Lock()
 }
 
 func TestPlainPasses(t *testing.T) {

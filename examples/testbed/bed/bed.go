@@ -156,6 +156,9 @@ func (b *Bed) Restart(t try.T, component Component) {
 	require.Contains(t, b.processes, component)
 	require.NoError(t, b.processes[component].start())
 	b.ready(t, component)
+	if component == APIServer { // it is ready before it knows the kinds of KubeVirt
+		b.awaitPolicy(t)
+	}
 }
 
 // Versions returns what the bed was built from.

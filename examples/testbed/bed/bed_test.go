@@ -20,7 +20,6 @@ import (
 	"github.com/vmquota/headroom/examples/testbed/scenario"
 	"github.com/vmquota/headroom/examples/testbed/scenario/onbed"
 	"github.com/vmquota/headroom/examples/testbed/try"
-	"github.com/vmquota/headroom/examples/testbed/virt"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -102,10 +101,6 @@ func TestKillAndRestart(t *testing.T) {
 	s := newStage(t)
 	for _, component := range s.Bed.Components() {
 		t.Run(string(component), func(t *testing.T) {
-			// An API server that was restarted serves custom resources a little later.
-			try.Eventually(t, func(c try.T) {
-				try.Must(virt.VMIMs(s.Objects, "default").List(c.Context()))(c)
-			})
 			f := s.Fleet(t, "tenant", 1, onbed.FleetOptions{Room: 2})
 			f.Migrate(1, scenario.Hang)
 			f.AwaitPhase("m0", string(kubevirtv1.MigrationRunning))
