@@ -87,7 +87,8 @@ func (b *Bed) start(t try.T, config Config) {
 		b.processes[component] = b.newProcess(t, component)
 	}
 	for _, component := range servers {
-		b.Restart(t, component)
+		require.NoError(t, b.processes[component].start())
+		b.ready(t, component)
 		b.say("%s is ready", component)
 	}
 	// Before the controllers, so that they know KubeVirt's kinds from the start.
