@@ -65,6 +65,19 @@ func TestUsageOfScopedQuotas(t *testing.T) {
 	require.Equal(t, "{count/pods=1 limits.cpu=1}", used(c, "q"), "those that were there before it are counted too")
 }
 
+// The quota controller has counted a new quota, and admission does not know yet.
+func TestPodThatComesRightAfterItsQuota(t *testing.T) {
+	c := New(Config{Timing: &Timing{Quota: Span{5 * time.Millisecond, 5 * time.Millisecond}, Admission: Span{10 * time.Millisecond, 10 * time.Millisecond}}})
+	require.NoError(t, c.CreateNamespace("n", quantities("pods", "5")))
+	c.Advance(6 * time.Millisecond)
+	require.NoError(t, createPod(c, podOf("x", limits())))
+	c.Advance(quotaResync - time.Minute)
+	require.NoError(t, createPod(c, podOf("y", limits())))
+	require.Equal(t, "{pods=1}", used(c, "n"))
+	c.Advance(2 * time.Minute)
+	require.Equal(t, "{pods=2}", used(c, "n"))
+}
+
 func TestClusterAtRestHasNothingToDo(t *testing.T) {
 	c := withQuotas(t, newQuota("n", "q", quantities("pods", "5")))
 	require.NoError(t, createPod(c, podOf("x", limits())))
