@@ -44,7 +44,7 @@ func (c *Cluster) lockedUpdate(user string, before, after object, status bool) e
 	return cmp.Or(was, is)
 }
 
-// admit is admission on creation: the lock, the defaults of LimitRanges, the guard, quota.
+// admit is admission on creation: the lock, the defaults of LimitRanges, the guard, RefusePods, quota.
 func (c *Cluster) admit(user string, o object) error {
 	if err := c.lockedFor(user, o); err != nil {
 		return err
@@ -62,6 +62,9 @@ func (c *Cluster) admit(user string, o object) error {
 	}
 	if err := c.checkGuard(user, o); err != nil {
 		return err
+	}
+	if message := c.refusals[o.GetNamespace()]; message != "" && kindOf(o) == Pods {
+		return apierrors.NewForbidden(Pods.groupResource(), o.GetName(), errors.New(message))
 	}
 	return c.admission.charge(user, o, nil)
 }

@@ -87,6 +87,7 @@ type Cluster struct {
 	inject    func(Call) Fault
 	adversary *timer // see ResetLimits
 	writes    map[writeOf]int
+	refusals  map[string]string // by namespace; see RefusePods
 }
 
 type writeOf struct {
@@ -110,6 +111,8 @@ func New(config Config) *Cluster {
 		clock:  clock{now: epoch},
 		store:  newStore(),
 		writes: map[writeOf]int{},
+
+		refusals: map[string]string{},
 	}
 	c.judge = &judge{Cluster: c, annotations: map[types.UID]map[string]string{}, created: map[string]bool{}, robbed: map[types.UID]bool{}}
 	c.admission = newQuotaAdmission(c)

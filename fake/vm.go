@@ -143,6 +143,26 @@ func (c *Cluster) SetUtilityVolumes(namespace, name string, volumes ...string) e
 	return nil
 }
 
+// SetBackup begins or ends a backup of a VMI. While there is one, KubeVirt creates target pods and starts no
+// migration, and says nothing of refusals by quota.
+func (c *Cluster) SetBackup(namespace, name string, inProgress bool) error {
+	vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&c.store, namespace, name)
+	if !ok || !vmi.IsRunning() {
+		return fmt.Errorf("VMI %s/%s: %w", namespace, name, errNotRunning)
+	}
+	write(c, adminUser, vmi, func(vmi *kubevirtv1.VirtualMachineInstance) {
+		vmi.Status.ChangedBlockTracking = &kubevirtv1.ChangedBlockTrackingStatus{
+			State:        kubevirtv1.ChangedBlockTrackingDisabled,
+			BackupStatus: &kubevirtv1.VirtualMachineInstanceBackupStatus{BackupName: "backup", Completed: !inProgress},
+		}
+	})
+	return nil
+}
+
+// RefusePods lets another admission plugin refuse all new pods of a namespace in these words, as the
+// ClusterResourceQuota of OpenShift does in those of a ResourceQuota. Empty: it lets them in again.
+func (c *Cluster) RefusePods(namespace, message string) { c.refusals[namespace] = message }
+
 func (c *Cluster) requireChange(vmi *kubevirtv1.VirtualMachineInstance, t kubevirtv1.VirtualMachineInstanceConditionType) {
 	setVMICondition(vmi, kubevirtv1.VirtualMachineInstanceCondition{Type: t, Status: corev1.ConditionTrue, LastTransitionTime: c.stamp()})
 }

@@ -78,14 +78,9 @@ func (k *virtController) setPhaseOf(m, updated *kubevirtv1.VirtualMachineInstanc
 			k.fail(updated)
 		}
 	case kubevirtv1.MigrationPending:
-		const gated = kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes
-		isGated := len(vmi.Spec.UtilityVolumes) > 0
-		if !isGated {
-			dropCondition(updated, gated)
-		}
 		switch {
-		case isGated:
-			k.addCondition(updated, gated)
+		case k.gates(updated, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup, backsUp(vmi)):
+		case k.gates(updated, kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes, len(vmi.Spec.UtilityVolumes) > 0):
 		case target != nil && (!hotplugs(vmi) || k.attached(target)):
 			next = kubevirtv1.MigrationScheduling
 		case target == nil && failed != nil && strings.Contains(failed.Error(), "exceeded quota"):
@@ -118,6 +113,21 @@ func (k *virtController) setPhaseOf(m, updated *kubevirtv1.VirtualMachineInstanc
 	default:
 	}
 	updated.Status.Phase = next
+}
+
+// gates says on m whether a gate holds it, and returns that.
+func (k *virtController) gates(m *kubevirtv1.VirtualMachineInstanceMigration, gate kubevirtv1.VirtualMachineInstanceMigrationConditionType, holds bool) bool {
+	if holds {
+		k.addCondition(m, gate)
+	} else {
+		dropCondition(m, gate)
+	}
+	return holds
+}
+
+func backsUp(vmi *kubevirtv1.VirtualMachineInstance) bool {
+	tracking := vmi.Status.ChangedBlockTracking
+	return tracking != nil && tracking.BackupStatus != nil && !tracking.BackupStatus.Completed
 }
 
 // firstPhase is Pending, or Failed if another migration of vmi is under way. One to or from another cluster

@@ -76,7 +76,8 @@ func (s *Snapshot) waits(
 		return UtilityVolumes, "KubeVirt waits until the utility volumes of the virtual machine are detached."
 	}
 	m, known := find(inFlight, vmim.UID)
-	if !known || m.State >= quota.Charged {
+	backsUp := pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup)
+	if !known || m.State >= quota.Charged && !backsUp {
 		return "", ""
 	}
 	for _, q := range quotas {
@@ -88,7 +89,7 @@ func (s *Snapshot) waits(
 		return BackOff, fmt.Sprintf("Earlier migrations of the virtual machine have failed, and KubeVirt waits until %s.",
 			end.UTC().Format(time.RFC3339))
 	}
-	if pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup) && m.State < quota.Blocked {
+	if backsUp && m.State != quota.Blocked {
 		return Backup, "KubeVirt waits until the backup of the virtual machine has ended."
 	}
 	return inQueue(m, quotas)

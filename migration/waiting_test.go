@@ -74,8 +74,9 @@ func TestWaiting(t *testing.T) {
 	}
 	type vmims = []*kubevirtv1.VirtualMachineInstanceMigration
 	m := quota.Migration{UID: "m", VMI: "vm", Node: "node01", Surge: cpu("1")}
-	blocked := m
+	blocked, charged := m, m
 	blocked.State, blocked.RefusedBy = quota.Blocked, "q"
+	charged.State = quota.Charged
 	deferred := func(reason quota.DeferralReason, missing string) applier.QuotaResult {
 		return applier.QuotaResult{Name: "q", Decision: quota.Decision{Deferred: []quota.Deferral{{UID: "m", Reason: reason, Missing: cpu(missing)}}}}
 	}
@@ -97,6 +98,11 @@ func TestWaiting(t *testing.T) {
 			vmims: vmims{with(pending(), kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup)}, inFlight: m,
 			want: "Backup: KubeVirt waits until the backup of the virtual machine has ended.",
 		},
+		"a backup, and the target pod is there": {
+			vmims: vmims{with(pending(), kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup)}, inFlight: charged,
+			want: "Backup: KubeVirt waits until the backup of the virtual machine has ended.",
+		},
+		"the target pod is there": {vmims: vmims{pending()}, inFlight: charged},
 		"a backup, and quota": {
 			vmims: vmims{with(pending(), kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup)}, inFlight: blocked,
 			quotas: []applier.QuotaResult{queued(applier.InTurn, cpu("1"))},

@@ -24,6 +24,10 @@ type Cluster interface {
 	HotPlug(h HotPlug)
 	// SetUtilityVolumes attaches these to a VM, and detaches all others.
 	SetUtilityVolumes(vm string, volumes ...string)
+	SetBackup(vm string, inProgress bool)
+	// RefusePods has another admission plugin than quota's refuse all new pods in these words;
+	// empty: it lets them in again.
+	RefusePods(message string)
 	Drain(node string)
 	Undrain(node string)
 	// SetOverhead changes what KubeVirt adds to the pods that it renders from now on.

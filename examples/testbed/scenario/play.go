@@ -66,6 +66,10 @@ func (p *play) take(step Step) {
 		p.SetUtilityVolumes(step.Attach, "utility")
 	case step.Detach != "":
 		p.SetUtilityVolumes(step.Detach)
+	case step.Backup != nil:
+		p.SetBackup(step.Backup.VM, !step.Backup.Ended)
+	case step.Refuse != "", step.Relent:
+		p.RefusePods(step.Refuse)
 	case step.Template != nil:
 		p.createTemplate(*step.Template)
 	case step.Resize != nil:

@@ -58,6 +58,9 @@ type Step struct {
 	HotPlug    *HotPlug    `json:"hotPlug,omitempty"`    // a VM gets more memory, by migrating
 	Attach     string      `json:"attach,omitempty"`     // a utility volume, to this VM
 	Detach     string      `json:"detach,omitempty"`     // all of them, from this VM
+	Backup     *Backup     `json:"backup,omitempty"`     // of a VM, begins or ends
+	Refuse     string      `json:"refuse,omitempty"`     // another quota than a ResourceQuota refuses all pods in these words
+	Relent     bool        `json:"relent,omitempty"`     // it lets them in again
 	Template   *Template   `json:"template,omitempty"`   // of ResourceClaims, is created
 	Resize     *Resize     `json:"resize,omitempty"`     // a source pod is resized in place
 	Drain      string      `json:"drain,omitempty"`      // a node is drained
@@ -96,6 +99,12 @@ type VM struct {
 	Template string `json:"template,omitempty"`
 	// Refused says that quota does not let it in, so that nobody waits for it.
 	Refused bool `json:"refused,omitempty"`
+}
+
+// A Backup is one of the disks of a running VM.
+type Backup struct {
+	VM    string `json:"vm"`
+	Ended bool   `json:"ended,omitempty"`
 }
 
 // A Template is a ResourceClaimTemplate for devices of a class.

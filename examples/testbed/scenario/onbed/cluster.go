@@ -1,6 +1,9 @@
 package onbed
 
 import (
+	_ "embed"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -98,6 +101,35 @@ func (c *Cluster) SetUtilityVolumes(vm string, volumes ...string) {
 		spec = append(spec, map[string]string{"name": volume, "claimName": volume})
 	}
 	c.patch(vm, map[string]any{"spec": map[string]any{"utilityVolumes": spec}})
+}
+
+// SetBackup changes the status of the VMI as KubeVirt's backup controller and virt-handler do, without
+// the tracking of changed blocks, which would need backend storage.
+func (c *Cluster) SetBackup(vm string, inProgress bool) {
+	c.patch(vm, map[string]any{"status": map[string]any{"changedBlockTracking": map[string]any{
+		"state":        kubevirtv1.ChangedBlockTrackingDisabled,
+		"backupStatus": map[string]any{"backupName": "backup", "completed": !inProgress},
+	}}})
+}
+
+//go:embed refuse.yaml
+var refuseYAML []byte
+
+// RefusePods implements scenario.Cluster, by a policy. It returns when that is in force.
+func (c *Cluster) RefusePods(message string) {
+	c.stage.Bed.Create(c, refuseYAML)
+	const annotation = "testbed.headroom.vmquota.io/refuse"
+	var value any = message
+	if message == "" {
+		value = nil
+	}
+	try.Must(c.Client().CoreV1().Namespaces().Patch(c.Context(), c.namespace, types.MergePatchType,
+		[]byte(Spelled(annotated(annotation, value))), metav1.PatchOptions{}))(c)
+	probe := scenario.NewPod("probe", nil)
+	try.Eventually(c, func(t try.T) {
+		_, err := c.Client().CoreV1().Pods(c.namespace).Create(t.Context(), probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		require.Equal(t, message != "", strings.Contains(fmt.Sprint(err), "ValidatingAdmissionPolicy 'refuse'"), err)
+	})
 }
 
 // Drain implements scenario.Cluster. It tries again while the API server is away.

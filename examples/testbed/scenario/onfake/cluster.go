@@ -111,6 +111,12 @@ func (c *cluster) SetUtilityVolumes(vm string, volumes ...string) {
 	require.NoError(c, c.fake.SetUtilityVolumes(namespace, vm, volumes...))
 }
 
+func (c *cluster) SetBackup(vm string, inProgress bool) {
+	require.NoError(c, c.fake.SetBackup(namespace, vm, inProgress))
+}
+
+func (c *cluster) RefusePods(message string) { c.fake.RefusePods(namespace, message) }
+
 func (c *cluster) Drain(node string) { c.fake.Drain(node) }
 
 func (c *cluster) Undrain(node string) { c.fake.Uncordon(node) }
