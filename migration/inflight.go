@@ -27,7 +27,7 @@ func (m *machine) inFlight() []quota.Migration {
 			charged.RefusedBy = m.claimRefusedBy(x)
 			inFlight = append(inFlight, charged)
 		case m.comes(vmim, current):
-			if waiting := m.waiting(vmim, current); waiting.State == quota.Charged || !gated(vmim) {
+			if waiting := m.waiting(vmim, current); waiting.State == quota.Charged || !m.gated(vmim) {
 				inFlight = append(inFlight, waiting)
 			}
 		}
@@ -159,8 +159,13 @@ func refused(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
 	return pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota)
 }
 
-// gated reports whether KubeVirt creates no target pod for vmim, even if there is room:
-// utility volumes are attached to the VMI. It fails vmim if they are there for too long.
+// gated reports whether KubeVirt creates no target pod for vmim now, even if there is room.
+func (m *machine) gated(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
+	return gated(vmim) || m.Now.Before(backOff(vmim, m.migrations))
+}
+
+// gated reports whether KubeVirt creates no target pod for vmim, because utility volumes are
+// attached to the VMI. It fails vmim if they are there for too long.
 func gated(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
 	return pendingWith(vmim, kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes)
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/quota"
 )
@@ -24,7 +25,7 @@ func (h *history) inFlight(s Snapshot) []quota.Migration {
 	}
 	inFlight := InFlight(s)
 	h.answer = answer{}
-	if len(inFlight) == 0 || hasDeadline(s) {
+	if len(inFlight) == 0 || hasDeadline(s, inFlight) {
 		return inFlight
 	}
 	objects := map[any]struct{}{}
@@ -35,9 +36,16 @@ func (h *history) inFlight(s Snapshot) []quota.Migration {
 	return inFlight
 }
 
-// hasDeadline reports whether InFlight(s) depends on s.Now: a pod is being deleted.
-func hasDeadline(s Snapshot) bool {
-	return slices.ContainsFunc(s.Pods, func(pod *corev1.Pod) bool { return pod != nil && pod.DeletionTimestamp != nil })
+// hasDeadline reports whether InFlight(s) may depend on s.Now: a pod is being deleted, or a
+// migration is not in flight before KubeVirt's back-off has ended.
+func hasDeadline(s Snapshot, inFlight []quota.Migration) bool {
+	return slices.ContainsFunc(s.Migrations, func(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
+		if vmim == nil || !isPending(vmim) || !isAutomatic(vmim) {
+			return false
+		}
+		_, known := find(inFlight, vmim.UID)
+		return !known
+	}) || slices.ContainsFunc(s.Pods, func(pod *corev1.Pod) bool { return pod != nil && pod.DeletionTimestamp != nil })
 }
 
 // isFor reports whether s has the objects of a, and no others.

@@ -69,7 +69,7 @@ type toldWait struct {
 
 // tellWaiting records an event on each migration that waits for something, once for each
 // reason, so that one that changes again and again is told once. It returns when to call it
-// again; zero means after the next change.
+// again, because something is to be told or KubeVirt goes on; zero means after the next change.
 func (c *Controller) tellWaiting(past *history, r Report, snapshot Snapshot) (again time.Duration) {
 	waits := map[types.UID]toldWait{}
 	for _, vmim := range snapshot.Migrations {
@@ -87,6 +87,9 @@ func (c *Controller) tellWaiting(past *history, r Report, snapshot Snapshot) (ag
 		}
 		if w.reason != r.Waiting[at].Reason {
 			w.reason, w.since = r.Waiting[at].Reason, snapshot.Now
+		}
+		if until := r.Waiting[at].Until; !until.IsZero() {
+			again = sooner(again, until.Sub(snapshot.Now))
 		}
 		left := w.since.Add(waitTime).Sub(snapshot.Now)
 		switch {

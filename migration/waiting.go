@@ -23,6 +23,8 @@ type Wait struct {
 	Reason quota.DeferralReason
 	// Message is a sentence for whoever owns the virtual machine.
 	Message string
+	// Until is when KubeVirt goes on by itself; zero if that depends on something else.
+	Until time.Time
 }
 
 // Reasons of a [Wait] beside those of packages quota and applier.
@@ -51,9 +53,16 @@ func Waiting(s Snapshot, inFlight []quota.Migration, quotas []applier.QuotaResul
 		if vmim == nil || vmim.IsFinal() || vmim.DeletionTimestamp != nil {
 			continue
 		}
-		reason, message := s.waits(vmim, inFlight, quotas)
-		if reason != "" {
-			waits = append(waits, Wait{UID: vmim.UID, Reason: reason, Message: message})
+		w := Wait{UID: vmim.UID}
+		if w.Until = backOff(vmim, s.Migrations); s.Now.Before(w.Until) {
+			w.Reason, w.Message = BackOff, fmt.Sprintf("Earlier migrations of the virtual machine have failed, "+
+				"and KubeVirt waits until %s.", w.Until.UTC().Format(time.RFC3339))
+		} else {
+			w.Until = time.Time{}
+			w.Reason, w.Message = s.waits(vmim, inFlight, quotas)
+		}
+		if w.Reason != "" {
+			waits = append(waits, w)
 		}
 	}
 	slices.SortFunc(waits, func(a, b Wait) int { return cmp.Compare(a.UID, b.UID) })
@@ -70,7 +79,7 @@ func (s *Snapshot) waits(
 			return NoNodeFits, strings.TrimSpace("No node fits its target pod. " + why)
 		}
 		return "", ""
-	case phase != kubevirtv1.MigrationPending && phase != kubevirtv1.MigrationPhaseUnset:
+	case !isPending(vmim):
 		return "", ""
 	case gated(vmim):
 		return UtilityVolumes, "KubeVirt waits until the utility volumes of the virtual machine are detached."
@@ -84,10 +93,6 @@ func (s *Snapshot) waits(
 		if d, is := about(q.Decision.Deferred, m.UID); is {
 			return d.Reason, fmt.Sprintf("ResourceQuota %s: %s.", q.Name, applier.Sentence(d, m))
 		}
-	}
-	if end := s.backOff(vmim); s.Now.Before(end) {
-		return BackOff, fmt.Sprintf("Earlier migrations of the virtual machine have failed, and KubeVirt waits until %s.",
-			end.UTC().Format(time.RFC3339))
 	}
 	if backsUp && m.State != quota.Blocked {
 		return Backup, "KubeVirt waits until the backup of the virtual machine has ended."
@@ -161,13 +166,16 @@ func unschedulable(c corev1.PodCondition) bool {
 // firstBackOff doubles with each failure.
 const firstBackOff = 20 * time.Second
 
-// backOff returns when KubeVirt goes on with vmim after failures, zero if it does not wait:
-// handleMigrationBackoff in its pkg/virt-controller/watch/migration/migration.go.
-func (s *Snapshot) backOff(vmim *kubevirtv1.VirtualMachineInstanceMigration) time.Time {
-	if !isAutomatic(vmim) {
+// backOff returns until when KubeVirt creates no target pod for vmim after failures of others of
+// migrations, zero if it does not wait: handleMigrationBackoff in its
+// pkg/virt-controller/watch/migration/migration.go. What quota has refused has waited already.
+func backOff(
+	vmim *kubevirtv1.VirtualMachineInstanceMigration, migrations []*kubevirtv1.VirtualMachineInstanceMigration,
+) time.Time {
+	if !isAutomatic(vmim) || !isPending(vmim) || refused(vmim) {
 		return time.Time{}
 	}
-	before := slices.DeleteFunc(slices.Clone(s.Migrations), func(other *kubevirtv1.VirtualMachineInstanceMigration) bool {
+	before := slices.DeleteFunc(slices.Clone(migrations), func(other *kubevirtv1.VirtualMachineInstanceMigration) bool {
 		return other == nil || other.UID == vmim.UID || other.Spec.VMIName != vmim.Spec.VMIName || !isAutomatic(other)
 	})
 	// The newest is the first.
@@ -195,6 +203,10 @@ func (s *Snapshot) backOff(vmim *kubevirtv1.VirtualMachineInstanceMigration) tim
 		}
 	}
 	return time.Time{}
+}
+
+func isPending(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
+	return vmim.Status.Phase == kubevirtv1.MigrationPending || vmim.Status.Phase == kubevirtv1.MigrationPhaseUnset
 }
 
 // isAutomatic reports whether KubeVirt has made vmim, to evacuate a node or to update a

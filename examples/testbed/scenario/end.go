@@ -95,6 +95,8 @@ func (s State) end() End {
 // kindOf says what made a migration whose name is made up; empty: a step.
 func kindOf(m *kubevirtv1.VirtualMachineInstanceMigration) string {
 	switch {
+	case m.GenerateName == "":
+		return ""
 	case metav1.HasAnnotation(m.ObjectMeta, kubevirtv1.EvacuationMigrationAnnotation):
 		return "evacuation"
 	case metav1.HasAnnotation(m.ObjectMeta, kubevirtv1.WorkloadUpdateMigrationAnnotation):

@@ -138,6 +138,8 @@ type Migrate struct {
 	// Linger is how long the losing pod takes to end: a duration, or forever, which ends
 	// when the pod is deleted. Empty: as long as it does.
 	Linger string `json:"linger,omitempty"`
+	// Evacuates says that a drain wants it, so that KubeVirt waits after one that failed.
+	Evacuates bool `json:"evacuates,omitempty"`
 }
 
 // The values of Migrate.Goes and Migrate.Linger that are words.

@@ -62,6 +62,9 @@ func (c *Cluster) CreateMigration(m scenario.Migrate) {
 			metav1.SetMetaDataAnnotation(&vmim.ObjectMeta, name, value)
 		}
 	}
+	if m.Evacuates {
+		metav1.SetMetaDataAnnotation(&vmim.ObjectMeta, kubevirtv1.EvacuationMigrationAnnotation, "")
+	}
 	try.Must(c.VMIMs().Create(c.Context(), vmim))(c)
 }
 

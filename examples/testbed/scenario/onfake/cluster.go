@@ -18,6 +18,7 @@ import (
 	"github.com/vmquota/headroom/examples/testbed/process"
 	"github.com/vmquota/headroom/examples/testbed/scenario"
 	"github.com/vmquota/headroom/examples/testbed/try"
+	"github.com/vmquota/headroom/examples/testbed/virt"
 	"github.com/vmquota/headroom/fake"
 	"github.com/vmquota/headroom/ledger/configmap"
 	"github.com/vmquota/headroom/migration"
@@ -31,8 +32,9 @@ const (
 // A cluster is a simulated [scenario.Cluster], and the library's record.EventRecorder.
 type cluster struct {
 	try.T
-	fake  *fake.Cluster
-	waits []string
+	fake     *fake.Cluster
+	waits    []string
+	outcomes map[string]fake.Outcome // by migration
 }
 
 func (c *cluster) Event(object runtime.Object, _, reason, message string) {
@@ -53,7 +55,10 @@ func (c *cluster) AnnotatedEventf(object runtime.Object, _ map[string]string, ki
 // seed makes the same play.
 func Play(t try.T, s *scenario.Scenario, seed uint64) scenario.End {
 	t.Helper()
-	c := &cluster{T: t, fake: fake.New(fake.Config{Seed: seed})}
+	c := &cluster{T: t, outcomes: map[string]fake.Outcome{}}
+	c.fake = fake.New(fake.Config{Seed: seed, Outcome: func(m *kubevirtv1.VirtualMachineInstanceMigration) fake.Outcome {
+		return c.outcomes[m.Name]
+	}})
 	if s.Overhead != 0 {
 		c.fake.SetMemoryOverhead(s.Overhead)
 	}
@@ -95,7 +100,13 @@ func (c *cluster) CreateMigration(m scenario.Migrate) {
 		outcome.Linger, err = time.ParseDuration(m.Linger)
 		require.NoError(c, err)
 	}
-	require.NoError(c, c.fake.Migrate(namespace, m.Name, m.VM, outcome))
+	c.outcomes[m.Name] = outcome
+	vmim := virt.NewVMIM(namespace, m.Name, m.VM)
+	vmim.Finalizers = []string{kubevirtv1.VirtualMachineInstanceMigrationFinalizer}
+	if m.Evacuates {
+		metav1.SetMetaDataAnnotation(&vmim.ObjectMeta, kubevirtv1.EvacuationMigrationAnnotation, "")
+	}
+	require.NoError(c, c.fake.CreateMigration(vmim))
 }
 
 func (c *cluster) DeleteMigration(name string) { require.NoError(c, c.fake.Abort(namespace, name)) }
