@@ -42,6 +42,7 @@ var (
 func (b *Bed) install(t try.T) {
 	b.Create(t, []byte(`{apiVersion: v1, kind: Namespace, metadata: {name: kubevirt}}`))
 	b.create(t, b.manifests(t))
+	b.Create(t, []byte(storageClass))
 	policies := parseYAML(t, virtAPIPolicies)
 	for _, policy := range policies {
 		policy.SetAPIVersion("admissionregistration.k8s.io/" + b.versions.policyVersion())
@@ -109,6 +110,13 @@ func (b *Bed) awaitDefinitions(t try.T) {
 		}
 	})
 }
+
+// storageClass is that of claims that name none. KubeVirt takes one that has no volume for ready,
+// because the scheduler is to choose that.
+const storageClass = `{
+  apiVersion: storage.k8s.io/v1, kind: StorageClass, provisioner: kubernetes.io/no-provisioner, volumeBindingMode: WaitForFirstConsumer,
+  metadata: {name: standard, annotations: {storageclass.kubernetes.io/is-default-class: "true"}},
+}`
 
 // kubeVirt is the KubeVirt object, which virt-controller reads its configuration from.
 const kubeVirt = `{apiVersion: kubevirt.io/v1, kind: KubeVirt, metadata: {name: kubevirt, namespace: kubevirt}, spec: {}}`

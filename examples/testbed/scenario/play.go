@@ -54,6 +54,8 @@ func (p *play) take(step Step) {
 		p.createQuota(*step.Quota)
 	case step.LimitRange != nil:
 		p.createLimitRange(*step.LimitRange)
+	case step.Claim != nil:
+		p.createClaim(*step.Claim)
 	case step.VM != nil:
 		p.startVMs(*step.VM)
 	case step.Pod != nil:
@@ -122,6 +124,21 @@ func (p *play) createLimitRange(l LimitRange) {
 	try.Must(p.Client().CoreV1().LimitRanges(p.Namespace()).Create(p.Context(), lr, metav1.CreateOptions{}))(p)
 }
 
+func (p *play) createClaim(c Claim) {
+	claims := p.Client().CoreV1().PersistentVolumeClaims(p.Namespace())
+	pvc := &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: c.Name},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: c.Storage}},
+		},
+	}
+	pvc = try.Must(claims.Create(p.Context(), pvc, metav1.CreateOptions{}))(p)
+	pvc.Status.Phase = corev1.ClaimBound
+	pvc.Status.AccessModes, pvc.Status.Capacity = pvc.Spec.AccessModes, pvc.Spec.Resources.Requests
+	try.Must(claims.UpdateStatus(p.Context(), pvc, metav1.UpdateOptions{}))(p)
+}
+
 // startVMs starts one VM after the other, so that they are spread evenly over the nodes.
 func (p *play) startVMs(vm VM) {
 	names := []string{vm.Name}
@@ -136,6 +153,20 @@ func (p *play) startVMs(vm VM) {
 		vmi.Spec.Domain.Resources.Limits = vm.Limits.DeepCopy()
 		if vm.Template != "" {
 			vmi.Spec.ResourceClaims = []kubevirtv1.VirtualMachineInstanceResourceClaim{{Name: "devices", ResourceClaimTemplateName: &vm.Template}}
+		}
+		devices := &vmi.Spec.Domain.Devices
+		if vm.TPM {
+			devices.TPM = &kubevirtv1.TPMDevice{Persistent: &vm.TPM}
+		}
+		if vm.Volume != "" {
+			source := &kubevirtv1.PersistentVolumeClaimVolumeSource{Hotpluggable: true}
+			source.ClaimName = vm.Volume
+			vmi.Spec.Volumes = append(vmi.Spec.Volumes, kubevirtv1.Volume{
+				Name: vm.Volume, VolumeSource: kubevirtv1.VolumeSource{PersistentVolumeClaim: source},
+			})
+			devices.Disks = append(devices.Disks, kubevirtv1.Disk{
+				Name: vm.Volume, DiskDevice: kubevirtv1.DiskDevice{Disk: &kubevirtv1.DiskTarget{Bus: kubevirtv1.DiskBusSCSI}},
+			})
 		}
 		p.CreateVMI(vmi)
 		if vm.Refused {

@@ -52,6 +52,7 @@ type Scenario struct {
 type Step struct {
 	Quota      *Quota      `json:"quota,omitempty"`      // is created
 	LimitRange *LimitRange `json:"limitRange,omitempty"` // is created
+	Claim      *Claim      `json:"claim,omitempty"`      // is created
 	VM         *VM         `json:"vm,omitempty"`         // is started, and waited for
 	Pod        *Pod        `json:"pod,omitempty"`        // is created by the tenant
 	Migrate    *Migrate    `json:"migrate,omitempty"`    // a migration is created
@@ -97,8 +98,19 @@ type VM struct {
 	Limits corev1.ResourceList `json:"limits,omitempty"`
 	// Template is that of the ResourceClaim for its devices. Empty: it has none.
 	Template string `json:"template,omitempty"`
+	// TPM says that it has one whose state KubeVirt keeps in a claim of 10Mi.
+	TPM bool `json:"tpm,omitempty"`
+	// Volume is a claim that is plugged in while it runs, which takes a pod of its own on its
+	// node. Empty: there is none.
+	Volume string `json:"volume,omitempty"`
 	// Refused says that quota does not let it in, so that nobody waits for it.
 	Refused bool `json:"refused,omitempty"`
+}
+
+// A Claim is a PersistentVolumeClaim, bound to a volume that many nodes can mount.
+type Claim struct {
+	Name    string            `json:"name"`
+	Storage resource.Quantity `json:"storage"`
 }
 
 // A Backup is one of the disks of a running VM.
@@ -208,6 +220,8 @@ type Await struct {
 	Quotas map[string]string `json:"quotas,omitempty"`
 	// Enforced is status.hard by the name of the quota, with all that is in it.
 	Enforced map[string]corev1.ResourceList `json:"enforced,omitempty"`
+	// Used is what counts against a quota, by its name, with all that is in it.
+	Used map[string]corev1.ResourceList `json:"used,omitempty"`
 	// Over says that every quota is Static, and no VM has two pods that count.
 	Over bool `json:"over,omitempty"`
 	// Update is the phase of the migration that a hot-plug has made.

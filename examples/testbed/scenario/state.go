@@ -107,6 +107,11 @@ func (s State) satisfies(a Await) bool {
 			return false
 		}
 	}
+	for name, used := range a.Used {
+		if rq, ok := named(s.Quotas, name); !ok || !quota.Equal(rq.Status.Used, used) {
+			return false
+		}
+	}
 	if a.Over && (!s.over() || slices.ContainsFunc(s.Quotas, func(rq *corev1.ResourceQuota) bool { return !static(rq) })) {
 		return false
 	}
@@ -193,6 +198,9 @@ func (s State) owner(pod *corev1.Pod) string {
 		}
 	}
 	if owner := metav1.GetControllerOf(pod); owner != nil {
+		if launcher, ok := named(s.Pods, owner.Name); ok { // whose volumes it attaches
+			return s.owner(launcher)
+		}
 		return owner.Name
 	}
 	return pod.Name
