@@ -15,11 +15,7 @@ import (
 )
 
 // The cost of Effective, and what it is measured by: the floor, which is the same
-// maps walked once, summing int64.
-//
-//	go test ./quota -run '^$' -bench . -benchmem
-//
-// Machines are noisy, so the ratio is taken inside one run:
+// maps walked once, summing int64. Machines are noisy, so the ratio is taken inside one run:
 //
 //	go test ./quota -run '^$' -bench OverFloor
 //
@@ -124,24 +120,6 @@ func BenchmarkEffective(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			quota.Effective(static, migrations, used)
-		}
-	})
-}
-
-func BenchmarkFloor(b *testing.B) {
-	byFleet(b, func(b *testing.B, static corev1.ResourceList, migrations []quota.Migration, _ corev1.ResourceList) {
-		b.ReportAllocs()
-		for b.Loop() {
-			floor(static, migrations)
-		}
-	})
-}
-
-func BenchmarkFloorByKey(b *testing.B) {
-	byFleet(b, func(b *testing.B, static corev1.ResourceList, migrations []quota.Migration, _ corev1.ResourceList) {
-		b.ReportAllocs()
-		for b.Loop() {
-			floorByKey(static, migrations)
 		}
 	})
 }

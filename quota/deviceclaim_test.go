@@ -28,12 +28,9 @@ func TestResourceClaimFootprint(t *testing.T) {
 		requests []resourcev1.DeviceRequest
 		want     string
 	}{
-		"no devices":  {nil, claim},
-		"one request": {[]resourcev1.DeviceRequest{asksFor("net", some, 2)}, claim + "net.deviceclass.resource.k8s.io/devices=2"},
-		"requests add up": {
-			[]resourcev1.DeviceRequest{asksFor("net", some, 2), asksFor("nic", some, 1), asksFor("net", some, 1)},
-			claim + "net.deviceclass.resource.k8s.io/devices=3 nic.deviceclass.resource.k8s.io/devices=1",
-		},
+		"no devices":         {nil, claim},
+		"one request":        {[]resourcev1.DeviceRequest{asksFor("net", some, 2)}, claim + "net.deviceclass.resource.k8s.io/devices=2"},
+		"requests add up":    {[]resourcev1.DeviceRequest{asksFor("net", some, 2), asksFor("nic", some, 1), asksFor("net", some, 1)}, claim + "net.deviceclass.resource.k8s.io/devices=3 nic.deviceclass.resource.k8s.io/devices=1"},
 		"all devices":        {[]resourcev1.DeviceRequest{asksFor("net", all, 0)}, claim + "net.deviceclass.resource.k8s.io/devices=32"},
 		"another mode":       {[]resourcev1.DeviceRequest{asksFor("net", "Half", 7)}, claim + "net.deviceclass.resource.k8s.io/devices=0"},
 		"another request":    {[]resourcev1.DeviceRequest{{Name: "r"}}, claim},
@@ -47,10 +44,7 @@ func TestResourceClaimFootprint(t *testing.T) {
 			)},
 			claim + "net.deviceclass.resource.k8s.io/devices=4 nic.deviceclass.resource.k8s.io/devices=32",
 		},
-		"a class with an extended resource": {
-			[]resourcev1.DeviceRequest{asksFor("gpu", some, 2)},
-			claim + "gpu.deviceclass.resource.k8s.io/devices=2 requests.deviceclass.resource.kubernetes.io/gpu=2 requests.example.com/gpu=2",
-		},
+		"a class with an extended resource": {[]resourcev1.DeviceRequest{asksFor("gpu", some, 2)}, claim + "gpu.deviceclass.resource.k8s.io/devices=2 requests.deviceclass.resource.kubernetes.io/gpu=2 requests.example.com/gpu=2"},
 		"two classes with one extended resource": {
 			[]resourcev1.DeviceRequest{asksFor("gpu", some, 2), asksFor("big", some, 3)},
 			claim + "gpu.deviceclass.resource.k8s.io/devices=2 requests.deviceclass.resource.kubernetes.io/gpu=2" +
@@ -66,15 +60,4 @@ func TestResourceClaimFootprint(t *testing.T) {
 	require.Equal(t, corev1.ResourceList{}, quota.ResourceClaimFootprint(nil, extended))
 	gpus := &resourcev1.ResourceClaim{Spec: resourcev1.ResourceClaimSpec{Devices: resourcev1.DeviceClaim{Requests: []resourcev1.DeviceRequest{asksFor("gpu", some, 2)}}}}
 	requireCharged(t, claim+"gpu.deviceclass.resource.k8s.io/devices=2", quota.ResourceClaimFootprint(gpus, nil))
-}
-
-func TestNoScopeSelectsAResourceClaim(t *testing.T) {
-	traits := quota.Traits{ResourceClaim: true}
-	require.True(t, traits.SelectedBy(&corev1.ResourceQuota{}))
-	for _, scope := range []corev1.ResourceQuotaScope{
-		corev1.ResourceQuotaScopeTerminating, corev1.ResourceQuotaScopeNotTerminating, corev1.ResourceQuotaScopeBestEffort,
-		corev1.ResourceQuotaScopeNotBestEffort, corev1.ResourceQuotaScopePriorityClass, corev1.ResourceQuotaScopeVolumeAttributesClass,
-	} {
-		require.False(t, traits.SelectedBy(&corev1.ResourceQuota{Spec: corev1.ResourceQuotaSpec{Scopes: []corev1.ResourceQuotaScope{scope}}}), scope)
-	}
 }

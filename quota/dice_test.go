@@ -19,8 +19,7 @@ import (
 )
 
 // A dice draws a number from 0 to n-1. All random input of these tests comes from
-// one: from rapid, which shrinks what fails; from the bytes of a fuzzer; or from a
-// seed, for inputs too large to shrink.
+// one: from rapid, which shrinks what fails, or from a seed, for inputs too large to shrink.
 type dice func(n int) int
 
 var smallRolls = func() (rolls [65]*rapid.Generator[int]) {
@@ -41,25 +40,6 @@ func rapidDice(t *rapid.T) dice {
 
 func seededDice(seed uint64) dice {
 	return rand.New(rand.NewPCG(seed, 0)).IntN
-}
-
-// byteDice rolls zeros when data is used up.
-func byteDice(data []byte) dice {
-	next := func() int {
-		if len(data) == 0 {
-			return 0
-		}
-		b := data[0]
-		data = data[1:]
-		return int(b)
-	}
-	return func(n int) int {
-		value := next()
-		for size := 256; size < n; size *= 256 {
-			value = value*256 + next()
-		}
-		return value % n
-	}
 }
 
 // A drawn scenario is one line of rapid's report, not a hundred of rolls.
@@ -330,6 +310,48 @@ func (s scenario) distinct() scenario {
 		return seen[m.UID]
 	})
 	return s
+}
+
+// contradicted returns s with some migrations twice, the second time with another value in one field.
+func (s scenario) contradicted(roll dice) scenario {
+	for _, m := range s.migrations[:min(8, len(s.migrations))] {
+		other := roll.migration(m.UID, s.regime, s.names)
+		switch roll(12) {
+		case 1:
+			m.VMI = "other"
+		case 2:
+			m.Surge = other.Surge
+		case 3:
+			m.Held = other.Held
+		case 4:
+			m.Priority = other.Priority
+		case 5:
+			m.Created = other.Created
+		case 6:
+			m.Node = other.Node
+		case 7:
+			m.Over = other.Over
+		case 8:
+			m.Growth = other.Growth
+		case 9:
+			m.Shares = other.Shares
+		case 10:
+			m.RefusedBy = "other"
+		case 11:
+			m.State = other.State
+		}
+		s.migrations = append(s.migrations, m)
+	}
+	return s
+}
+
+// shuffled returns the migrations of s in another order.
+func (s scenario) shuffled(roll dice) []quota.Migration {
+	shuffled := slices.Clone(s.migrations)
+	rand.New(rand.NewPCG(uint64(roll(1<<31)), 0)).Shuffle(len(shuffled), func(i, j int) {
+		shuffled[i], shuffled[j] = shuffled[j], shuffled[i]
+	})
+	return shuffled
 }
 
 // undisputed makes those with the same UID and State also the same in everything

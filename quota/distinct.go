@@ -2,11 +2,12 @@ package quota
 
 import (
 	"cmp"
-	"fmt"
+	"encoding/json"
 	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -65,8 +66,8 @@ func repeats(migrations []Migration) bool {
 	return len(slices.Compact(uids)) < len(migrations)
 }
 
-// outranks reports whether a counts rather than b, which has the same UID. It looks at
-// all that a migration says, so that the order in which they are listed never decides.
+// outranks reports whether a counts rather than b, which has the same UID. In the end it
+// compares all that they say, so that the order in which they are listed never decides.
 func outranks(a, b *Migration) bool {
 	return cmp.Or(
 		cmp.Compare(a.State, b.State),
@@ -75,65 +76,37 @@ func outranks(a, b *Migration) bool {
 		compareLists(a.Growth, b.Growth),
 		cmp.Compare(a.Priority, b.Priority),
 		b.Created.Compare(a.Created.Time),
-		cmp.Compare(a.VMI, b.VMI),
-		cmp.Compare(a.Node, b.Node),
-		compareBool(b.Over, a.Over),
-		cmp.Compare(a.RefusedBy, b.RefusedBy),
-		compareBool(a.Shares == nil, b.Shares == nil),
-		slices.CompareFunc(a.Shares, b.Shares, compareShares),
-		compareSpelled(a.Surge, b.Surge),
-		compareSpelled(a.Held, b.Held),
-		compareSpelled(a.Growth, b.Growth),
+		cmp.Compare(spelled(*a), spelled(*b)),
 	) > 0
 }
 
-func compareShares(a, b Share) int {
-	return cmp.Or(
-		cmp.Compare(fmt.Sprintf("%+v", a.Traits), fmt.Sprintf("%+v", b.Traits)),
-		compareLists(a.Surge, b.Surge),
-		compareHeld(a.Held, b.Held),
-	)
+// spelled returns m as text, but for the time, which not all years have as JSON.
+func spelled(m Migration) string {
+	m.Created = metav1.Time{}
+	text, _ := json.Marshal(m) // strings, numbers and quantities
+	return string(text)
 }
 
 // compareHeld puts nil, which is all of the surge of a charged migration, above any
 // list.
 func compareHeld(a, b corev1.ResourceList) int {
-	return cmp.Or(compareBool(a == nil, b == nil), compareLists(a, b))
-}
-
-func compareBool(a, b bool) int {
-	if a == b {
-		return 0
-	}
-	if a {
+	switch {
+	case a == nil && b != nil:
 		return 1
+	case a != nil && b == nil:
+		return -1
+	default:
+		return compareLists(a, b)
 	}
-	return -1
 }
 
 // compareLists compares by the first resource, in the order of names, on which a and
 // b differ as the rule reads them: absent and negative amounts are zero.
 func compareLists(a, b corev1.ResourceList) int {
-	return firstDifference(a, b, func(name corev1.ResourceName) int {
-		return amountOf(a[name]).cmp(amountOf(b[name]))
-	})
-}
-
-// compareSpelled compares what compareLists does not tell apart; a list without a
-// resource is less.
-func compareSpelled(a, b corev1.ResourceList) int {
-	return firstDifference(a, b, func(name corev1.ResourceName) int {
-		p, inA := a[name]
-		q, inB := b[name]
-		return cmp.Or(compareBool(inA, inB), p.Cmp(q))
-	})
-}
-
-func firstDifference(a, b corev1.ResourceList, compare func(corev1.ResourceName) int) int {
 	names := slices.AppendSeq(slices.Collect(maps.Keys(a)), maps.Keys(b))
 	slices.Sort(names)
-	for _, name := range slices.Compact(names) {
-		if c := compare(name); c != 0 {
+	for _, name := range names {
+		if c := amountOf(a[name]).cmp(amountOf(b[name])); c != 0 {
 			return c
 		}
 	}

@@ -5,8 +5,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	"pgregory.net/rapid"
 
 	"github.com/vmquota/headroom/quota"
 )
@@ -44,31 +42,4 @@ func TestEqual(t *testing.T) {
 			require.Equal(t, row.want, quota.Equal(row.b, row.a))
 		})
 	}
-}
-
-func TestEqualIsByAmount(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		s, roll := scenarios.Draw(t, "static and used"), rapidDice(t)
-		a, b := s.static, s.used
-		if roll.flip() { // the same, spelled anew, and perhaps not quite
-			b = corev1.ResourceList{}
-			for name, q := range a {
-				b[name] = quantityOf(ratOf(q), pick(roll, quantityFormats))
-				if roll.rarely(3) {
-					b[name] = quantityOf(plus(ratOf(q), ratOf(resource.MustParse("1n"))), resource.DecimalSI)
-				}
-			}
-		}
-		want := len(a) == len(b)
-		for name, q := range a {
-			other, ok := b[name]
-			want = want && ok && ratOf(q).Cmp(ratOf(other)) == 0
-		}
-		if got := quota.Equal(a, b); got != want {
-			t.Fatalf("Equal is %v of %s and %s", got, listString(a), listString(b))
-		}
-		if got := quota.Equal(b, a); got != want {
-			t.Fatalf("Equal is %v of %s and %s", got, listString(b), listString(a))
-		}
-	})
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vmquota/headroom/fake/recording"
 	"github.com/vmquota/headroom/quota"
+	quantities "github.com/vmquota/headroom/quota/amounts"
 )
 
 // amounts reads "cpu=1 memory=1Gi" as a ResourceList.
@@ -99,31 +100,16 @@ func TestFootprint(t *testing.T) {
 			pod + "cpu=100m memory=1Gi ephemeral-storage=2Gi requests.cpu=100m requests.memory=1Gi requests.ephemeral-storage=2Gi" +
 				" limits.cpu=200m limits.memory=3Gi limits.ephemeral-storage=4Gi",
 		},
-		"containers add up": {
-			podOf(container("a", "cpu=100m", "memory=1Gi"), container("b", "cpu=1", "memory=1Gi")),
-			pod + "cpu=1100m requests.cpu=1100m limits.memory=2Gi",
-		},
-		"sum past int64": {
-			podOf(container("a", "memory=9223372036854775807", ""), container("b", "memory=12345678901234567890", ""), container("c", "memory=100E", "")),
-			pod + "memory=121569050938089343697 requests.memory=121569050938089343697",
-		},
+		"containers add up": {podOf(container("a", "cpu=100m", "memory=1Gi"), container("b", "cpu=1", "memory=1Gi")), pod + "cpu=1100m requests.cpu=1100m limits.memory=2Gi"},
+		"sum past int64":    {podOf(container("a", "memory=9223372036854775807", ""), container("b", "memory=12345678901234567890", ""), container("c", "memory=100E", "")), pod + "memory=121569050938089343697 requests.memory=121569050938089343697"},
 		"a virt-launcher": {
 			withInit(podOf(container("compute", "cpu=100m memory=2262M", "cpu=1 memory=2713714688")),
 				sidecar("guest-console-log", "cpu=5m memory=35M", "cpu=15m memory=60M")),
 			pod + "cpu=105m requests.cpu=105m memory=2297M requests.memory=2297M limits.cpu=1015m limits.memory=2773714688",
 		},
-		"an init container that needs more": {
-			withInit(podOf(container("a", "cpu=1 memory=1Gi", "")), container("i", "cpu=2 memory=1Mi", "")),
-			pod + "cpu=2 requests.cpu=2 memory=1Gi requests.memory=1Gi",
-		},
-		"the greatest init container, not their sum": {
-			withInit(podOf(), container("i", "cpu=2", "cpu=3"), container("j", "cpu=1", "cpu=1")),
-			pod + "cpu=2 requests.cpu=2 limits.cpu=3",
-		},
-		"an init container runs beside the sidecars before it": {
-			withInit(podOf(container("a", "cpu=1", "cpu=1")), sidecar("s", "cpu=1", "cpu=1"), container("i", "cpu=5", "cpu=5"), sidecar("r", "cpu=1", "cpu=1")),
-			pod + "cpu=6 requests.cpu=6 limits.cpu=6",
-		},
+		"an init container that needs more":                    {withInit(podOf(container("a", "cpu=1 memory=1Gi", "")), container("i", "cpu=2 memory=1Mi", "")), pod + "cpu=2 requests.cpu=2 memory=1Gi requests.memory=1Gi"},
+		"the greatest init container, not their sum":           {withInit(podOf(), container("i", "cpu=2", "cpu=3"), container("j", "cpu=1", "cpu=1")), pod + "cpu=2 requests.cpu=2 limits.cpu=3"},
+		"an init container runs beside the sidecars before it": {withInit(podOf(container("a", "cpu=1", "cpu=1")), sidecar("s", "cpu=1", "cpu=1"), container("i", "cpu=5", "cpu=5"), sidecar("r", "cpu=1", "cpu=1")), pod + "cpu=6 requests.cpu=6 limits.cpu=6"},
 		"ephemeral containers are free": {
 			with(podOf(container("a", "cpu=1", "")), func(p *corev1.Pod) {
 				p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Resources: asks("cpu=7", "cpu=7")}}}
@@ -152,22 +138,10 @@ func TestFootprint(t *testing.T) {
 			}),
 			pod + "memory=12345678901234567891 requests.memory=12345678901234567891 limits.memory=12345678901234567891",
 		},
-		"hugepages under both names, without limits": {
-			podOf(container("a", "hugepages-1Gi=2Gi", "hugepages-1Gi=2Gi")),
-			pod + "hugepages-1Gi=2Gi requests.hugepages-1Gi=2Gi",
-		},
-		"extended resources under requests only": {
-			podOf(container("a", "nvidia.com/gpu=1 devices.kubevirt.io/kvm=1", "nvidia.com/gpu=1 devices.kubevirt.io/kvm=1")),
-			pod + "requests.nvidia.com/gpu=1 requests.devices.kubevirt.io/kvm=1",
-		},
-		"device classes under requests only": {
-			podOf(container("a", "deviceclass.resource.kubernetes.io/gpu=2", "")),
-			pod + "requests.deviceclass.resource.kubernetes.io/gpu=2",
-		},
-		"names that quota does not charge": {
-			podOf(container("a", "storage=1 pods=1 requests.cpu=1 requests.nvidia.com/gpu=1 example.kubernetes.io/x=1 a/b/c=1 example.com/"+strings.Repeat("n", 64)+"=1", "")),
-			pod,
-		},
+		"hugepages under both names, without limits": {podOf(container("a", "hugepages-1Gi=2Gi", "hugepages-1Gi=2Gi")), pod + "hugepages-1Gi=2Gi requests.hugepages-1Gi=2Gi"},
+		"extended resources under requests only":     {podOf(container("a", "nvidia.com/gpu=1 devices.kubevirt.io/kvm=1", "nvidia.com/gpu=1 devices.kubevirt.io/kvm=1")), pod + "requests.nvidia.com/gpu=1 requests.devices.kubevirt.io/kvm=1"},
+		"device classes under requests only":         {podOf(container("a", "deviceclass.resource.kubernetes.io/gpu=2", "")), pod + "requests.deviceclass.resource.kubernetes.io/gpu=2"},
+		"names that quota does not charge":           {podOf(container("a", "storage=1 pods=1 requests.cpu=1 requests.nvidia.com/gpu=1 example.kubernetes.io/x=1 a/b/c=1 example.com/"+strings.Repeat("n", 64)+"=1", "")), pod},
 		"the name with requests. before it must be qualified": {
 			podOf(container("a", strings.Repeat("d", 61)+strings.Repeat(".ddd", 46)+"/x=1 "+strings.Repeat("d", 60)+strings.Repeat(".ddd", 46)+"/x=1", "")),
 			pod + "requests." + strings.Repeat("d", 60) + strings.Repeat(".ddd", 46) + "/x=1",
@@ -257,9 +231,12 @@ func TestFootprintAt(t *testing.T) {
 			pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds = c.deletion, c.grace
 			requireCharged(t, c.want, quota.FootprintAt(pod, c.now))
 			requireCharged(t, all, quota.Footprint(pod))
+			require.Equal(t, c.want == object, quota.Ended(pod, c.now))
 		})
 	}
 	requireCharged(t, "", quota.FootprintAt(nil, deleted))
+	require.True(t, quota.Ended(nil, deleted))
+	require.True(t, quota.Ended(inPhase(corev1.PodSucceeded), deleted))
 	requireCharged(t, object, quota.FootprintAt(inPhase(corev1.PodFailed), time.Time{}))
 }
 
@@ -287,31 +264,22 @@ func TestClaimFootprint(t *testing.T) {
 		pvc  *corev1.PersistentVolumeClaim
 		want string
 	}{
-		"nil":                       {nil, ""},
-		"no storage":                {claimOf(""), object},
-		"other resources":           {claimOf("cpu=1"), object},
-		"storage":                   {claimOf("storage=10Gi"), object + "requests.storage=10Gi"},
-		"rounded up to a byte":      {claimOf("storage=1500m"), object + "requests.storage=2"},
-		"more bytes than int64":     {claimOf("storage=12345678901234567890"), object + "requests.storage=12345678901234567890"},
-		"less allocated":            {allocated(claimOf("storage=10Gi"), "storage=9Gi"), object + "requests.storage=10Gi"},
-		"more allocated":            {allocated(claimOf("storage=10Gi"), "storage=11Gi"), object + "requests.storage=11Gi"},
-		"more allocated, rounded":   {allocated(claimOf("storage=1"), "storage=1500m"), object + "requests.storage=2"},
-		"allocated, none requested": {allocated(claimOf(""), "storage=11Gi"), object},
-		"other things allocated":    {allocated(claimOf("storage=10Gi"), "cpu=1"), object + "requests.storage=10Gi"},
-		"an empty class":            {classed(claimOf("storage=1Gi"), &none, nil), object + "requests.storage=1Gi"},
-		"of a class": {
-			classed(claimOf("storage=1Gi"), &gold, nil),
-			object + "requests.storage=1Gi gold.storageclass.storage.k8s.io/persistentvolumeclaims=1 gold.storageclass.storage.k8s.io/requests.storage=1Gi",
-		},
-		"of a class, without storage": {
-			classed(claimOf(""), &gold, nil),
-			object + "gold.storageclass.storage.k8s.io/persistentvolumeclaims=1",
-		},
-		"the annotation goes first": {
-			classed(claimOf("storage=1Gi"), &gold, annotated("old")),
-			object + "requests.storage=1Gi old.storageclass.storage.k8s.io/persistentvolumeclaims=1 old.storageclass.storage.k8s.io/requests.storage=1Gi",
-		},
-		"also when empty": {classed(claimOf("storage=1Gi"), &gold, annotated("")), object + "requests.storage=1Gi"},
+		"nil":                         {nil, ""},
+		"no storage":                  {claimOf(""), object},
+		"other resources":             {claimOf("cpu=1"), object},
+		"storage":                     {claimOf("storage=10Gi"), object + "requests.storage=10Gi"},
+		"rounded up to a byte":        {claimOf("storage=1500m"), object + "requests.storage=2"},
+		"more bytes than int64":       {claimOf("storage=12345678901234567890"), object + "requests.storage=12345678901234567890"},
+		"less allocated":              {allocated(claimOf("storage=10Gi"), "storage=9Gi"), object + "requests.storage=10Gi"},
+		"more allocated":              {allocated(claimOf("storage=10Gi"), "storage=11Gi"), object + "requests.storage=11Gi"},
+		"more allocated, rounded":     {allocated(claimOf("storage=1"), "storage=1500m"), object + "requests.storage=2"},
+		"allocated, none requested":   {allocated(claimOf(""), "storage=11Gi"), object},
+		"other things allocated":      {allocated(claimOf("storage=10Gi"), "cpu=1"), object + "requests.storage=10Gi"},
+		"an empty class":              {classed(claimOf("storage=1Gi"), &none, nil), object + "requests.storage=1Gi"},
+		"of a class":                  {classed(claimOf("storage=1Gi"), &gold, nil), object + "requests.storage=1Gi gold.storageclass.storage.k8s.io/persistentvolumeclaims=1 gold.storageclass.storage.k8s.io/requests.storage=1Gi"},
+		"of a class, without storage": {classed(claimOf(""), &gold, nil), object + "gold.storageclass.storage.k8s.io/persistentvolumeclaims=1"},
+		"the annotation goes first":   {classed(claimOf("storage=1Gi"), &gold, annotated("old")), object + "requests.storage=1Gi old.storageclass.storage.k8s.io/persistentvolumeclaims=1 old.storageclass.storage.k8s.io/requests.storage=1Gi"},
+		"also when empty":             {classed(claimOf("storage=1Gi"), &gold, annotated("")), object + "requests.storage=1Gi"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) { requireCharged(t, c.want, quota.ClaimFootprint(c.pvc)) })
@@ -323,45 +291,35 @@ func TestClaimFootprint(t *testing.T) {
 // are too big for an int64 are kept behind a pointer.
 func TestFootprintSharesNoMemory(t *testing.T) {
 	for _, big := range []string{"9223372036854775807", "12345678901234567890", "100E", "1"} {
-		t.Run(big, func(t *testing.T) {
-			list := func(names ...string) string {
-				return strings.Join(names, "="+big+" ") + "=" + big
-			}
-			some := list("cpu", "memory", "ephemeral-storage", "hugepages-2Mi", "nvidia.com/gpu")
-			pods := map[string]*corev1.Pod{
-				"containers": podOf(container("a", some, some)),
-				"inits":      withInit(podOf(), sidecar("s", some, some), container("i", some, some)),
-				"pod-level": with(podOf(container("a", some, some)), func(p *corev1.Pod) {
-					level := asks(list("cpu", "memory", "hugepages-2Mi"), list("cpu", "memory"))
-					p.Spec.Resources = &level
-				}),
-				"pod-level and overhead": with(podOf(), func(p *corev1.Pod) {
-					level := asks(list("cpu", "memory", "hugepages-2Mi"), list("cpu", "memory"))
-					p.Spec.Resources, p.Spec.Overhead = &level, amounts("cpu=1 memory=1 hugepages-2Mi=1")
-				}),
-				"overhead": with(podOf(), func(p *corev1.Pod) { p.Spec.Overhead = amounts(some) }),
-				"status": with(podOf(container("a", "", "")), func(p *corev1.Pod) {
-					p.Status.ContainerStatuses = []corev1.ContainerStatus{actual("a", some, some, some)}
-				}),
-			}
-			for name, pod := range pods {
-				t.Run(name, func(t *testing.T) {
-					requireNothingShared(t, pod, func() corev1.ResourceList { return quota.Footprint(pod) })
-				})
-			}
-			gold := "gold"
-			for name, pvc := range map[string]*corev1.PersistentVolumeClaim{"claim": claimOf(list("storage")), "allocated": claimOf("storage=0")} {
-				pvc.Spec.StorageClassName = &gold
-				pvc.Status.AllocatedResources = amounts(list("storage"))
-				t.Run(name, func(t *testing.T) {
-					requireNothingShared(t, pvc, func() corev1.ResourceList { return quota.ClaimFootprint(pvc) })
-				})
-			}
-		})
+		list := func(names ...string) string { return strings.Join(names, "="+big+" ") + "=" + big }
+		some := list("cpu", "memory", "ephemeral-storage", "hugepages-2Mi", "nvidia.com/gpu")
+		level := func(overhead string, containers ...corev1.Container) *corev1.Pod {
+			return with(podOf(containers...), func(p *corev1.Pod) {
+				level := asks(list("cpu", "memory", "hugepages-2Mi"), list("cpu", "memory"))
+				p.Spec.Resources, p.Spec.Overhead = &level, amounts(overhead)
+			})
+		}
+		for name, pod := range map[string]*corev1.Pod{
+			"containers":             podOf(container("a", some, some)),
+			"inits":                  withInit(podOf(), sidecar("s", some, some), container("i", some, some)),
+			"pod-level":              level("", container("a", some, some)),
+			"pod-level and overhead": level("cpu=1 memory=1 hugepages-2Mi=1"),
+			"overhead":               with(podOf(), func(p *corev1.Pod) { p.Spec.Overhead = amounts(some) }),
+			"status": with(podOf(container("a", "", "")), func(p *corev1.Pod) {
+				p.Status.ContainerStatuses = []corev1.ContainerStatus{actual("a", some, some, some)}
+			}),
+		} {
+			t.Run(name+" "+big, func(t *testing.T) { requireNothingShared(t, pod, quota.Footprint) })
+		}
+		gold := "gold"
+		for name, pvc := range map[string]*corev1.PersistentVolumeClaim{"claim": claimOf(list("storage")), "allocated": claimOf("storage=0")} {
+			pvc.Spec.StorageClassName, pvc.Status.AllocatedResources = &gold, amounts(list("storage"))
+			t.Run(name+" "+big, func(t *testing.T) { requireNothingShared(t, pvc, quota.ClaimFootprint) })
+		}
 	}
 }
 
-func requireNothingShared(t *testing.T, object any, footprint func() corev1.ResourceList) {
+func requireNothingShared[T any](t *testing.T, object T, footprint func(T) corev1.ResourceList) {
 	t.Helper()
 	encoded := func() string {
 		data, err := json.Marshal(object)
@@ -369,16 +327,11 @@ func requireNothingShared(t *testing.T, object any, footprint func() corev1.Reso
 		return string(data)
 	}
 	before := encoded()
-	got := footprint()
+	got := footprint(object)
 	require.Equal(t, before, encoded(), "the object was changed")
 
 	more := resource.MustParse("98765432109876543210")
-	want := corev1.ResourceList{}
-	for name, q := range got {
-		sum := q.DeepCopy()
-		sum.Add(more)
-		want[name] = sum
-	}
+	want := quantities.Each(got, corev1.ResourceList{}, func(q, _ resource.Quantity) resource.Quantity { return quantities.Plus(q, more) })
 	for name, q := range got {
 		q.Add(more)
 		got[name] = q
@@ -406,7 +359,7 @@ func TestFootprintIsWhatUsedChangesBy(t *testing.T) {
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".jsonl")
 		if name == "resized" {
-			continue // in the middle of a resize API servers charge less than Footprint, see resize.go
+			continue // in the middle of a resize API servers charge less than Footprint, see Footprint
 		}
 		t.Run(name, func(t *testing.T) {
 			events := readRecording(t, file)
@@ -530,28 +483,4 @@ func requireExplained(t *testing.T, accounts []account, stays map[types.UID]*sta
 		}
 	}
 	return changes
-}
-
-func TestEndedIsWhereThePodIsNoLongerCharged(t *testing.T) {
-	now := time.Date(2026, 11, 23, 14, 0, 0, 0, time.UTC)
-	grace := int64(30)
-	deleted := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &metav1.Time{Time: now}, DeletionGracePeriodSeconds: &grace}}
-	for name, c := range map[string]struct {
-		pod  *corev1.Pod
-		now  time.Time
-		want bool
-	}{
-		"nil":           {nil, now, true},
-		"running":       {&corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodRunning}}, now, false},
-		"succeeded":     {&corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodSucceeded}}, now, true},
-		"failed":        {&corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodFailed}}, time.Time{}, true},
-		"in its grace":  {deleted, now.Add(30 * time.Second), false},
-		"past it":       {deleted, now.Add(31 * time.Second), true},
-		"at no time":    {deleted, time.Time{}, false},
-		"without grace": {&corev1.Pod{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &metav1.Time{Time: now}}}, now.Add(time.Hour), false},
-	} {
-		require.Equal(t, c.want, quota.Ended(c.pod, c.now), name)
-		_, charged := quota.FootprintAt(c.pod, c.now)[corev1.ResourcePods]
-		require.Equal(t, !c.want, charged, name)
-	}
 }

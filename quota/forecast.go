@@ -75,16 +75,12 @@ func (l *line) foresee(f *Forecast, migrations []Migration, parallel int) {
 		if missing.isZero() {
 			continue
 		}
-		f.refuse(m.UID, l, missing)
+		if f.Refused[m.UID] == nil {
+			f.Refused[m.UID] = corev1.ResourceList{}
+		}
+		f.Refused[m.UID][l.name] = missing.in(l.format)
 		if enough := amountOf(f.Enough[l.name]); peak.cmp(enough) > 0 {
 			f.Enough[l.name] = peak.in(l.format)
 		}
 	}
-}
-
-func (f *Forecast) refuse(uid types.UID, l *line, missing amount) {
-	if f.Refused[uid] == nil {
-		f.Refused[uid] = corev1.ResourceList{}
-	}
-	f.Refused[uid][l.name] = missing.in(l.format)
 }

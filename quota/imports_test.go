@@ -56,7 +56,7 @@ func TestImportWalls(t *testing.T) {
 // Package quota is pure: no context, io, log, net, os or rand.
 func TestQuotaIsPure(t *testing.T) {
 	others := []string{"k8s.io/api", "k8s.io/apimachinery", "k8s.io/component-helpers/resource", module + "/quota/amounts"}
-	standard := []string{"cmp", "errors", "fmt", "maps", "math", "math/big", "slices", "sort", "strconv", "strings", "time"}
+	standard := []string{"cmp", "encoding/json", "errors", "fmt", "maps", "math", "math/big", "slices", "sort", "strconv", "strings", "time"}
 	for _, imported := range strings.Fields(string(goCommand(t, "list", "-f", `{{join .Imports " "}}`, "./quota/..."))) {
 		if !slices.Contains(standard, imported) && !slices.ContainsFunc(others, func(path string) bool { return below(imported, path) }) {
 			t.Errorf("quota imports %s", imported)

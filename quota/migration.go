@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -39,8 +40,8 @@ type Migration struct {
 	// Node is the node that the migration leaves, for KubeVirt's limit of outbound
 	// migrations per node. Empty means that it is not known.
 	Node string
-	// Over means that KubeVirt has ended the migration, and only its losing pod is
-	// still charged: it takes none of KubeVirt's parallel migrations.
+	// Over means that KubeVirt has ended the migration, and only its losing pod, or the claim
+	// that this had, is still charged: it takes none of KubeVirt's parallel migrations.
 	Over bool
 	// RefusedBy is the name of the quota that refused the target pod last, as the API
 	// server has said. It may be one that is no ResourceQuota of the namespace, such as
@@ -80,16 +81,11 @@ const (
 
 // String returns "Queued", "Blocked", "Charged", or "State(n)" for any other n.
 func (s State) String() string {
-	switch s {
-	case Queued:
-		return "Queued"
-	case Blocked:
-		return "Blocked"
-	case Charged:
-		return "Charged"
-	default:
+	names := [...]string{Queued: "Queued", Blocked: "Blocked", Charged: "Charged"}
+	if s < Queued || s > Charged {
 		return "State(" + strconv.Itoa(int(s)) + ")"
 	}
+	return names[s]
 }
 
 // GrowthAboveStatic returns by how much m.Growth and regular, the usage that no migration
@@ -128,4 +124,10 @@ func (m Migration) DeepCopy() Migration {
 	}
 	m.Shares = shares
 	return m
+}
+
+// OnlyClaims reports whether m charges claims and no pod: what a migration that is over has left
+// behind. It keeps no other migration of its VMI waiting.
+func (m Migration) OnlyClaims() bool {
+	return len(m.Shares) > 0 && !slices.ContainsFunc(m.Shares, func(s Share) bool { return !s.Traits.Claim })
 }

@@ -2,7 +2,6 @@ package quota_test
 
 import (
 	"cmp"
-	"encoding/binary"
 	"math/big"
 	"slices"
 	"testing"
@@ -336,18 +335,7 @@ func TestDecideIsThePlainRule(t *testing.T) {
 }
 
 func FuzzDecide(f *testing.F) {
-	for seed := range uint64(64) {
-		roll := seededDice(seed)
-		var data []byte
-		for range 16 + seed*4 {
-			data = binary.BigEndian.AppendUint16(data, uint16(roll(1<<16)))
-		}
-		f.Add(data)
-	}
-	f.Add([]byte(nil))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		requirePlainRule(t, byteDice(data).scenario().undisputed())
-	})
+	f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) { requirePlainRule(t, scenarios.Draw(t, "scenario").undisputed()) }))
 }
 
 func requirePlainRule(t failer, s scenario) {

@@ -4,8 +4,8 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/selection"
 	resourcehelper "k8s.io/component-helpers/resource"
 )
 
@@ -170,24 +170,18 @@ func selectsClass(r corev1.ScopedResourceSelectorRequirement, classes ...string)
 	if r.Operator == corev1.ScopeSelectorOpExists {
 		return len(classes) > 0
 	}
-	requirement, err := labels.NewRequirement(string(r.ScopeName), operators[r.Operator], r.Values)
+	selector, err := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+		{Key: string(r.ScopeName), Operator: metav1.LabelSelectorOperator(r.Operator), Values: r.Values},
+	}})
 	if err != nil {
 		return false
 	}
 	if len(classes) == 0 {
-		return requirement.Matches(labels.Set{})
+		return selector.Matches(labels.Set{})
 	}
 	return slices.ContainsFunc(classes, func(class string) bool {
-		return requirement.Matches(labels.Set{string(r.ScopeName): class})
+		return selector.Matches(labels.Set{string(r.ScopeName): class})
 	})
-}
-
-// operators are those of label selectors. An unknown one is empty, which no selector has.
-var operators = map[corev1.ScopeSelectorOperator]selection.Operator{
-	corev1.ScopeSelectorOpIn:           selection.In,
-	corev1.ScopeSelectorOpNotIn:        selection.NotIn,
-	corev1.ScopeSelectorOpExists:       selection.Exists,
-	corev1.ScopeSelectorOpDoesNotExist: selection.DoesNotExist,
 }
 
 // Selects reports whether the scopes of rq select pod, as [Traits.SelectedBy] says.

@@ -94,10 +94,7 @@ func TestTraitsOfClaim(t *testing.T) {
 		"empty":   {claim(&empty, &empty, &corev1.ModifyVolumeStatus{}), quota.Traits{Claim: true}},
 		"spec":    {claim(&spec, nil, nil), quota.Traits{Claim: true, VolumeAttributesClass: spec}},
 		"current": {claim(nil, &current, nil), quota.Traits{Claim: true, CurrentVolumeAttributesClass: current}},
-		"all": {
-			claim(&spec, &current, &corev1.ModifyVolumeStatus{TargetVolumeAttributesClassName: target}),
-			quota.Traits{Claim: true, VolumeAttributesClass: spec, CurrentVolumeAttributesClass: current, TargetVolumeAttributesClass: target},
-		},
+		"all":     {claim(&spec, &current, &corev1.ModifyVolumeStatus{TargetVolumeAttributesClassName: target}), quota.Traits{Claim: true, VolumeAttributesClass: spec, CurrentVolumeAttributesClass: current, TargetVolumeAttributesClass: target}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) { require.Empty(t, cmp.Diff(c.want, quota.TraitsOfClaim(c.pvc)), "-want +got") })
@@ -192,6 +189,9 @@ func TestSelectedBy(t *testing.T) {
 		"an unknown scope":                          {high, scoped("Unknown"), false},
 		"an unknown scope beside another":           {high, scoped(priority, "Unknown"), false},
 		"an unknown scope in a selector":            {high, selecting("Unknown", exists), false},
+		"no scopes, a ResourceClaim":                {quota.Traits{ResourceClaim: true}, scoped(), true},
+		"a negation, a ResourceClaim":               {quota.Traits{ResourceClaim: true}, scoped(notTerminating), false},
+		"a class that is none, a ResourceClaim":     {quota.Traits{ResourceClaim: true}, selecting(priority, absent), false},
 		"VolumeAttributesClass of a pod":            {high, scoped(attributes), false},
 		"VolumeAttributesClass of a pod, negated":   {ordinary, selecting(attributes, absent), false},
 		"a pod's fields are not a claim's":          {quota.Traits{VolumeAttributesClass: "gold"}, selecting(attributes, in, "gold"), false},

@@ -1,6 +1,10 @@
 package quota
 
-import corev1 "k8s.io/api/core/v1"
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
 
 // Under returns the migrations as the quota rq sees them: those of which its scopes
 // select something, with Surge, Held and Shares cut down to that. Without scopes
@@ -41,21 +45,18 @@ func (m *Migration) narrow(rq *corev1.ResourceQuota) bool {
 // sum adds up the shares. What they hold stays nil if it is nil in all of them.
 func (m *Migration) sum() (surge, held corev1.ResourceList) {
 	surge = corev1.ResourceList{}
+	if slices.ContainsFunc(m.Shares, func(share Share) bool { return share.Held != nil }) {
+		held = corev1.ResourceList{}
+	}
 	for _, share := range m.Shares {
 		addList(surge, share.Surge)
-		if share.Held != nil && held == nil {
-			held = corev1.ResourceList{}
-		}
-	}
-	if held == nil {
-		return surge, nil
-	}
-	for _, share := range m.Shares {
-		if share.Held == nil && m.State >= Charged {
+		switch {
+		case held == nil:
+		case share.Held == nil && m.State >= Charged:
 			addList(held, share.Surge)
-			continue
+		default:
+			addList(held, share.Held)
 		}
-		addList(held, share.Held)
 	}
 	return surge, held
 }
