@@ -95,18 +95,8 @@ type Applier struct {
 
 // New returns an Applier. It fails if Ledger, Quotas or Now is missing.
 func New(config Config) (*Applier, error) {
-	var missing []string
-	if config.Ledger == nil {
-		missing = append(missing, "Ledger")
-	}
-	if config.Quotas == nil {
-		missing = append(missing, "Quotas")
-	}
-	if config.Now == nil {
-		missing = append(missing, "Now")
-	}
-	if len(missing) > 0 {
-		return nil, fmt.Errorf("an applier needs %s", strings.Join(missing, ", "))
+	if config.Ledger == nil || config.Quotas == nil || config.Now == nil {
+		return nil, errors.New("an applier needs Ledger, Quotas and Now")
 	}
 	return &Applier{config: config, offers: newOffers(config.Parallel)}, nil
 }
@@ -124,11 +114,14 @@ func New(config Config) (*Applier, error) {
 // Errors are to be retried as controllers do it, except for ErrForbidden: there
 // RequeueAfter and the next change are enough; see [WorthRetry].
 func (a *Applier) Apply(ctx context.Context, namespace string) (Result, error) {
-	memories, done, err := a.memories.Take(ctx, namespace)
+	kept, done, err := a.memories.Take(ctx, namespace)
 	if err != nil {
 		return Result{}, failed(namespace, "", "wait for another call", err)
 	}
-	defer func() { done(len(*memories) > 0) }()
+	defer func() { done(len(*kept) > 0) }()
+	if *kept == nil {
+		*kept = memories{}
+	}
 
 	inFlight, unread := a.migrations(ctx, namespace)
 	partial := errors.Is(unread, ledger.ErrPartial)
@@ -144,16 +137,16 @@ func (a *Applier) Apply(ctx context.Context, namespace string) (Result, error) {
 	}
 	s := a.config.setting(namespace, quotas, inFlight)
 	s.partial = partial
-	views, again, others := a.offers.views(namespace, s, byName(quotas), memories)
+	views, again, others := a.offers.views(namespace, s, byName(quotas), *kept)
 	if a.config.Enqueue != nil {
 		for _, other := range others {
 			a.config.Enqueue(other)
 		}
 	}
-	memories.forget(quotas, views)
+	kept.forget(quotas, views)
 	result, errs := Result{RequeueAfter: again}, []error{unread}
 	for _, v := range views {
-		if q, exists := a.reconcile(ctx, v, memories); exists {
+		if q, exists := a.reconcile(ctx, v, *kept); exists {
 			result.Quotas = append(result.Quotas, q)
 			result.RequeueAfter = sooner(result.RequeueAfter, q.RequeueAfter)
 			errs = append(errs, q.Err)
@@ -196,7 +189,7 @@ func byName(quotas []*corev1.ResourceQuota) []*corev1.ResourceQuota {
 }
 
 // reconcile makes one quota what it must be. It reports whether the quota still exists.
-func (a *Applier) reconcile(ctx context.Context, v *view, memories *memories) (QuotaResult, bool) {
+func (a *Applier) reconcile(ctx context.Context, v *view, m memories) (QuotaResult, bool) {
 	client := a.config.Quotas.ResourceQuotas(v.rq.Namespace)
 	for try := 1; ; try++ {
 		p := v.plan()
@@ -244,7 +237,7 @@ func (a *Applier) reconcile(ctx context.Context, v *view, memories *memories) (Q
 			return a.notWritten(ctx, v, p, failed(v.rq.Namespace, v.rq.Name, "read after a conflict", err)), true
 		}
 		deferred, standing := v.deferred, v.standing
-		v = v.view(fresh, memories.of(fresh))
+		v = v.view(fresh, m.of(fresh))
 		v.deferred, v.standing = deferred, standing
 	}
 }

@@ -23,9 +23,9 @@ import (
 
 func TestNew(t *testing.T) {
 	_, err := applier.New(applier.Config{})
-	require.EqualError(t, err, "an applier needs Ledger, Quotas, Now")
+	require.EqualError(t, err, "an applier needs Ledger, Quotas and Now")
 	_, err = applier.New(applier.Config{Ledger: memory.New(), Now: time.Now})
-	require.EqualError(t, err, "an applier needs Quotas")
+	require.Error(t, err)
 }
 
 // Room is there after the first call, whether KubeVirt has tried already or not. It costs
@@ -55,8 +55,7 @@ func TestAMigrationThatDoesNotFitCostsOneWrite(t *testing.T) {
 			require.Zero(t, s.apply().RequeueAfter)
 
 			s.inFlight()
-			s.recount("tenant/q", "limits.cpu=4 limits.memory=5068112Ki")
-			require.Empty(t, s.apply().Quotas)
+			require.Empty(t, s.recount("limits.cpu=4 limits.memory=5068112Ki").apply().Quotas)
 			s.requireUntouched(before)
 			require.Equal(t, []string{"Raised q"}, s.counted())
 			require.Empty(t, s.reasons())
@@ -80,8 +79,7 @@ func TestChargedIsOnTop(t *testing.T) {
 	require.Equal(t, applier.Raised, onTop.Action)
 	require.Equal(t, "limits.cpu=5 pods=11", s.hard("q"))
 	require.Equal(t, "1 migration is charged on top of the static limits", onTop.Why)
-	s.pass(time.Hour)
-	require.Equal(t, applier.Unchanged, s.only().Action)
+	require.Equal(t, applier.Unchanged, s.pass(time.Hour).only().Action)
 	require.Equal(t, 1, s.updates)
 }
 
@@ -114,10 +112,8 @@ func TestWhatIsEnforced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
 			s.policy = test.policy
-			s.limit("q", test.static)
-			s.use("q", test.used)
-			s.inFlight(test.inFlight...)
-			s.apply()
+			s.limit("q", test.static, test.used)
+			s.inFlight(test.inFlight...).apply()
 			require.Equal(t, amountsOf(list(test.hard)), s.hard("q"))
 			again := s.only()
 			require.Equal(t, applier.Unchanged, again.Action)
@@ -135,23 +131,17 @@ func TestRestoredByteForByte(t *testing.T) {
 	} {
 		for _, annotations := range []map[string]string{nil, {"a": "b"}, {applier.DisabledAnnotation: "false"}} {
 			for _, guard := range []bool{false, true} {
-				s := newScene(t)
-				s.config.Guard = guard
-				s.restart()
-				s.limit("q", limits)
+				s := sceneOf(t, limits, "", func(c *applier.Config) { c.Guard = guard })
 				s.edit("tenant/q", func(rq *corev1.ResourceQuota) {
 					rq.Annotations, rq.Labels = maps.Clone(annotations), map[string]string{"c": "d"}
 					rq.Status.Used = rq.Spec.Hard.DeepCopy()
 				})
 				before := s.quota("q")
-				s.inFlight(blocked("a", "limits.cpu=1m limits.memory=1Mi pods=1 requests.nvidia.com/gpu=1"))
-				s.apply()
-				s.pass(20 * time.Millisecond)
-				s.apply()
+				s.inFlight(blocked("a", "limits.cpu=1m limits.memory=1Mi pods=1 requests.nvidia.com/gpu=1")).apply()
+				s.pass(20 * time.Millisecond).apply()
 				require.Equal(t, applier.Unchanged, s.only().Action, limits)
 				require.NotEqual(t, amountsOf(before.Spec.Hard), s.hard("q"))
-				s.inFlight()
-				require.Equal(t, applier.Restored, s.only().Action, limits)
+				require.Equal(t, applier.Restored, s.inFlight().only().Action, limits)
 				s.requireUntouched(before)
 				require.Empty(t, s.apply().Quotas)
 			}
@@ -180,8 +170,7 @@ func TestStaticIsEdited(t *testing.T) {
 			t.Run(name+", "+first+" first", func(t *testing.T) {
 				s := sceneOf(t, "limits.cpu=5 pods=5", "limits.cpu=6 pods=6")
 				inFlight := []quota.Migration{charged("a", "limits.cpu=1 pods=1 limits.memory=512Mi"), blocked("b", "limits.cpu=1 pods=1 limits.memory=512Mi")}
-				s.inFlight(inFlight...)
-				s.apply()
+				s.inFlight(inFlight...).apply()
 				require.Equal(t, "limits.cpu=7 pods=7", s.hard("q"))
 
 				s.write("q", test.edited)
@@ -199,10 +188,8 @@ func TestStaticIsEdited(t *testing.T) {
 				require.Equal(t, amountsOf(list(test.hard)), s.hard("q"))
 				require.Empty(t, s.reasons())
 
-				s.inFlight()
-				s.apply()
-				s.pass(time.Second)
-				s.apply()
+				s.inFlight().apply()
+				s.pass(time.Second).apply()
 				require.Equal(t, amountsOf(list(test.after)), s.hard("q"))
 				require.Equal(t, jsonOf(t, s.quota("q").Spec.Hard), jsonOf(t, s.quota("q").Status.Hard))
 			})
@@ -212,16 +199,11 @@ func TestStaticIsEdited(t *testing.T) {
 
 func TestSeveralAndScopedQuotas(t *testing.T) {
 	s := newScene(t)
-	s.limit("best", "pods=1", corev1.ResourceQuotaScopeBestEffort)
-	s.limit("compute", "limits.cpu=4", corev1.ResourceQuotaScopeNotBestEffort)
-	s.limit("objects", "configmaps=1")
-	s.limit("pods", "pods=4 count/pods=9")
-	s.limit("roomy", "limits.cpu=40")
-	s.use("best", "pods=1")
-	s.use("compute", "limits.cpu=4")
-	s.use("objects", "configmaps=1")
-	s.use("pods", "pods=4 count/pods=9")
-	s.use("roomy", "limits.cpu=4")
+	s.limit("best", "pods=1", "pods=1", corev1.ResourceQuotaScopeBestEffort)
+	s.limit("compute", "limits.cpu=4", "limits.cpu=4", corev1.ResourceQuotaScopeNotBestEffort)
+	s.limit("objects", "configmaps=1", "configmaps=1")
+	s.limit("pods", "pods=4 count/pods=9", "pods=4 count/pods=9")
+	s.limit("roomy", "limits.cpu=40", "limits.cpu=4")
 	before := []*corev1.ResourceQuota{s.quota("best"), s.quota("compute"), s.quota("objects"), s.quota("pods"), s.quota("roomy")}
 
 	s.inFlight(blocked("a", "limits.cpu=1 pods=1 count/pods=1"))
@@ -240,8 +222,7 @@ func TestSeveralAndScopedQuotas(t *testing.T) {
 	require.Equal(t, "count/pods=10 pods=5", s.hard("pods"))
 	require.Equal(t, 2, s.updates)
 
-	s.inFlight()
-	require.Len(t, s.apply().Quotas, 2)
+	require.Len(t, s.inFlight().apply().Quotas, 2)
 	for _, rq := range before {
 		s.requireUntouched(rq)
 	}
@@ -265,13 +246,10 @@ func TestScopesChange(t *testing.T) {
 // none; and those that are not in its way stay as they are.
 func TestAllInTheWayOrNone(t *testing.T) {
 	s := newScene(t)
-	s.limit("cpu", "limits.cpu=4")
-	s.limit("pods", "pods=4")
-	s.limit("roomy", "limits.cpu=40 pods=40")
-	s.use("cpu", "limits.cpu=4")
-	s.use("pods", "pods=4")
-	s.use("roomy", "limits.cpu=4 pods=4")
-	s.policy = quota.Policy{Budget: list("pods=0")}
+	s.limit("cpu", "limits.cpu=4", "limits.cpu=4")
+	s.limit("pods", "pods=4", "pods=4")
+	s.limit("roomy", "limits.cpu=40 pods=40", "limits.cpu=4 pods=4")
+	s.policy = quota.Policy{Budget: list("limits.cpu=1 pods=0")} // what gets no room here uses none up there
 	s.inFlight(blocked("a", "limits.cpu=1 pods=1"), blocked("b", "limits.cpu=1"))
 	result := s.apply()
 	require.Equal(t, "limits.cpu=5", s.hard("cpu"))
@@ -289,7 +267,6 @@ func TestAllInTheWayOrNone(t *testing.T) {
 	require.Equal(t, "limits.cpu=40 pods=40", s.hard("roomy"))
 }
 
-// What gets no room because of one quota holds nobody back in another.
 // The second migration of a VM whose first one is not over waits for that, perhaps for
 // hours, and must not hold the others back meanwhile.
 func TestAMigrationThatWaitsForAnotherUsesUpNoBudget(t *testing.T) {
@@ -297,19 +274,7 @@ func TestAMigrationThatWaitsForAnotherUsesUpNoBudget(t *testing.T) {
 	s.policy = quota.Policy{Budget: list("limits.cpu=2")}
 	first, second, other := charged("a", "limits.cpu=1"), queued("b", "limits.cpu=1"), blocked("c", "limits.cpu=1")
 	second.VMI, first.Over = first.VMI, true
-	s.inFlight(first, second, other)
-	require.Equal(t, []types.UID{"c"}, s.apply().Quotas[0].Offered)
-}
-
-func TestAnUnwantedMigrationUsesUpNoBudget(t *testing.T) {
-	s := newScene(t)
-	s.limit("cpu", "limits.cpu=4")
-	s.limit("pods", "pods=4")
-	s.use("cpu", "limits.cpu=4")
-	s.use("pods", "pods=4")
-	s.policy = quota.Policy{Budget: list("limits.cpu=1 pods=0")}
-	s.inFlight(blocked("a", "limits.cpu=1 pods=1"), blocked("b", "limits.cpu=1"))
-	require.Equal(t, []types.UID{"b"}, s.apply().Quotas[0].Offered)
+	require.Equal(t, []types.UID{"c"}, s.inFlight(first, second, other).apply().Quotas[0].Offered)
 }
 
 // A growth by hot-plug must fit static: with no room for it an offer is of no use.
@@ -335,32 +300,23 @@ func TestGrowth(t *testing.T) {
 
 // A resource that kube-controller-manager does not count yet is in nobody's way.
 func TestAResourceThatIsNotCounted(t *testing.T) {
-	s := newScene(t)
-	s.config.Guard = true
-	s.restart()
-	s.limit("q", "limits.cpu=4")
-	s.use("q", "limits.cpu=1")
+	s := sceneOf(t, "limits.cpu=4", "limits.cpu=1", func(c *applier.Config) { c.Guard = true })
 	s.write("q", "limits.cpu=4 pods=0")
-	s.inFlight(blocked("a", "limits.cpu=1 pods=1"))
-	r := s.only()
+	r := s.inFlight(blocked("a", "limits.cpu=1 pods=1")).only()
 	require.Equal(t, applier.Unchanged, r.Action)
 	require.Empty(t, r.Offered)
-	s.recount("tenant/q", "limits.cpu=1 pods=0")
-	require.Equal(t, applier.Announced, s.only().Action)
+	require.Equal(t, applier.Announced, s.recount("limits.cpu=1 pods=0").only().Action)
 }
 
 func TestQuotaCreatedInMidFlight(t *testing.T) {
 	s := newScene(t)
-	s.inFlight(charged("a", "limits.cpu=1"), blocked("b", "limits.cpu=1"))
-	require.Empty(t, s.apply().Quotas)
+	require.Empty(t, s.inFlight(charged("a", "limits.cpu=1"), blocked("b", "limits.cpu=1")).apply().Quotas)
 	s.create(quotaIn("tenant", "q", "limits.cpu=4"))
 	s.edit("tenant/q", func(rq *corev1.ResourceQuota) { rq.Status = corev1.ResourceQuotaStatus{} })
 	uncounted := s.only()
 	require.Equal(t, applier.Unchanged, uncounted.Action)
 	require.Equal(t, "kube-controller-manager has not counted the quota yet", uncounted.Why)
-	s.recount("tenant/q", "limits.cpu=5")
-	require.Equal(t, applier.Raised, s.only().Action)
-	require.Equal(t, "limits.cpu=6", s.hard("q"))
+	s.recount("limits.cpu=5").expect(applier.Raised, "limits.cpu=6")
 }
 
 func TestQuotaDeletedInMidFlight(t *testing.T) {
@@ -379,15 +335,13 @@ func TestQuotaDeletedInMidFlight(t *testing.T) {
 func TestQuotaRecreatedInMidFlight(t *testing.T) {
 	recreate := func(s *scene) {
 		delete(s.quotas, "tenant/q")
-		s.limit("q", "limits.cpu=3")
-		s.use("q", "limits.cpu=4")
+		s.limit("q", "limits.cpu=3", "limits.cpu=4")
 	}
 	t.Run("between two calls", func(t *testing.T) {
 		s := full(t)
 		s.apply()
 		recreate(s)
-		require.Equal(t, applier.Raised, s.only().Action)
-		require.Equal(t, "limits.cpu=5", s.hard("q"))
+		s.expect(applier.Raised, "limits.cpu=5")
 	})
 	t.Run("before the update", func(t *testing.T) {
 		s := full(t)
@@ -398,10 +352,8 @@ func TestQuotaRecreatedInMidFlight(t *testing.T) {
 			}
 			return nil
 		}
-		require.Equal(t, applier.Raised, s.only().Action)
-		require.Equal(t, "limits.cpu=5", s.hard("q"))
-		s.inFlight()
-		s.apply()
+		s.expect(applier.Raised, "limits.cpu=5")
+		s.inFlight().apply()
 		require.Equal(t, "limits.cpu=3", s.hard("q"))
 	})
 }
@@ -410,10 +362,8 @@ func TestQuotaRecreatedInMidFlight(t *testing.T) {
 func TestPartialLedger(t *testing.T) {
 	s := newScene(t)
 	broken := &brokenLedger{Ledger: s.record}
-	s.config.Ledger = broken
-	s.restart()
-	s.limit("q", "limits.cpu=4 pods=5")
-	s.use("q", "limits.cpu=4 pods=5")
+	s.restart(func(c *applier.Config) { c.Ledger = broken })
+	s.limit("q", "limits.cpu=4 pods=5", "limits.cpu=4 pods=5")
 	apply := func() applier.QuotaResult {
 		result, err := s.applier.Apply(s.ctx, "tenant")
 		require.ErrorIs(t, err, ledger.ErrPartial)
@@ -437,8 +387,7 @@ func TestPartialLedger(t *testing.T) {
 
 	broken.err = nil
 	s.apply()
-	s.pass(time.Second)
-	require.Equal(t, applier.Restored, s.only().Action)
+	require.Equal(t, applier.Restored, s.pass(time.Second).only().Action)
 }
 
 // Without the ledger, or without the list, nothing is done.
@@ -446,8 +395,7 @@ func TestWhatCannotBeRead(t *testing.T) {
 	s := full(t)
 	s.apply()
 	lost := errors.New("lost")
-	s.config.Ledger = &brokenLedger{Ledger: s.record, err: lost}
-	s.restart()
+	s.restart(func(c *applier.Config) { c.Ledger = &brokenLedger{Ledger: s.record, err: lost} })
 	requireError := func(namespace string, want error, text string) {
 		result, err := s.applier.Apply(s.ctx, namespace)
 		require.Empty(t, cmp.Diff(applier.Result{}, result))
@@ -459,13 +407,13 @@ func TestWhatCannotBeRead(t *testing.T) {
 	}
 	requireError("tenant", lost, `ResourceQuotas of namespace "tenant": read the ledger: lost`)
 
-	s.config.Ledger = s.record
-	s.restart()
+	s.restart(func(c *applier.Config) { c.Ledger = s.record })
 	requireError("", ledger.ErrNoNamespace, `ResourceQuotas of namespace "": read the ledger: `+ledger.ErrNoNamespace.Error())
 	s.before = func(string) error { return lost }
 	requireError("tenant", lost, `ResourceQuotas of namespace "tenant": list: lost`)
-	s.config.List = func(context.Context, string) ([]*corev1.ResourceQuota, error) { return nil, lost }
-	s.restart()
+	s.restart(func(c *applier.Config) {
+		c.List = func(context.Context, string) ([]*corev1.ResourceQuota, error) { return nil, lost }
+	})
 	requireError("tenant", lost, `ResourceQuotas of namespace "tenant": list: lost`)
 	require.Equal(t, "limits.cpu=5", s.hard("q"))
 }
@@ -474,8 +422,7 @@ func TestWhatCannotBeRead(t *testing.T) {
 func TestOneQuotaFails(t *testing.T) {
 	s := newScene(t)
 	for _, name := range []string{"a", "b", "c"} {
-		s.limit(name, "limits.cpu=4")
-		s.use(name, "limits.cpu=4")
+		s.limit(name, "limits.cpu=4", "limits.cpu=4")
 	}
 	s.inFlight(blocked("a", "limits.cpu=1"))
 	updates := 0
@@ -546,11 +493,7 @@ func TestResultsAreTheCallers(t *testing.T) {
 
 // Calls for one namespace wait for each other, so that they do not conflict.
 func TestConcurrentCalls(t *testing.T) {
-	s := newScene(t)
-	s.config.Parallel.Open = 99
-	s.restart()
-	s.config.Recorder, s.config.Metrics = nil, nil
-	s.restart()
+	s := newScene(t, func(c *applier.Config) { c.Parallel.Open, c.Recorder, c.Metrics = 99, nil, nil })
 	namespaces := []string{"n1", "n2", "n3"}
 	for _, namespace := range namespaces {
 		s.create(quotaIn(namespace, "q", "limits.cpu=4"))

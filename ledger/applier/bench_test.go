@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -38,9 +39,10 @@ func BenchmarkApplyNothingToDo(b *testing.B) {
 
 func benchmarkApply(b *testing.B, inFlight []quota.Migration, quotas []*corev1.ResourceQuota) {
 	s := newScene(b)
-	s.config.Policy, s.config.Recorder, s.config.Metrics = nil, nil, nil
-	s.config.List = func(context.Context, string) ([]*corev1.ResourceQuota, error) { return quotas, nil }
-	s.restart()
+	s.restart(func(c *applier.Config) {
+		c.Policy, c.Recorder, c.Metrics = nil, nil, nil
+		c.List = func(context.Context, string) ([]*corev1.ResourceQuota, error) { return quotas, nil }
+	})
 	s.inFlight(inFlight...)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -30,38 +30,12 @@ func TestConflict(t *testing.T) {
 		hard   string
 		calls  []string
 	}{
-		"an edit of the limits": {
-			func(rq *corev1.ResourceQuota) { rq.Spec.Hard = list("limits.cpu=3") },
-			"limits.cpu=5",
-			[]string{"list", "update", "get", "update"},
-		},
-		"an edit of the labels": {
-			func(rq *corev1.ResourceQuota) { rq.Labels = map[string]string{"a": "b"} },
-			"limits.cpu=5",
-			[]string{"list", "update", "get", "update"},
-		},
-		"less usage": {
-			func(rq *corev1.ResourceQuota) { rq.Status.Used = list("limits.cpu=3500m") },
-			"limits.cpu=5",
-			[]string{"list", "update", "get", "update"},
-		},
-		"now it fits": {
-			func(rq *corev1.ResourceQuota) { rq.Status.Used = list("limits.cpu=3") },
-			"limits.cpu=4",
-			[]string{"list", "update", "get"},
-		},
-		"another replica was faster": {
-			func(rq *corev1.ResourceQuota) { rq.Status.Hard = list("limits.cpu=5") },
-			"limits.cpu=5",
-			[]string{"list", "update", "get"},
-		},
-		"switched off": {
-			func(rq *corev1.ResourceQuota) {
-				rq.Annotations = map[string]string{applier.DisabledAnnotation: "true"}
-			},
-			"limits.cpu=4",
-			[]string{"list", "update", "get"},
-		},
+		"an edit of the limits":      {func(rq *corev1.ResourceQuota) { rq.Spec.Hard = list("limits.cpu=3") }, "limits.cpu=5", []string{"list", "update", "get", "update"}},
+		"an edit of the labels":      {func(rq *corev1.ResourceQuota) { rq.Labels = map[string]string{"a": "b"} }, "limits.cpu=5", []string{"list", "update", "get", "update"}},
+		"less usage":                 {func(rq *corev1.ResourceQuota) { rq.Status.Used = list("limits.cpu=3500m") }, "limits.cpu=5", []string{"list", "update", "get", "update"}},
+		"now it fits":                {func(rq *corev1.ResourceQuota) { rq.Status.Used = list("limits.cpu=3") }, "limits.cpu=4", []string{"list", "update", "get"}},
+		"another replica was faster": {func(rq *corev1.ResourceQuota) { rq.Status.Hard = list("limits.cpu=5") }, "limits.cpu=5", []string{"list", "update", "get"}},
+		"switched off":               {func(rq *corev1.ResourceQuota) { setAnnotation(rq, applier.DisabledAnnotation, "true") }, "limits.cpu=4", []string{"list", "update", "get"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := full(t)
@@ -108,8 +82,9 @@ func TestCacheThatIsBehind(t *testing.T) {
 	s := full(t)
 	old := s.quota("q")
 	cached := []*corev1.ResourceQuota{old}
-	s.config.List = func(context.Context, string) ([]*corev1.ResourceQuota, error) { return cached, nil }
-	s.restart()
+	s.restart(func(c *applier.Config) {
+		c.List = func(context.Context, string) ([]*corev1.ResourceQuota, error) { return cached, nil }
+	})
 	s.write("q", "limits.cpu=3")
 	require.Equal(t, applier.Raised, s.only().Action)
 	require.Equal(t, []string{"update", "get", "update"}, s.calls())
@@ -118,7 +93,7 @@ func TestCacheThatIsBehind(t *testing.T) {
 	require.Empty(t, s.calls())
 
 	// The cache sees a recount, and does not see yet how it was undone.
-	s.recount("tenant/q", "limits.cpu=4")
+	s.recount("limits.cpu=4")
 	cached[0] = s.quota("q")
 	require.Equal(t, applier.Raised, s.only().Action)
 	for range 3 {

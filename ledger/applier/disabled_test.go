@@ -21,8 +21,9 @@ var switches = map[string]func(s *scene, off bool){
 		})
 	},
 	"one quota, by another annotation": func(s *scene, off bool) {
-		s.config.DisabledFor = func(rq *corev1.ResourceQuota) bool { return rq.Name == "q" && rq.Annotations["skip"] == "true" }
-		s.restart()
+		s.restart(func(c *applier.Config) {
+			c.DisabledFor = func(rq *corev1.ResourceQuota) bool { return rq.Name == "q" && rq.Annotations["skip"] == "true" }
+		})
 		s.edit("tenant/q", func(rq *corev1.ResourceQuota) {
 			if delete(rq.Annotations, "skip"); off {
 				setAnnotation(rq, "skip", "true")
@@ -30,8 +31,7 @@ var switches = map[string]func(s *scene, off bool){
 		})
 	},
 	"all": func(s *scene, off bool) {
-		s.config.Disabled = func() bool { return off }
-		s.restart()
+		s.restart(func(c *applier.Config) { c.Disabled = func() bool { return off } })
 	},
 }
 
@@ -43,15 +43,13 @@ func TestDisabled(t *testing.T) {
 			"nothing raised": func(*scene) {},
 			"an offer open":  func(s *scene) { s.apply() },
 			"announced": func(s *scene) {
-				s.config.Guard = true
-				s.restart()
+				s.restart(func(c *applier.Config) { c.Guard = true })
 				s.apply()
 			},
 			"charged": func(s *scene) {
 				s.apply()
 				s.use("q", "limits.cpu=5")
-				s.inFlight(charged("a", "limits.cpu=1"))
-				s.apply()
+				s.inFlight(charged("a", "limits.cpu=1")).apply()
 			},
 			"over": func(s *scene) {
 				s.apply()
@@ -75,12 +73,10 @@ func TestDisabled(t *testing.T) {
 				s.requireUntouched(was)
 
 				set(s, false)
-				s.recount("tenant/q", "limits.cpu=4")
-				s.inFlight(blocked("a", "limits.cpu=1"))
+				s.recount("limits.cpu=4")
+				s.inFlight(blocked("a", "limits.cpu=1")).apply()
 				s.apply()
-				s.apply()
-				s.pass(20 * time.Millisecond)
-				s.apply()
+				s.pass(20 * time.Millisecond).apply()
 				require.Equal(t, "limits.cpu=5", s.hard("q"))
 			})
 		}
@@ -99,8 +95,7 @@ func TestDisabledIsTold(t *testing.T) {
 func TestDisabledBesideAnother(t *testing.T) {
 	s := full(t)
 	switches["one quota"](s, true)
-	s.limit("other", "pods=4")
-	s.use("other", "pods=4")
+	s.limit("other", "pods=4", "pods=4")
 	s.inFlight(blocked("a", "limits.cpu=1 pods=1"), blocked("b", "pods=1"))
 	result := s.apply()
 	require.Equal(t, "pods=5", s.hard("other"))

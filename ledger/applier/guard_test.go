@@ -15,8 +15,7 @@ import (
 // guarded is a scene with Config.Guard, a full quota and a blocked migration.
 func guarded(t tb) *scene {
 	s := full(t)
-	s.config.Guard = true
-	s.restart()
+	s.restart(func(c *applier.Config) { c.Guard = true })
 	return s
 }
 
@@ -38,19 +37,14 @@ func TestGuard(t *testing.T) {
 	require.True(t, s.isAnnotated())
 	require.Equal(t, 20*time.Millisecond, s.only().RequeueAfter, "the caches show it")
 
-	s.pass(19 * time.Millisecond)
-	r = s.only()
+	r = s.pass(19 * time.Millisecond).only()
 	require.Equal(t, applier.Unchanged, r.Action)
 	require.Equal(t, time.Millisecond, r.RequeueAfter)
-	s.pass(time.Millisecond)
-	require.Equal(t, applier.Raised, s.only().Action)
-	require.Equal(t, "limits.cpu=5", s.hard("q"))
+	s.pass(time.Millisecond).expect(applier.Raised, "limits.cpu=5")
 	require.True(t, s.isAnnotated())
 
 	s.use("q", "limits.cpu=5")
-	s.inFlight(charged("a", "limits.cpu=1"))
-	require.Equal(t, applier.Announced, s.only().Action)
-	require.Equal(t, "limits.cpu=5", s.hard("q"))
+	s.inFlight(charged("a", "limits.cpu=1")).expect(applier.Announced, "limits.cpu=5")
 	require.False(t, s.isAnnotated())
 	require.Equal(t, applier.Unchanged, s.only().Action)
 	require.Equal(t, []string{"Announced q", "Raised q", "Announced q"}, s.counted())
@@ -81,9 +75,8 @@ func TestGuardOnABusyAPIServer(t *testing.T) {
 		announced()
 		s.pass(lead - late - 1)
 		require.Equal(t, time.Duration(1), s.only().RequeueAfter)
-		s.pass(1)
-		require.Equal(t, applier.Raised, s.only().Action)
-		s.recount("tenant/q", "limits.cpu=4")
+		require.Equal(t, applier.Raised, s.pass(1).only().Action)
+		s.recount("limits.cpu=4")
 		cached = s.quota("q")
 		announced()
 	}
@@ -96,18 +89,15 @@ func TestGuardAndARecount(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := guarded(t)
 			s.apply()
-			s.pass(passed)
-			s.apply()
-			s.recount("tenant/q", "limits.cpu=4")
+			s.pass(passed).apply()
+			s.recount("limits.cpu=4")
 			require.True(t, s.isAnnotated())
 			r := s.only()
 			require.Equal(t, applier.Announced, r.Action)
 			require.Equal(t, "limits.cpu=4001m", s.hard("q"))
 			require.Equal(t, 20*time.Millisecond, r.RequeueAfter)
 			s.apply()
-			s.pass(20 * time.Millisecond)
-			require.Equal(t, applier.Raised, s.only().Action)
-			require.Equal(t, "limits.cpu=5", s.hard("q"))
+			s.pass(20*time.Millisecond).expect(applier.Raised, "limits.cpu=5")
 		})
 	}
 }
@@ -117,21 +107,16 @@ func TestGuardAndARecount(t *testing.T) {
 func TestGuardBesideOthers(t *testing.T) {
 	s := guarded(t)
 	s.use("q", "limits.cpu=5")
-	s.inFlight(charged("c", "limits.cpu=1"))
-	s.apply()
+	s.inFlight(charged("c", "limits.cpu=1")).apply()
 	require.Equal(t, "limits.cpu=5", s.hard("q"))
 	require.False(t, s.isAnnotated())
 
-	s.inFlight(charged("c", "limits.cpu=1"), blocked("a", "limits.cpu=1"))
-	require.Equal(t, applier.Announced, s.only().Action)
-	require.Equal(t, "limits.cpu=5", s.hard("q"))
+	s.inFlight(charged("c", "limits.cpu=1"), blocked("a", "limits.cpu=1")).expect(applier.Announced, "limits.cpu=5")
 	s.apply()
-	s.pass(20 * time.Millisecond)
-	s.apply()
+	s.pass(20 * time.Millisecond).apply()
 	require.Equal(t, "limits.cpu=6", s.hard("q"))
 	s.inFlight(charged("c", "limits.cpu=1"), blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1"))
-	require.Equal(t, applier.Raised, s.only().Action)
-	require.Equal(t, "limits.cpu=7", s.hard("q"))
+	s.expect(applier.Raised, "limits.cpu=7")
 }
 
 // The source pod of c has ended and kube-controller-manager has recounted, but the caches do
@@ -140,69 +125,34 @@ func TestGuardWhileTheCachesAreBehind(t *testing.T) {
 	start := func(t *testing.T) *scene {
 		s := guarded(t)
 		s.use("q", "limits.cpu=5")
-		s.inFlight(charged("c", "limits.cpu=1"), blocked("a", "limits.cpu=1"))
+		s.inFlight(charged("c", "limits.cpu=1"), blocked("a", "limits.cpu=1")).apply()
 		s.apply()
-		s.apply()
-		s.pass(20 * time.Millisecond)
-		s.apply()
+		s.pass(20 * time.Millisecond).apply()
 		require.Equal(t, "limits.cpu=6", s.hard("q"))
-		s.recount("tenant/q", "limits.cpu=4")
+		s.recount("limits.cpu=4")
 		return s
 	}
 	t.Run("the offer goes on", func(t *testing.T) {
 		s := start(t)
-		require.Equal(t, applier.Announced, s.only().Action)
-		require.Equal(t, "limits.cpu=4001m", s.hard("q"))
+		s.expect(applier.Announced, "limits.cpu=4001m")
 		require.True(t, s.isAnnotated())
-		s.inFlight(blocked("a", "limits.cpu=1"))
-		s.apply()
-		s.pass(20 * time.Millisecond)
-		s.apply()
+		s.inFlight(blocked("a", "limits.cpu=1")).apply()
+		s.pass(20 * time.Millisecond).apply()
 		require.Equal(t, "limits.cpu=5", s.hard("q"))
 	})
 	t.Run("the offer is over", func(t *testing.T) {
 		s := start(t)
-		s.inFlight(charged("c", "limits.cpu=1"))
-		require.Equal(t, 100*time.Millisecond, s.only().RequeueAfter)
+		require.Equal(t, 100*time.Millisecond, s.inFlight(charged("c", "limits.cpu=1")).only().RequeueAfter)
 		require.Equal(t, "limits.cpu=4", s.hard("q"))
-		s.inFlight()
-		s.apply()
+		s.inFlight().apply()
 		require.Equal(t, "limits.cpu=4", s.hard("q"))
 		require.False(t, s.isAnnotated())
 	})
 }
 
-func TestGuardEndsWithTheOffer(t *testing.T) {
-	for name, end := range map[string]func(s *scene){
-		"gone":            func(s *scene) { s.inFlight() },
-		"lapsed":          func(s *scene) { s.pass(time.Second) },
-		"it fits now":     func(s *scene) { s.use("q", "limits.cpu=3") },
-		"no more guarded": func(s *scene) { s.config.Guard = false; s.restart() },
-	} {
-		for _, announcedOnly := range []bool{true, false} {
-			t.Run(name, func(t *testing.T) {
-				s := guarded(t)
-				s.apply()
-				if !announcedOnly {
-					s.pass(20 * time.Millisecond)
-					s.apply()
-				}
-				require.True(t, s.isAnnotated())
-				end(s)
-				s.apply()
-				require.False(t, s.isAnnotated())
-				if s.config.Guard {
-					require.Equal(t, "limits.cpu=4", s.hard("q"))
-				}
-			})
-		}
-	}
-}
-
 // What an offer that is left behind is cleaned of, also without any migration.
 func TestAnAnnotationThatIsLeft(t *testing.T) {
-	s := newScene(t)
-	s.limit("q", "limits.cpu=4")
+	s := sceneOf(t, "limits.cpu=4", "")
 	s.edit("tenant/q", func(rq *corev1.ResourceQuota) { setAnnotation(rq, applier.OfferAnnotation, "open") })
 	require.Equal(t, applier.Announced, s.only().Action)
 	require.Empty(t, s.quota("q").Annotations)
@@ -218,10 +168,7 @@ func TestTheUnit(t *testing.T) {
 		"pods=4":                                 "pods=5",
 		"count/pods=7 pods=4":                    "count/pods=8 pods=4",
 	} {
-		s := newScene(t)
-		s.config.Guard = true
-		s.restart()
-		s.limit("q", limits)
+		s := sceneOf(t, limits, "", func(c *applier.Config) { c.Guard = true })
 		s.edit("tenant/q", func(rq *corev1.ResourceQuota) { rq.Status.Used = rq.Spec.Hard.DeepCopy() })
 		s.inFlight(quota.Migration{UID: "a", Surge: list("limits.cpu=2 requests.cpu=2 requests.memory=2 limits.memory=2 pods=2 count/pods=2")})
 		require.Equal(t, applier.Announced, s.only().Action)

@@ -50,8 +50,8 @@ func newMachine(t *rapid.T) *machine {
 		migrations: map[types.UID]*moving{},
 		off:        map[string]bool{},
 	}
-	m.limit("both", "limits.cpu=4 pods=4")
-	m.limit("pods", "pods=5", corev1.ResourceQuotaScopeNotBestEffort)
+	m.limit("both", "limits.cpu=4 pods=4", "")
+	m.limit("pods", "pods=5", "", corev1.ResourceQuotaScopeNotBestEffort)
 	m.policy = rapid.SampledFrom([]quota.Policy{{}, {}, {Budget: list("limits.cpu=3")}, {Strict: true}, {Eager: true}}).Draw(t, "policy")
 	m.config.Guard = rapid.Bool().Draw(t, "guard")
 	m.config.Disabled = func() bool { return m.off[""] }

@@ -2,6 +2,8 @@ package applier
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,7 +30,7 @@ type memory struct {
 // remember keeps h for the next plan.
 func (m *memory) remember(h history) {
 	if len(m.history.offered) > 0 && len(h.offered) == 0 {
-		m.baseline.close()
+		m.baseline.take()
 	}
 	m.history = h
 }
@@ -53,29 +55,23 @@ func (m *memory) newest(rq *corev1.ResourceQuota) *corev1.ResourceQuota {
 type memories map[types.UID]*memory
 
 // of returns the memory of rq; a new one if there is none.
-func (m *memories) of(rq *corev1.ResourceQuota) *memory {
-	if *m == nil {
-		*m = memories{}
+func (m memories) of(rq *corev1.ResourceQuota) *memory {
+	if m[rq.UID] == nil {
+		m[rq.UID] = &memory{}
 	}
-	if (*m)[rq.UID] == nil {
-		(*m)[rq.UID] = &memory{}
-	}
-	return (*m)[rq.UID]
+	return m[rq.UID]
 }
 
 // forget drops what is about quotas that are gone, and about those that are not in use
 // (migrations concern them, or they are raised) and have nothing to remember.
-func (m *memories) forget(quotas []*corev1.ResourceQuota, inUse []*view) {
-	kept := memories{}
-	for _, rq := range quotas {
-		if known := (*m)[rq.UID]; known != nil && (known.latest != nil || known.refusals.count > 0) {
-			kept[rq.UID] = known
+func (m memories) forget(quotas []*corev1.ResourceQuota, inUse []*view) {
+	maps.DeleteFunc(m, func(uid types.UID, known *memory) bool {
+		if slices.ContainsFunc(inUse, func(v *view) bool { return v.memory == known }) {
+			return false
 		}
-	}
-	for _, v := range inUse {
-		kept[v.rq.UID] = v.memory
-	}
-	*m = kept
+		exists := slices.ContainsFunc(quotas, func(rq *corev1.ResourceQuota) bool { return rq.UID == uid })
+		return !exists || known.latest == nil && known.refusals.count == 0
+	})
 }
 
 // A write that is refused is tried again, because RBAC and webhooks are repaired without

@@ -93,31 +93,21 @@ func (s standing) open(uid types.UID) bool {
 // views returns the views of a namespace, with the standing of its migrations. Again is when
 // to call it again (zero: after the next change only), and others are the other namespaces in
 // which an offer was made or taken back.
-func (o *offers) views(namespace string, s setting, quotas []*corev1.ResourceQuota, m *memories) (views []*view, again time.Duration, others []string) {
+func (o *offers) views(namespace string, s setting, quotas []*corev1.ResourceQuota, m memories) (views []*view, again time.Duration, others []string) {
 	views = s.views(quotas, m)
 	wants, alone := admit(views)
-	standing, again, others := o.update(namespace, s.inFlight, wants, alone, s.now)
-	for _, v := range views {
-		v.standing = standing
-	}
-	return views, again, others
-}
-
-// update takes over what namespace looks like now. Wants are those that may have a turn, and
-// whether they need room; the others that are not charged wait for something else. Alone means
-// one offer at a time in this namespace. See views for the results.
-func (o *offers) update(namespace string, migrations []quota.Migration, wants map[types.UID]bool, alone bool, now time.Time) (at standing, again time.Duration, others []string) {
+	now := s.now
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if ended := o.record(namespace, migrations, wants, alone, now); ended {
+	if ended := o.record(namespace, s.inFlight, wants, alone, now); ended {
 		for _, t := range o.turns {
 			t.next = time.Time{} // a lapsed one is tried again
 		}
 	}
 	o.lapse(now)
 	others = o.make(namespace, now)
-	at = standing{}
-	for _, m := range migrations {
+	at := standing{}
+	for _, m := range s.inFlight {
 		t := o.turns[turnOf{namespace, m.UID}]
 		if t.waits != "" || !t.open.IsZero() {
 			at[m.UID] = t.waits
@@ -131,11 +121,16 @@ func (o *offers) update(namespace string, migrations []quota.Migration, wants ma
 			again = sooner(again, o.probe.Sub(now))
 		}
 	}
-	return at, again, others
+	for _, v := range views {
+		v.standing = at
+	}
+	return views, again, others
 }
 
-// record takes over what namespace says, and reports whether a migration there has left
-// KubeVirt's parallel ones.
+// record takes over what namespace looks like now, and reports whether a migration there has
+// left KubeVirt's parallel ones. Wants are those that may have a turn, and whether they need
+// room; the others that are not charged wait for something else. Alone means one offer at a
+// time in this namespace.
 func (o *offers) record(namespace string, migrations []quota.Migration, wants map[types.UID]bool, alone bool, now time.Time) (ended bool) {
 	gone := map[turnOf]*turn{}
 	for of, t := range o.turns {

@@ -21,24 +21,30 @@ func from(node string, age time.Duration, m quota.Migration) quota.Migration {
 	return m
 }
 
-// drain is n migrations from nodes of their own, m00 the oldest, each of one CPU.
-func drain(n int) []quota.Migration {
+// drain is n migrations from nodes of their own, m00 the oldest, each of one CPU. The first are
+// charged.
+func drain(n int, charged ...int) []quota.Migration {
 	var inFlight []quota.Migration
 	for i := range n {
 		uid := types.UID(fmt.Sprintf("m%02d", i))
-		inFlight = append(inFlight, from("node-"+string(uid), time.Hour-time.Duration(i)*time.Second, queued(uid, "limits.cpu=1")))
+		m := queued(uid, "limits.cpu=1")
+		if len(charged) > 0 && i < charged[0] {
+			m.State = quota.Charged
+		}
+		inFlight = append(inFlight, from("node-"+string(uid), time.Hour-time.Duration(i)*time.Second, m))
 	}
 	return inFlight
 }
 
 // in puts a full quota and migrations into a namespace of its own.
-func (s *scene) in(namespace string, inFlight ...quota.Migration) {
+func (s *scene) in(namespace string, inFlight ...quota.Migration) *scene {
 	s.t.Helper()
 	if _, ok := s.quotas[namespace+"/q"]; !ok {
 		s.create(quotaIn(namespace, "q", "limits.cpu=20"))
 		s.edit(namespace+"/q", func(rq *corev1.ResourceQuota) { rq.Status.Used = list("limits.cpu=20") })
 	}
 	require.NoError(s.t, s.record.Replace(s.ctx, namespace, inFlight))
+	return s
 }
 
 // offeredIn applies, and returns who has an offer.
@@ -60,13 +66,10 @@ func TestOffersAreForWhatKubeVirtCanStart(t *testing.T) {
 	for i := range unknown {
 		unknown[i].Node = ""
 	}
-	running := drain(9)
+	running := drain(9, 3)
+	over := drain(9, 3)
 	for i := range 3 {
-		running[i].State = quota.Charged
-	}
-	over := drain(9)
-	for i := range 3 {
-		over[i].State, over[i].Over = quota.Charged, true
+		over[i].Over = true
 	}
 	for name, test := range map[string]struct {
 		inFlight []quota.Migration
@@ -84,11 +87,9 @@ func TestOffersAreForWhatKubeVirtCanStart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
 			s.config.Parallel = test.parallel
-			s.config.Parallel.Open = 99
-			s.restart()
+			s.restart(func(c *applier.Config) { c.Parallel.Open = 99 })
 			s.in("tenant", test.inFlight...)
-			s.use("q", "limits.cpu=23")
-			require.Equal(t, test.offered, s.offeredIn("tenant"))
+			require.Equal(t, test.offered, s.use("q", "limits.cpu=23").offeredIn("tenant"))
 		})
 	}
 }
@@ -98,38 +99,28 @@ func TestTwoOffersAtATime(t *testing.T) {
 	s := newScene(t)
 	m := drain(4)
 	s.in("tenant", m...)
-	s.use("q", "limits.cpu=23")
-	require.Equal(t, "[m00 m01]", s.offeredIn("tenant"))
+	require.Equal(t, "[m00 m01]", s.use("q", "limits.cpu=23").offeredIn("tenant"))
 	m[1].State = quota.Charged
-	s.in("tenant", m...)
-	require.Equal(t, "[m00 m02]", s.offeredIn("tenant"))
+	require.Equal(t, "[m00 m02]", s.in("tenant", m...).offeredIn("tenant"))
 }
 
 // KubeVirt starts migrations in an order of its own. Room for others than it has started is
 // closed when it can start no more.
 func TestOffersEndWhenKubeVirtHasStartedOthers(t *testing.T) {
 	s := newScene(t)
-	m := drain(8)
-	for i := range 3 {
-		m[i].State = quota.Charged
-	}
+	m := drain(8, 3)
 	s.in("tenant", m...)
-	s.use("q", "limits.cpu=26")
-	require.Equal(t, "[m03 m04]", s.offeredIn("tenant"))
+	require.Equal(t, "[m03 m04]", s.use("q", "limits.cpu=26").offeredIn("tenant"))
 	m[6].State = quota.Charged
-	s.in("tenant", m...)
-	require.Equal(t, "[m03]", s.offeredIn("tenant"))
+	require.Equal(t, "[m03]", s.in("tenant", m...).offeredIn("tenant"))
 	m[7].State = quota.Charged
-	s.in("tenant", m...)
-	require.Equal(t, "[]", s.offeredIn("tenant"))
+	require.Equal(t, "[]", s.in("tenant", m...).offeredIn("tenant"))
 	require.Equal(t, "limits.cpu=26", s.hard("q"), "no more than is used")
 }
 
 // Priority, then age, across the namespaces.
 func TestOffersGoByTurn(t *testing.T) {
-	s := newScene(t)
-	s.config.Parallel.Cluster = 2
-	s.restart()
+	s := newScene(t, func(c *applier.Config) { c.Parallel.Cluster = 2 })
 	urgent := from("n3", 0, queued("u", "limits.cpu=1"))
 	urgent.Priority = 1
 	s.in("young", from("n1", time.Minute, queued("y", "limits.cpu=1")))
@@ -140,71 +131,55 @@ func TestOffersGoByTurn(t *testing.T) {
 	// What is offered stays so, whoever comes.
 	before := from("n5", 2*time.Hour, queued("b", "limits.cpu=1"))
 	before.Priority = 9
-	s.in("young", before)
-	require.Equal(t, "[]", s.offeredIn("young"))
+	require.Equal(t, "[]", s.in("young", before).offeredIn("young"))
 	require.Equal(t, "[o u]", s.offeredIn("tenant"))
 }
 
 // An offer ends when its pod is charged, and the next migration has its turn when one ends.
 func TestAnOfferEndsWhenThePodIsCharged(t *testing.T) {
-	s := newScene(t)
-	s.config.Parallel.Cluster = 1
-	s.restart()
+	s := newScene(t, func(c *applier.Config) { c.Parallel.Cluster = 1 })
 	m := drain(3)
-	s.in("tenant", m...)
-	require.Equal(t, "[m00]", s.offeredIn("tenant"))
+	require.Equal(t, "[m00]", s.in("tenant", m...).offeredIn("tenant"))
 	require.Equal(t, "limits.cpu=21", s.hard("q"))
 
 	m[0].State = quota.Charged
 	s.use("q", "limits.cpu=21")
-	s.in("tenant", m...)
-	require.Equal(t, "[]", s.offeredIn("tenant"))
+	require.Equal(t, "[]", s.in("tenant", m...).offeredIn("tenant"))
 	require.Equal(t, "limits.cpu=21", s.hard("q"))
 	require.Equal(t, 1, s.updates)
 
 	// KubeVirt has ended it. Its losing pod is still charged, the next may be started.
 	m[0].Over = true
-	s.in("tenant", m...)
-	require.Equal(t, "[m01]", s.offeredIn("tenant"))
+	require.Equal(t, "[m01]", s.in("tenant", m...).offeredIn("tenant"))
 	require.Equal(t, "limits.cpu=22", s.hard("q"))
 }
 
 // An offer that lapses closes the room at once. The migration behind it has its turn, and the
 // first again after a pause that doubles.
 func TestAnOfferLapses(t *testing.T) {
-	s := newScene(t)
-	s.config.Parallel.Cluster = 1
-	s.restart()
+	s := newScene(t, func(c *applier.Config) { c.Parallel.Cluster = 1 })
 	s.in("tenant", drain(1)...)
 	var waits []time.Duration
 	for range 8 {
 		r := s.apply()
 		require.Equal(t, applier.Raised, r.Quotas[0].Action)
 		require.Equal(t, time.Second, r.RequeueAfter)
-		s.pass(r.RequeueAfter - time.Millisecond)
-		require.Equal(t, applier.Unchanged, s.only().Action)
-		s.pass(time.Millisecond)
-		r = s.apply()
+		require.Equal(t, applier.Unchanged, s.pass(r.RequeueAfter-time.Millisecond).only().Action)
+		r = s.pass(time.Millisecond).apply()
 		require.Equal(t, applier.Restored, r.Quotas[0].Action)
 		waits = append(waits, r.RequeueAfter)
-		s.pass(r.RequeueAfter - time.Millisecond)
-		require.Equal(t, applier.Unchanged, s.only().Action)
+		require.Equal(t, applier.Unchanged, s.pass(r.RequeueAfter-time.Millisecond).only().Action)
 		s.pass(time.Millisecond)
 	}
 	second := time.Second
 	require.Equal(t, []time.Duration{2 * second, 4 * second, 8 * second, 16 * second, 32 * second, 60 * second, 60 * second, 60 * second}, waits)
 
 	// It comes to run: the next lapse is the first again.
-	m := drain(1)
-	m[0].State = quota.Charged
-	s.in("tenant", m...)
-	s.use("q", "limits.cpu=21")
-	s.apply()
+	s.in("tenant", drain(1, 1)...)
+	s.use("q", "limits.cpu=21").apply()
 	s.in("tenant", drain(1)...)
-	s.recount("tenant/q", "limits.cpu=20")
-	s.apply()
-	s.pass(time.Second)
-	require.Equal(t, 2*second, s.apply().RequeueAfter)
+	s.recount("limits.cpu=20").apply()
+	require.Equal(t, 2*second, s.pass(time.Second).apply().RequeueAfter)
 }
 
 // When a migration ends anywhere, KubeVirt tries again: so do the offers, and the namespace
@@ -212,15 +187,12 @@ func TestAnOfferLapses(t *testing.T) {
 func TestALapsedOfferIsMadeAgainWhenAMigrationEnds(t *testing.T) {
 	s := newScene(t)
 	var enqueued []string
-	s.config.Enqueue = func(namespace string) { enqueued = append(enqueued, namespace) }
-	s.restart()
+	s.restart(func(c *applier.Config) { c.Enqueue = func(namespace string) { enqueued = append(enqueued, namespace) } })
 	running := charged("r", "limits.cpu=1")
 	s.in("other", running)
 	s.offeredIn("other")
-	s.in("tenant", drain(1)...)
-	require.Equal(t, "[m00]", s.offeredIn("tenant"))
-	s.pass(time.Second)
-	require.Equal(t, "[]", s.offeredIn("tenant"))
+	require.Equal(t, "[m00]", s.in("tenant", drain(1)...).offeredIn("tenant"))
+	require.Equal(t, "[]", s.pass(time.Second).offeredIn("tenant"))
 	require.Empty(t, enqueued)
 
 	for name, after := range map[string][]quota.Migration{
@@ -237,8 +209,7 @@ func TestALapsedOfferIsMadeAgainWhenAMigrationEnds(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []string{"tenant"}, enqueued, name)
 		require.Equal(t, "[m00]", s.offeredIn("tenant"), name)
-		s.pass(time.Second)
-		require.Equal(t, "[]", s.offeredIn("tenant"), name)
+		require.Equal(t, "[]", s.pass(time.Second).offeredIn("tenant"), name)
 	}
 }
 
@@ -247,13 +218,11 @@ func TestASlotIsGivenOnce(t *testing.T) {
 	s := newScene(t)
 	var enqueued []string
 	s.config.Enqueue = func(namespace string) { enqueued = append(enqueued, namespace) }
-	s.config.Parallel.Cluster = 1
-	s.restart()
+	s.restart(func(c *applier.Config) { c.Parallel.Cluster = 1 })
 	m := drain(3)
 	s.in("first", m[0])
 	s.in("second", m[1])
-	s.in("third", m[2])
-	require.Equal(t, "[m00]", s.offeredIn("first"))
+	require.Equal(t, "[m00]", s.in("third", m[2]).offeredIn("first"))
 	require.Equal(t, "[]", s.offeredIn("third"))
 	require.Equal(t, "[]", s.offeredIn("second"))
 	s.in("first")
@@ -300,52 +269,35 @@ func TestNobodyStarves(t *testing.T) {
 // KubeVirt may be configured for more. If more are seen to run than were thought possible,
 // and that not only for a moment, that many are.
 func TestLimitsAreLearned(t *testing.T) {
-	s := newScene(t)
-	s.config.Parallel.Open = 99
-	s.restart()
-	m := drain(20)
+	s := newScene(t, func(c *applier.Config) { c.Parallel.Open = 99 })
+	m := drain(20, 8)
 	for i := range m {
-		if i < 8 {
-			m[i].State = quota.Charged
-		}
 		m[i].Node = fmt.Sprintf("n%d", i/4) // 4 from a node, and the caches may be behind
 	}
 	s.in("tenant", m...)
-	s.use("q", "limits.cpu=28")
-	require.Equal(t, "[]", s.offeredIn("tenant"))
-	s.pass(time.Second)
-	require.Equal(t, "[]", s.offeredIn("tenant"))
+	require.Equal(t, "[]", s.use("q", "limits.cpu=28").offeredIn("tenant"))
+	require.Equal(t, "[]", s.pass(time.Second).offeredIn("tenant"))
 	for i := range 4 {
 		m[i].Over = true
 	}
-	s.in("tenant", m...)
-	require.Equal(t, "[m08 m09 m10 m11]", s.offeredIn("tenant"))
+	require.Equal(t, "[m08 m09 m10 m11]", s.in("tenant", m...).offeredIn("tenant"))
 }
 
 func TestWhatHasJustBegunIsNotLearned(t *testing.T) {
 	s := newScene(t)
-	m := drain(8)
-	for i := range 6 { // the caches do not show yet that one of them is over
-		m[i].State = quota.Charged
-	}
+	m := drain(8, 6) // the caches do not show yet that one of them is over
 	s.in("tenant", m...)
-	s.use("q", "limits.cpu=26")
-	require.Equal(t, "[]", s.offeredIn("tenant"))
+	require.Equal(t, "[]", s.use("q", "limits.cpu=26").offeredIn("tenant"))
 	s.pass(100 * time.Millisecond)
 	m[0].Over, m[1].Over = true, true
-	s.in("tenant", m...)
-	require.Equal(t, "[m06]", s.offeredIn("tenant"))
-	s.pass(time.Second)
-	require.Equal(t, "[m07]", s.offeredIn("tenant"))
+	require.Equal(t, "[m06]", s.in("tenant", m...).offeredIn("tenant"))
+	require.Equal(t, "[m07]", s.pass(time.Second).offeredIn("tenant"))
 }
 
 // An offer beyond the limits is made now and then, one at a time.
 func TestAProbe(t *testing.T) {
 	s := newScene(t)
-	m := drain(8)
-	for i := range 5 {
-		m[i].State = quota.Charged
-	}
+	m := drain(8, 5)
 	s.in("tenant", m...)
 	s.use("q", "limits.cpu=25")
 	var waits []time.Duration
@@ -358,8 +310,7 @@ func TestAProbe(t *testing.T) {
 			require.Len(t, offered, 1)
 			probed = append(probed, string(offered[0]))
 			waits, waited = append(waits, waited), 0
-			s.pass(time.Second)
-			require.Empty(t, s.only().Offered)
+			require.Empty(t, s.pass(time.Second).only().Offered)
 			continue
 		}
 		waited += r.RequeueAfter
@@ -372,27 +323,19 @@ func TestAProbe(t *testing.T) {
 	// One comes to run: that many are possible.
 	m[6].State = quota.Charged
 	s.in("tenant", m...)
-	s.use("q", "limits.cpu=26")
-	s.apply()
-	s.pass(time.Second)
-	require.Empty(t, s.only().Offered)
+	s.use("q", "limits.cpu=26").apply()
+	require.Empty(t, s.pass(time.Second).only().Offered)
 	m[0].Over = true
-	s.in("tenant", m...)
-	require.Len(t, s.only().Offered, 1)
+	require.Len(t, s.in("tenant", m...).only().Offered, 1)
 }
 
 // Where they fit, KubeVirt starts more of them by itself: there is nothing to find out.
 func TestNoProbeForWhatFits(t *testing.T) {
 	s := newScene(t)
-	m := drain(8)
-	for i := range 5 {
-		m[i].State = quota.Charged
-	}
+	m := drain(8, 5)
 	s.in("tenant", m...)
-	s.use("q", "limits.cpu=9")
-	s.apply()
-	s.pass(time.Minute)
-	require.Zero(t, s.apply().RequeueAfter)
+	s.use("q", "limits.cpu=9").apply()
+	require.Zero(t, s.pass(time.Minute).apply().RequeueAfter)
 }
 
 // What has an open offer keeps it, whoever comes and whatever the budget lasts for.
@@ -400,11 +343,9 @@ func TestAnOpenOfferIsKept(t *testing.T) {
 	s := newScene(t)
 	s.policy = quota.Policy{Budget: list("limits.cpu=1")}
 	a, b := from("n", time.Hour, queued("a", "limits.cpu=1")), from("n", time.Hour, queued("b", "limits.cpu=1"))
-	s.in("tenant", a)
-	require.Equal(t, "[a]", s.offeredIn("tenant"))
+	require.Equal(t, "[a]", s.in("tenant", a).offeredIn("tenant"))
 	b.Priority = 1
-	s.in("tenant", a, b)
-	require.Equal(t, "[a]", s.offeredIn("tenant"))
+	require.Equal(t, "[a]", s.in("tenant", a, b).offeredIn("tenant"))
 	require.Equal(t, "b BudgetUsed limits.cpu=1", deferrals(s.only()))
 	require.Equal(t, 1, s.updates)
 }
@@ -413,14 +354,10 @@ func TestAnOpenOfferIsKept(t *testing.T) {
 // it needs of what charged migrations add is written again at once.
 func TestAMigrationThatFitsHasATurn(t *testing.T) {
 	s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
-	s.inFlight(charged("a", "limits.cpu=1"), queued("b", "limits.cpu=1"))
-	require.Equal(t, applier.Raised, s.only().Action)
-	require.Equal(t, "limits.cpu=5", s.hard("q"))
-	s.recount("tenant/q", "limits.cpu=4")
-	r := s.only()
+	s.inFlight(charged("a", "limits.cpu=1"), queued("b", "limits.cpu=1")).expect(applier.Raised, "limits.cpu=5")
+	r := s.recount("limits.cpu=4").only()
 	require.Equal(t, applier.Raised, r.Action)
 	require.Empty(t, r.Offered)
 	s.pass(time.Second)
-	s.recount("tenant/q", "limits.cpu=4")
-	require.Equal(t, applier.Unchanged, s.only().Action)
+	require.Equal(t, applier.Unchanged, s.recount("limits.cpu=4").only().Action)
 }

@@ -349,7 +349,7 @@ func Plan(config Config, quotas []*corev1.ResourceQuota, inFlight []quota.Migrat
 	}
 	namespace := quotas[0].Namespace
 	s := config.setting(namespace, quotas, quota.Sorted(inFlight))
-	views, _, _ := newOffers(config.Parallel).views(namespace, s, byName(quotas), &memories{})
+	views, _, _ := newOffers(config.Parallel).views(namespace, s, byName(quotas), memories{})
 	var results []QuotaResult
 	for _, v := range views {
 		results = append(results, v.plan().result(v))

@@ -35,32 +35,19 @@ func TestPlan(t *testing.T) {
 		enforcedQuota("cpu", "limits.cpu=4", "limits.cpu=4"),
 		enforcedQuota("objects", "configmaps=1", "configmaps=1"),
 	}
-	results := applier.Plan(applier.Config{}, quotas, []quota.Migration{blocked("a", "limits.cpu=1"), queued("b", "limits.cpu=1 pods=1")})
+	results := applier.Plan(applier.Config{}, quotas, []quota.Migration{blocked("c", "limits.cpu=1"), blocked("a", "limits.cpu=1"), queued("b", "limits.cpu=1 pods=1")})
 	require.Len(t, results, 2)
 	require.Equal(t, "cpu", results[0].Name)
 	require.Equal(t, applier.Raised, results[0].Action)
 	require.Equal(t, "limits.cpu=4", amountsOf(results[0].Hard))
-	require.Equal(t, "limits.cpu=6", amountsOf(results[0].Effective))
-	require.Equal(t, []types.UID{"a", "b"}, results[0].Offered)
-	require.Equal(t, "room is open for 2 target pods", results[0].Why)
+	require.Equal(t, "limits.cpu=7", amountsOf(results[0].Effective))
+	require.Equal(t, []types.UID{"a", "b", "c"}, results[0].Offered)
+	require.Equal(t, "room is open for 3 target pods", results[0].Why)
 	require.Equal(t, "pods=3", amountsOf(results[1].Effective))
 	require.Equal(t, []types.UID{"b"}, results[1].Offered)
 
 	require.Empty(t, applier.Plan(applier.Config{}, quotas, nil))
 	require.Empty(t, applier.Plan(applier.Config{}, nil, []quota.Migration{blocked("a", "limits.cpu=1")}))
-}
-
-func TestPlanOffersWhatKubeVirtCanStart(t *testing.T) {
-	var inFlight []quota.Migration
-	for i := range 9 {
-		m := blocked(types.UID(fmt.Sprintf("m%d", 8-i)), "limits.cpu=1")
-		m.Node = fmt.Sprintf("node%d", i/3)
-		inFlight = append(inFlight, m)
-	}
-	results := applier.Plan(applier.Config{}, []*corev1.ResourceQuota{enforcedQuota("q", "limits.cpu=9", "limits.cpu=9")}, inFlight)
-	require.Len(t, results[0].Offered, 5)
-	results = applier.Plan(applier.Config{}, []*corev1.ResourceQuota{enforcedQuota("q", "limits.cpu=9", "limits.cpu=9")}, inFlight[:4])
-	require.Equal(t, []types.UID{"m5", "m6", "m7"}, results[0].Offered)
 }
 
 func TestPlanSaysWhyNot(t *testing.T) {
@@ -102,11 +89,9 @@ func TestRefusedElsewhere(t *testing.T) {
 
 	t.Run("while it has an offer", func(t *testing.T) {
 		s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
-		s.inFlight(refusedBy("a", "q"))
-		s.apply()
+		s.inFlight(refusedBy("a", "q")).apply()
 		require.Equal(t, "limits.cpu=5", s.hard("q"))
-		s.inFlight(refusedBy("a", "cluster-quota"))
-		s.apply()
+		s.inFlight(refusedBy("a", "cluster-quota")).apply()
 		require.Equal(t, "limits.cpu=4", s.hard("q"))
 		require.Contains(t, s.events, "Normal HeadroomDeferred Live migrations wait for room: of vm-a: cluster-quota has refused it, which is no ResourceQuota of this namespace.")
 	})

@@ -38,15 +38,8 @@ func TestQueued(t *testing.T) {
 		then     func(s *scene)
 		want     []string
 	}{
-		"room is made for others": {
-			inFlight: []quota.Migration{blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1"), blocked("c", "limits.cpu=2")},
-			want:     []string{"a offered", "b offered", "c InTurn limits.cpu=2"},
-		},
-		"the cluster": {
-			parallel: applier.Parallel{Cluster: 1},
-			inFlight: []quota.Migration{running("a"), tiny, blocked("c", "limits.cpu=2")},
-			want:     []string{"b ParallelInCluster", "c ParallelInCluster limits.cpu=2"},
-		},
+		"room is made for others": {inFlight: []quota.Migration{blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1"), blocked("c", "limits.cpu=2")}, want: []string{"a offered", "b offered", "c InTurn limits.cpu=2"}},
+		"the cluster":             {parallel: applier.Parallel{Cluster: 1}, inFlight: []quota.Migration{running("a"), tiny, blocked("c", "limits.cpu=2")}, want: []string{"b ParallelInCluster", "c ParallelInCluster limits.cpu=2"}},
 		"the node": {
 			parallel: applier.Parallel{Node: 1},
 			inFlight: []quota.Migration{running("a"), from(blocked("b", "limits.cpu=1"), "n1", 0), from(blocked("c", "limits.cpu=1"), "n2", 0)},
@@ -57,24 +50,19 @@ func TestQueued(t *testing.T) {
 			inFlight: []quota.Migration{running("a"), from(blocked("b", "limits.cpu=1"), "n2", 0), from(blocked("c", "limits.cpu=1"), "n2", 50)},
 			want:     []string{"b Outranked limits.cpu=1", "c ParallelInCluster limits.cpu=1"},
 		},
-		"it lapsed": {
-			inFlight: []quota.Migration{blocked("a", "limits.cpu=1")},
-			then:     func(s *scene) { s.pass(time.Second) },
-			want:     []string{"a OfferLapsed limits.cpu=1"},
-		},
-		"another of the same VM": {
-			inFlight: []quota.Migration{blocked("a", "limits.cpu=1"), {UID: "b", VMI: "vm-a", Surge: list("limits.cpu=1")}},
-			want:     []string{"a offered", "b Behind limits.cpu=1"},
-		},
-		"it is deferred": {
-			inFlight: []quota.Migration{blocked("a", "limits.cpu=1")},
-			then:     func(s *scene) { s.policy.Budget = list("limits.cpu=500m"); s.pass(time.Second); s.apply() },
-		},
+		"it lapsed":              {inFlight: []quota.Migration{blocked("a", "limits.cpu=1")}, then: func(s *scene) { s.pass(time.Second) }, want: []string{"a OfferLapsed limits.cpu=1"}},
+		"another of the same VM": {inFlight: []quota.Migration{blocked("a", "limits.cpu=1"), {UID: "b", VMI: "vm-a", Surge: list("limits.cpu=1")}}, want: []string{"a offered", "b Behind limits.cpu=1"}},
+		"a claim that another of the same VM has left": {inFlight: []quota.Migration{
+			blocked("a", "limits.cpu=1"),
+			{UID: "b", VMI: "vm-a", State: quota.Charged, Over: true, Surge: list("requests.storage=1Gi"), Shares: []quota.Share{
+				{Traits: quota.Traits{Claim: true}, Surge: list("requests.storage=1Gi")},
+			}},
+		}, want: []string{"a offered"}},
+		"it is deferred": {inFlight: []quota.Migration{blocked("a", "limits.cpu=1")}, then: func(s *scene) { s.policy.Budget = list("limits.cpu=500m"); s.pass(time.Second); s.apply() }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sceneOf(t, "limits.cpu=4 pods=9", "limits.cpu=4 pods=4")
-			s.config.Parallel = test.parallel
-			s.restart()
+			s.restart(func(c *applier.Config) { c.Parallel = test.parallel })
 			s.inFlight(test.inFlight...)
 			q := s.only()
 			if test.then != nil {

@@ -3,6 +3,7 @@ package applier_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,9 +20,7 @@ func TestARecountDuringAnOffer(t *testing.T) {
 	s := full(t)
 	s.apply()
 	for range 10 {
-		s.recount("tenant/q", "limits.cpu=4")
-		require.Equal(t, applier.Raised, s.only().Action)
-		require.Equal(t, "limits.cpu=5", s.hard("q"))
+		s.recount("limits.cpu=4").expect(applier.Raised, "limits.cpu=5")
 		s.pass(10 * time.Millisecond)
 	}
 	require.Empty(t, s.reasons())
@@ -33,25 +32,19 @@ func TestARecountWhileAMigrationIsCharged(t *testing.T) {
 	s := full(t)
 	s.apply()
 	s.use("q", "limits.cpu=5")
-	s.inFlight(charged("a", "limits.cpu=1"))
-	s.apply()
+	s.inFlight(charged("a", "limits.cpu=1")).apply()
 	s.pass(time.Minute)
-	s.recount("tenant/q", "limits.cpu=5")
-	r := s.only()
+	r := s.recount("limits.cpu=5").only()
 	require.Equal(t, applier.Unchanged, r.Action)
 	require.Equal(t, "limits.cpu=5", amountsOf(r.Effective))
 	require.Equal(t, "limits.cpu=4", amountsOf(r.Hard))
 	require.Equal(t, "a recount by kube-controller-manager has reset the limit; it is about to be written again", r.Why)
 	require.Equal(t, 100*time.Millisecond, r.RequeueAfter)
-	s.pass(60 * time.Millisecond)
-	require.Equal(t, 40*time.Millisecond, s.only().RequeueAfter)
-	s.pass(40 * time.Millisecond)
-	require.Equal(t, applier.Raised, s.only().Action)
+	require.Equal(t, 40*time.Millisecond, s.pass(60*time.Millisecond).only().RequeueAfter)
+	require.Equal(t, applier.Raised, s.pass(40*time.Millisecond).only().Action)
 
-	s.recount("tenant/q", "limits.cpu=5")
-	require.Equal(t, time.Second, s.only().RequeueAfter)
-	s.pass(time.Second)
-	require.Equal(t, applier.Raised, s.only().Action)
+	require.Equal(t, time.Second, s.recount("limits.cpu=5").only().RequeueAfter)
+	require.Equal(t, applier.Raised, s.pass(time.Second).only().Action)
 	require.Empty(t, s.reasons())
 }
 
@@ -64,20 +57,14 @@ func TestABusyNamespace(t *testing.T) {
 		"charged, and the rest fits": {charged("a", "limits.cpu=1"), queued("b", "limits.cpu=1m"), queued("c", "limits.cpu=1m")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newScene(t)
-			s.config.Parallel = applier.Parallel{Cluster: 1}
-			s.restart()
-			s.limit("q", "limits.cpu=4")
-			s.use("q", "limits.cpu=5")
-			s.inFlight(inFlight...)
-			s.apply()
-			s.pass(2 * time.Second)
-			s.apply()
+			s := sceneOf(t, "limits.cpu=4", "limits.cpu=5", func(c *applier.Config) { c.Parallel = applier.Parallel{Cluster: 1} })
+			s.inFlight(inFlight...).apply()
+			s.pass(2 * time.Second).apply()
 			writes, open := map[int]int{}, map[int]bool{}
 			for ms := 0; ms < 10_000; ms += 10 {
 				switch ms % 50 { // a pod ends, and the next one comes
 				case 0:
-					s.recount("tenant/q", "limits.cpu=4900m")
+					s.recount("limits.cpu=4900m")
 				case 10:
 					s.use("q", "limits.cpu=5")
 				}
@@ -96,7 +83,8 @@ func TestABusyNamespace(t *testing.T) {
 	}
 }
 
-// Nobody can take what an offer leaves open after it is over: it is closed at once.
+// Nobody can take what an offer leaves open after it is over: it is closed at once, with the
+// guard as without.
 func TestAnOfferThatIsOverIsClosedAtOnce(t *testing.T) {
 	for name, end := range map[string]func(s *scene){
 		"it is gone":                  func(s *scene) { s.inFlight() },
@@ -105,14 +93,27 @@ func TestAnOfferThatIsOverIsClosedAtOnce(t *testing.T) {
 		"another that was not it":     func(s *scene) { s.inFlight(blocked("b", "limits.cpu=500m")) },
 		"the budget ends, and it too": func(s *scene) { s.inFlight(); s.policy = quota.Policy{Budget: list("limits.cpu=0")} },
 	} {
-		t.Run(name, func(t *testing.T) {
-			s := full(t)
-			s.apply()
-			require.Equal(t, "limits.cpu=5", s.hard("q"))
-			end(s)
-			s.apply()
-			require.NotEqual(t, "limits.cpu=5", s.hard("q"))
-		})
+		for scene, start := range map[string]func(t tb) *scene{
+			"not guarded": full, "announced": guarded, "guarded": func(t tb) *scene {
+				s := guarded(t)
+				s.apply()
+				s.pass(20 * time.Millisecond)
+				return s
+			},
+		} {
+			t.Run(name+", "+scene, func(t *testing.T) {
+				s := start(t)
+				s.apply()
+				require.NotEqual(t, "limits.cpu=4", s.hard("q"))
+				require.Equal(t, scene != "not guarded", s.isAnnotated())
+				end(s)
+				if s.apply(); !strings.HasPrefix(name, "another") {
+					require.Equal(t, "limits.cpu=4", s.hard("q"))
+					require.False(t, s.isAnnotated())
+				}
+				require.NotEqual(t, "limits.cpu=5", s.hard("q"))
+			})
+		}
 	}
 }
 
@@ -123,93 +124,37 @@ func TestChargedIsOver(t *testing.T) {
 		s := full(t)
 		s.apply()
 		s.use("q", "limits.cpu=6")
-		s.inFlight(charged("a", "limits.cpu=1"), charged("b", "limits.cpu=1"))
-		s.apply()
+		s.inFlight(charged("a", "limits.cpu=1"), charged("b", "limits.cpu=1")).apply()
 		require.Equal(t, "limits.cpu=6", s.hard("q"))
-		s.pass(time.Minute)
-		s.apply()
+		s.pass(time.Minute).apply()
 		s.counted()
 		return s
 	}
 	t.Run("kube-controller-manager is up", func(t *testing.T) {
 		s := start(t)
-		s.inFlight()
-		r := s.only()
+		r := s.inFlight().only()
 		require.Equal(t, applier.Unchanged, r.Action)
 		require.Equal(t, "kube-controller-manager is about to lower the limit with the usage", r.Why)
 		require.Equal(t, 150*time.Millisecond, r.RequeueAfter)
-		s.recount("tenant/q", "limits.cpu=4")
-		require.Empty(t, s.apply().Quotas)
+		require.Empty(t, s.recount("limits.cpu=4").apply().Quotas)
 		require.Empty(t, s.counted())
 	})
 	t.Run("it is down", func(t *testing.T) {
 		s := start(t)
-		s.inFlight(charged("a", "limits.cpu=1"))
-		s.apply()
-		s.pass(150 * time.Millisecond)
-		require.Equal(t, applier.Lowered, s.only().Action)
-		require.Equal(t, "limits.cpu=5", s.hard("q"))
-		s.inFlight()
-		s.apply()
-		s.pass(149 * time.Millisecond)
-		require.Equal(t, applier.Unchanged, s.only().Action)
-		s.pass(time.Millisecond)
-		require.Equal(t, applier.Restored, s.only().Action)
+		s.inFlight(charged("a", "limits.cpu=1")).apply()
+		s.pass(150*time.Millisecond).expect(applier.Lowered, "limits.cpu=5")
+		s.inFlight().apply()
+		require.Equal(t, applier.Unchanged, s.pass(149*time.Millisecond).only().Action)
+		require.Equal(t, applier.Restored, s.pass(time.Millisecond).only().Action)
 		require.Empty(t, s.apply().Quotas)
 	})
 	t.Run("it is up, and the other stays", func(t *testing.T) {
 		s := start(t)
-		s.inFlight(charged("a", "limits.cpu=1"))
-		s.apply()
-		s.recount("tenant/q", "limits.cpu=5")
-		require.Equal(t, 100*time.Millisecond, s.only().RequeueAfter)
-		s.pass(100 * time.Millisecond)
-		require.Equal(t, applier.Raised, s.only().Action)
-		require.Equal(t, "limits.cpu=5", s.hard("q"))
+		s.inFlight(charged("a", "limits.cpu=1")).apply()
+		require.Equal(t, 100*time.Millisecond, s.recount("limits.cpu=5").only().RequeueAfter)
+		s.pass(100*time.Millisecond).expect(applier.Raised, "limits.cpu=5")
 		require.Equal(t, []string{"Raised q"}, s.counted())
 	})
-}
-
-// A restart in any phase: the next call makes it right, or has nothing to do.
-func TestRestart(t *testing.T) {
-	for _, guard := range []bool{false, true} {
-		for restarts := range 1 << 7 {
-			s := newScene(t)
-			s.config.Guard = guard
-			s.restart()
-			s.limit("q", "limits.cpu=4")
-			s.use("q", "limits.cpu=4")
-			step := func(i int, happens func()) {
-				happens()
-				s.apply()
-				if restarts&(1<<i) != 0 {
-					s.restart()
-					s.apply()
-				}
-			}
-			step(0, func() { s.inFlight(blocked("a", "limits.cpu=1"), queued("b", "limits.cpu=1")) })
-			step(1, func() { s.apply(); s.pass(20 * time.Millisecond) })
-			require.Equal(t, "limits.cpu=6", s.hard("q"))
-			step(2, func() {
-				s.use("q", "limits.cpu=5")
-				s.inFlight(charged("a", "limits.cpu=1"), queued("b", "limits.cpu=1"))
-			})
-			require.Equal(t, "limits.cpu=6", s.hard("q"))
-			step(3, func() { s.inFlight(charged("a", "limits.cpu=1")) })
-			s.pass(time.Second)
-			s.apply()
-			require.Equal(t, "limits.cpu=5", s.hard("q"))
-			step(4, func() { s.recount("tenant/q", "limits.cpu=5") })
-			step(5, func() { s.pass(time.Second) })
-			require.Equal(t, "limits.cpu=5", s.hard("q"))
-			step(6, func() { s.inFlight() })
-			s.pass(time.Second)
-			s.apply()
-			require.Equal(t, "limits.cpu=4", s.hard("q"), "%b", restarts)
-			require.Empty(t, s.quota("q").Annotations)
-			require.Empty(t, s.apply().Quotas)
-		}
-	}
 }
 
 // A process that dies at any call, or after one was carried out but not answered, leaves
@@ -230,36 +175,40 @@ func TestCrashAtAnyCall(t *testing.T) {
 			s.use("cpu", "limits.cpu=7")
 			s.use("q", "limits.cpu=7 pods=6")
 			s.inFlight(charged("a", "limits.cpu=1 pods=1"), charged("b", "limits.cpu=2 pods=1"))
-			s.recount("tenant/q", "limits.cpu=7 pods=6")
+			s.recount("limits.cpu=7 pods=6")
 		}, "limits.cpu=7", "limits.cpu=7 pods=6"},
 		{func(s *scene) { s.inFlight() }, "limits.cpu=3", "limits.cpu=4 pods=4"},
 	}
-	for _, carriedOut := range []bool{false, true} {
+	for _, mode := range [][2]bool{{}, {true, false}, {false, true}, {true, true}} {
+		carriedOut, guard := mode[0], mode[1]
 		for call := 1; ; call++ {
-			s := newScene(t)
-			s.limit("cpu", "limits.cpu=4")
-			s.limit("q", "limits.cpu=4 pods=4")
-			s.use("cpu", "limits.cpu=4")
-			s.use("q", "limits.cpu=4 pods=4")
+			s := newScene(t, func(c *applier.Config) { c.Guard = guard })
+			s.limit("cpu", "limits.cpu=4", "limits.cpu=4")
+			s.limit("q", "limits.cpu=4 pods=4", "limits.cpu=4 pods=4")
 			crashed := s.crashAt(call, carriedOut)
 			for i, step := range life {
 				step.happens(s)
-				for range 3 {
+				for range 4 {
 					if _, err := s.applier.Apply(s.ctx, "tenant"); err != nil {
 						require.ErrorIs(t, err, errCrash)
 						s.before, s.after = nil, nil
 						s.restart()
 						s.apply()
 					}
+					s.pass(20 * time.Millisecond)
 					if i > 2 {
 						s.pass(time.Second)
 					}
 				}
-				at := fmt.Sprintf("step %d, call %d, carried out: %v", i, call, carriedOut)
+				at := fmt.Sprintf("step %d, call %d, carried out: %v, guard: %v", i, call, carriedOut, guard)
 				require.Equal(t, step.cpu, s.hard("cpu"), at)
 				require.Equal(t, step.q, s.hard("q"), at)
 			}
-			if !crashed() {
+			end := !crashed()
+			s.before, s.after = nil, nil
+			require.Empty(t, s.quota("q").Annotations)
+			require.Empty(t, s.apply().Quotas)
+			if end {
 				require.Greater(t, call, 2*len(life))
 				break
 			}

@@ -14,23 +14,19 @@ import (
 func TestAnEndedPodInTheCachesMakesNoRoom(t *testing.T) {
 	s := sceneOf(t, "limits.cpu=4", "limits.cpu=6")
 	c, d := charged("c", "limits.cpu=1"), charged("d", "limits.cpu=1")
-	s.inFlight(c, d)
-	s.apply()
+	s.inFlight(c, d).apply()
 	require.Equal(t, "limits.cpu=6", s.hard("q"))
 	b := blocked("b", "limits.cpu=1")
-	s.inFlight(c, d, blocked("a", "limits.cpu=1"), b)
-	s.apply()
+	s.inFlight(c, d, blocked("a", "limits.cpu=1"), b).apply()
 	require.Equal(t, "limits.cpu=8", s.hard("q"))
 
-	s.recount("tenant/q", "limits.cpu=6") // a has come, and c has gone
-	s.inFlight(c, d, charged("a", "limits.cpu=1"), b)
-	r := s.only()
+	s.recount("limits.cpu=6") // a has come, and c has gone
+	r := s.inFlight(c, d, charged("a", "limits.cpu=1"), b).only()
 	require.Equal(t, "limits.cpu=7", s.hard("q")) // for b
 	require.Equal(t, 100*time.Millisecond, r.RequeueAfter)
 
 	s.inFlight(d, charged("a", "limits.cpu=1"), b)
-	s.pass(r.RequeueAfter)
-	s.apply()
+	s.pass(r.RequeueAfter).apply()
 	require.Equal(t, "limits.cpu=7", s.hard("q"))
 }
 
@@ -38,11 +34,9 @@ func TestAnEndedPodInTheCachesMakesNoRoom(t *testing.T) {
 func TestATargetPodAfterARecount(t *testing.T) {
 	s := sceneOf(t, "limits.cpu=5", "limits.cpu=6")
 	d, b := charged("d", "limits.cpu=1"), blocked("b", "limits.cpu=2")
-	s.inFlight(charged("c", "limits.cpu=1"), d)
-	s.apply()
-	s.recount("tenant/q", "limits.cpu=5")
-	s.inFlight(d, blocked("a", "limits.cpu=2"), b)
-	s.apply()
+	s.inFlight(charged("c", "limits.cpu=1"), d).apply()
+	s.recount("limits.cpu=5")
+	s.inFlight(d, blocked("a", "limits.cpu=2"), b).apply()
 	require.Equal(t, "limits.cpu=10", s.hard("q"))
 	s.use("q", "limits.cpu=7")
 	s.inFlight(d, charged("a", "limits.cpu=2"), b)
@@ -52,14 +46,10 @@ func TestATargetPodAfterARecount(t *testing.T) {
 // What a tenant deletes in the meantime is his again when the caches have caught up.
 func TestADeletedPodMakesRoom(t *testing.T) {
 	s := sceneOf(t, "limits.cpu=4", "limits.cpu=5")
-	s.inFlight(charged("c", "limits.cpu=1"))
-	s.apply()
-	s.pass(time.Minute)
-	s.apply()
-	s.recount("tenant/q", "limits.cpu=4500m")
-	s.apply()
-	s.pass(100 * time.Millisecond)
-	s.apply()
+	s.inFlight(charged("c", "limits.cpu=1")).apply()
+	s.pass(time.Minute).apply()
+	s.recount("limits.cpu=4500m").apply()
+	s.pass(100 * time.Millisecond).apply()
 	require.Equal(t, "limits.cpu=5", s.hard("q"))
 }
 
@@ -68,11 +58,9 @@ func TestADeletedPodMakesRoom(t *testing.T) {
 func TestATargetPodThatIsNotCountedMakesNoRoom(t *testing.T) {
 	uncounted := func(t *testing.T, used string, ofPods ...quota.Migration) *scene {
 		s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
-		s.inFlight(blocked("a", "limits.cpu=1"))
-		s.apply()
-		s.use("q", "limits.cpu=5")
-		s.apply()
-		s.recount("tenant/q", used)
+		s.inFlight(blocked("a", "limits.cpu=1")).apply()
+		s.use("q", "limits.cpu=5").apply()
+		s.recount(used)
 		s.inFlight(ofPods...)
 		for range 3 {
 			s.apply()
@@ -83,10 +71,8 @@ func TestATargetPodThatIsNotCountedMakesNoRoom(t *testing.T) {
 	t.Run("not counted", func(t *testing.T) {
 		s := uncounted(t, "limits.cpu=4", charged("a", "limits.cpu=1"))
 		require.Equal(t, "limits.cpu=4", s.hard("q"))
-		s.recount("tenant/q", "limits.cpu=5")
-		s.apply()
-		s.pass(time.Second)
-		s.apply()
+		s.recount("limits.cpu=5").apply()
+		s.pass(time.Second).apply()
 		require.Equal(t, "limits.cpu=5", s.hard("q"))
 	})
 	t.Run("not counted for longer than kube-controller-manager takes", func(t *testing.T) {
@@ -100,11 +86,9 @@ func TestATargetPodThatIsNotCountedMakesNoRoom(t *testing.T) {
 	})
 	t.Run("not counted, and a pod of the tenant's comes", func(t *testing.T) {
 		s := sceneOf(t, "limits.cpu=5", "limits.cpu=4500m")
-		s.inFlight(blocked("a", "limits.cpu=1"))
-		s.apply()
-		s.recount("tenant/q", "limits.cpu=4500m")
-		s.inFlight(charged("a", "limits.cpu=1"))
-		s.apply()
+		s.inFlight(blocked("a", "limits.cpu=1")).apply()
+		s.recount("limits.cpu=4500m")
+		s.inFlight(charged("a", "limits.cpu=1")).apply()
 		s.use("q", "limits.cpu=4800m")
 		for range 3 {
 			s.apply()

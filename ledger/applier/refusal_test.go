@@ -32,6 +32,16 @@ func (s *scene) refuse(err error) func() int {
 	return func() int { return tried }
 }
 
+// forbidden applies, and expects that the API server refuses it.
+func (s *scene) forbidden() applier.QuotaResult {
+	s.t.Helper()
+	result, err := s.applier.Apply(s.ctx, "tenant")
+	require.ErrorIs(s.t, err, applier.ErrForbidden)
+	require.True(s.t, apierrors.IsForbidden(err))
+	require.ErrorIs(s.t, err, result.Quotas[0].Err)
+	return result.Quotas[0]
+}
+
 // full is a scene with a full quota and a blocked migration.
 func full(t tb) *scene {
 	s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
@@ -106,20 +116,16 @@ func TestARefusedWriteIsNotTriedAgainTooSoon(t *testing.T) {
 	tried := s.refuse(no)
 	var waits []time.Duration
 	for attempt := 1; attempt <= 13; attempt++ {
-		result, err := s.applier.Apply(s.ctx, "tenant")
-		require.ErrorIs(t, err, applier.ErrForbidden)
+		wait := s.forbidden().RequeueAfter
 		require.Equal(t, attempt, tried())
-		waits = append(waits, result.Quotas[0].RequeueAfter)
+		waits = append(waits, wait)
 
 		// Whatever happens meanwhile, there is no attempt and the same error.
 		s.use("q", "limits.cpu=4")
 		s.use("q", "limits.cpu=3500m")
-		s.pass(result.Quotas[0].RequeueAfter - time.Millisecond)
-		result, err = s.applier.Apply(s.ctx, "tenant")
-		require.ErrorIs(t, err, applier.ErrForbidden)
-		require.True(t, apierrors.IsForbidden(err))
-		require.Equal(t, time.Millisecond, result.Quotas[0].RequeueAfter)
-		require.Equal(t, "a WriteRefused", deferrals(result.Quotas[0]))
+		q := s.pass(wait - time.Millisecond).forbidden()
+		require.Equal(t, time.Millisecond, q.RequeueAfter)
+		require.Equal(t, "a WriteRefused", deferrals(q))
 		require.Equal(t, attempt, tried())
 		s.pass(time.Millisecond)
 	}
@@ -135,9 +141,7 @@ func TestARefusedWriteIsNotTriedAgainTooSoon(t *testing.T) {
 	require.Equal(t, applier.Raised, s.only().Action)
 	s.inFlight()
 	s.refuse(no)
-	result, err := s.applier.Apply(s.ctx, "tenant")
-	require.ErrorIs(t, err, applier.ErrForbidden)
-	require.Equal(t, second/2, result.Quotas[0].RequeueAfter)
+	require.Equal(t, second/2, s.forbidden().RequeueAfter)
 	require.Equal(t, []string{"HeadroomRefused"}, s.reasons())
 }
 
@@ -145,14 +149,10 @@ func TestARefusedWriteIsNotTriedAgainTooSoon(t *testing.T) {
 func TestARefusalEndsWithItsCause(t *testing.T) {
 	s := full(t)
 	s.refuse(apierrors.NewForbidden(groupResource, "q", errors.New("no")))
-	_, err := s.applier.Apply(s.ctx, "tenant")
-	require.ErrorIs(t, err, applier.ErrForbidden)
-	s.use("q", "limits.cpu=3")
-	require.NoError(t, s.only().Err)
+	s.forbidden()
+	require.NoError(t, s.use("q", "limits.cpu=3").only().Err)
 	s.use("q", "limits.cpu=4")
-	result, err := s.applier.Apply(s.ctx, "tenant")
-	require.ErrorIs(t, err, applier.ErrForbidden)
-	require.Equal(t, 500*time.Millisecond, result.Quotas[0].RequeueAfter)
+	require.Equal(t, 500*time.Millisecond, s.forbidden().RequeueAfter)
 	require.Len(t, s.reasons(), 2)
 }
 
@@ -164,20 +164,18 @@ func TestARefusedWriteIsTriedAgainWhenThePolicyChanges(t *testing.T) {
 			s.edit("tenant/q", func(rq *corev1.ResourceQuota) { rq.Labels = map[string]string{"managed": "no"} })
 		},
 		"its limits":             func(s *scene) { s.write("q", "limits.cpu=4500m") },
-		"a quota that is new":    func(s *scene) { delete(s.quotas, "tenant/q"); s.limit("q", "limits.cpu=4"); s.use("q", "limits.cpu=4") },
+		"a quota that is new":    func(s *scene) { delete(s.quotas, "tenant/q"); s.limit("q", "limits.cpu=4", "limits.cpu=4") },
 		"a restart of ourselves": func(s *scene) { s.restart() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := full(t)
 			tried := s.refuse(apierrors.NewForbidden(groupResource, "q", errors.New("no")))
 			for range 2 {
-				_, err := s.applier.Apply(s.ctx, "tenant")
-				require.ErrorIs(t, err, applier.ErrForbidden)
+				s.forbidden()
 			}
 			require.Equal(t, 1, tried())
 			change(s)
-			_, err := s.applier.Apply(s.ctx, "tenant")
-			require.ErrorIs(t, err, applier.ErrForbidden)
+			s.forbidden()
 			require.Equal(t, 2, tried())
 		})
 	}
@@ -186,8 +184,7 @@ func TestARefusedWriteIsTriedAgainWhenThePolicyChanges(t *testing.T) {
 func TestWorthRetry(t *testing.T) {
 	s := newScene(t)
 	for _, name := range []string{"a", "b"} {
-		s.limit(name, "limits.cpu=4")
-		s.use(name, "limits.cpu=4")
+		s.limit(name, "limits.cpu=4", "limits.cpu=4")
 	}
 	s.inFlight(blocked("m", "limits.cpu=1"))
 	lost := errors.New("no route")

@@ -1,15 +1,12 @@
 package applier_test
 
 import (
-	"context"
 	"maps"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/vmquota/headroom/ledger/applier"
 )
 
 // The ClusterRole of the package comment allows what is called (the server of these tests
@@ -24,23 +21,8 @@ func TestRole(t *testing.T) {
 
 	s.conflict(1, func(rq *corev1.ResourceQuota) { rq.Labels = map[string]string{"a": "b"} })
 	s.apply()
-	s.inFlight()
-	s.apply()
+	s.inFlight().apply()
 	require.ElementsMatch(t, []string{"get", "list", "update"}, slices.Collect(maps.Keys(s.used)))
 	require.ElementsMatch(t, []string{"get", "list", "watch"}, s.allowed.Rules[0].Verbs)
 	require.Equal(t, []string{"update"}, s.allowed.Rules[1].Verbs)
-}
-
-// With a cache, nothing is read from the API server but after a conflict.
-func TestCallsWithACache(t *testing.T) {
-	s := full(t)
-	s.config.List = func(_ context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
-		return s.list(namespace), nil
-	}
-	s.restart()
-	require.Equal(t, applier.Raised, s.only().Action)
-	require.Equal(t, applier.Unchanged, s.only().Action)
-	s.inFlight()
-	require.Equal(t, applier.Restored, s.only().Action)
-	require.Equal(t, []string{"update", "update"}, s.calls())
 }

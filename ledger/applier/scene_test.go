@@ -37,7 +37,7 @@ type scene struct {
 	counts  []string
 }
 
-func newScene(t tb) *scene {
+func newScene(t tb, configure ...func(c *applier.Config)) *scene {
 	s := &scene{server: newServer(t), ctx: klog.NewContext(context.Background(), klog.Logger{}), record: memory.New(), now: epoch}
 	s.config = applier.Config{
 		Ledger:   s.record,
@@ -47,30 +47,33 @@ func newScene(t tb) *scene {
 		Recorder: s,
 		Metrics:  s,
 	}
-	s.restart()
+	s.restart(configure...)
 	return s
 }
 
 // sceneOf is a scene with the quota q.
-func sceneOf(t tb, limits, used string) *scene {
-	s := newScene(t)
-	s.limit("q", limits)
-	s.use("q", used)
+func sceneOf(t tb, limits, used string, configure ...func(c *applier.Config)) *scene {
+	s := newScene(t, configure...)
+	s.limit("q", limits, used)
 	return s
 }
 
 // restart makes a new applier, which remembers nothing.
-func (s *scene) restart() {
+func (s *scene) restart(configure ...func(c *applier.Config)) {
 	s.t.Helper()
+	for _, change := range configure {
+		change(&s.config)
+	}
 	a, err := applier.New(s.config)
 	require.NoError(s.t, err)
 	s.applier = a
 }
 
-// limit creates a quota with these limits.
-func (s *scene) limit(name, limits string, scopes ...corev1.ResourceQuotaScope) {
+// limit creates a quota with these limits, and this usage.
+func (s *scene) limit(name, limits, used string, scopes ...corev1.ResourceQuotaScope) {
+	s.t.Helper()
 	rq := quotaIn("tenant", name, limits)
-	rq.Spec.Scopes = scopes
+	rq.Spec.Scopes, rq.Status.Used = scopes, list(used)
 	s.create(rq)
 }
 
@@ -81,10 +84,21 @@ func quotaIn(namespace, name, limits string) *corev1.ResourceQuota {
 	}
 }
 
-// use sets status.used, as quota admission does.
-func (s *scene) use(name, used string) {
+// use sets status.used, as quota admission does. Like the other things that happen it returns
+// the scene.
+func (s *scene) use(name, used string) *scene {
 	s.t.Helper()
 	s.edit("tenant/"+name, func(rq *corev1.ResourceQuota) { rq.Status.Used = list(used) })
+	return s
+}
+
+// recount makes status.hard spec.hard, as kube-controller-manager does together with the usage.
+func (s *scene) recount(used string) *scene {
+	s.t.Helper()
+	s.edit("tenant/q", func(rq *corev1.ResourceQuota) {
+		rq.Status = corev1.ResourceQuotaStatus{Hard: rq.Spec.Hard.DeepCopy(), Used: list(used)}
+	})
+	return s
 }
 
 // write sets spec.hard as its owner does.
@@ -93,9 +107,10 @@ func (s *scene) write(name, limits string) {
 	s.edit("tenant/"+name, func(rq *corev1.ResourceQuota) { rq.Spec.Hard = list(limits) })
 }
 
-func (s *scene) inFlight(migrations ...quota.Migration) {
+func (s *scene) inFlight(migrations ...quota.Migration) *scene {
 	s.t.Helper()
 	require.NoError(s.t, s.record.Replace(s.ctx, "tenant", migrations))
+	return s
 }
 
 // apply expects no error.
@@ -114,7 +129,17 @@ func (s *scene) only() applier.QuotaResult {
 	return result.Quotas[0]
 }
 
-func (s *scene) pass(d time.Duration) { s.now = s.now.Add(d) }
+// expect applies, and expects what was done to the only quota that is concerned, and its limits then.
+func (s *scene) expect(action applier.Action, hard string) {
+	s.t.Helper()
+	require.Equal(s.t, action, s.only().Action)
+	require.Equal(s.t, hard, s.hard("q"))
+}
+
+func (s *scene) pass(d time.Duration) *scene {
+	s.now = s.now.Add(d)
+	return s
+}
 
 func (s *scene) quota(name string) *corev1.ResourceQuota {
 	s.t.Helper()

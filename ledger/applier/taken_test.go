@@ -23,20 +23,17 @@ func TestTaken(t *testing.T) {
 	s := full(t)
 	s.apply()
 	require.Equal(t, "limits.cpu=5", s.hard("q"))
-	s.use("q", "limits.cpu=5")
-	r := s.only()
+	r := s.use("q", "limits.cpu=5").only()
 	require.Equal(t, applier.Unchanged, r.Action) // it may be the target pod
 	require.Nil(t, r.Taken)
 
-	s.pass(time.Second)
-	require.Equal(t, applier.Restored, s.only().Action)
+	require.Equal(t, applier.Restored, s.pass(time.Second).only().Action)
 	r = s.only()
 	require.Equal(t, "limits.cpu=1", amountsOf(r.Taken))
 	require.Empty(t, deferrals(r))
 	require.Empty(t, s.reasons())
 	require.Equal(t, time.Second, r.RequeueAfter)
-	s.pass(999 * time.Millisecond)
-	s.apply()
+	s.pass(999 * time.Millisecond).apply()
 	require.Empty(t, s.reasons())
 	s.pass(time.Millisecond)
 	s.counted()
@@ -46,13 +43,10 @@ func TestTaken(t *testing.T) {
 	s.reasons()
 
 	// Forgiven: another offer, and that is the last.
-	s.pass(time.Second)
-	s.apply()
+	s.pass(time.Second).apply()
 	require.Equal(t, "limits.cpu=6", s.hard("q"))
-	s.use("q", "limits.cpu=6")
-	require.Equal(t, applier.Unchanged, s.only().Action)
-	s.pass(time.Second)
-	require.Equal(t, applier.Restored, s.only().Action)
+	require.Equal(t, applier.Unchanged, s.use("q", "limits.cpu=6").only().Action)
+	require.Equal(t, applier.Restored, s.pass(time.Second).only().Action)
 	s.apply()
 	s.pass(time.Second)
 	require.Equal(t, "limits.cpu=2", amountsOf(s.only().Taken))
@@ -68,8 +62,7 @@ func TestTaken(t *testing.T) {
 	// It ends when usage falls.
 	s.use("q", "limits.cpu=5500m")
 	require.Equal(t, "limits.cpu=1500m", amountsOf(s.only().Taken))
-	s.use("q", "limits.cpu=4")
-	r = s.only()
+	r = s.use("q", "limits.cpu=4").only()
 	require.Nil(t, r.Taken)
 	require.Equal(t, applier.Raised, r.Action)
 	require.Equal(t, "limits.cpu=5", s.hard("q"))
@@ -80,20 +73,16 @@ func TestTaken(t *testing.T) {
 func TestTakenSurvivesCachesThatLag(t *testing.T) {
 	s := sceneOf(t, "limits.cpu=4", "limits.cpu=5")
 	c, a := charged("c", "limits.cpu=1"), blocked("a", "limits.cpu=1")
-	s.inFlight(c, a)
-	s.apply()
+	s.inFlight(c, a).apply()
 	s.use("q", "limits.cpu=6") // not a
 	s.pass(time.Second)
 	require.Equal(t, "limits.cpu=1", amountsOf(s.only().Taken))
 
-	s.recount("tenant/q", "limits.cpu=5")
-	require.Nil(t, s.only().Taken)
-	s.pass(50 * time.Millisecond)
-	s.inFlight(a)
+	require.Nil(t, s.recount("limits.cpu=5").only().Taken)
+	s.pass(50 * time.Millisecond).inFlight(a)
 	require.Equal(t, "limits.cpu=1", amountsOf(s.only().Taken))
 	for range 10 {
-		s.pass(time.Minute)
-		s.apply()
+		s.pass(time.Minute).apply()
 		s.take()
 	}
 	require.LessOrEqual(t, amountsOf(s.quota("q").Status.Used), "limits.cpu=6")
@@ -104,8 +93,7 @@ func TestTakenByTheLast(t *testing.T) {
 	s := full(t)
 	s.apply()
 	s.use("q", "limits.cpu=5")
-	s.inFlight()
-	s.apply()
+	s.inFlight().apply()
 	s.apply()
 	s.pass(time.Second)
 	require.Equal(t, "limits.cpu=1", amountsOf(s.only().Taken))
@@ -115,27 +103,23 @@ func TestTakenByTheLast(t *testing.T) {
 	s.inFlight(blocked("a", "limits.cpu=500m"))
 	require.Equal(t, "a RegularAboveStatic limits.cpu=500m", deferrals(s.only()))
 	s.inFlight()
-	s.use("q", "limits.cpu=4")
-	require.Empty(t, s.apply().Quotas)
+	require.Empty(t, s.use("q", "limits.cpu=4").apply().Quotas)
 }
 
 // A target pod is charged before any cache shows it. That is not taken, however late.
 func TestATargetPodAheadOfTheCaches(t *testing.T) {
 	for _, late := range []time.Duration{time.Millisecond, 900 * time.Millisecond, 1500 * time.Millisecond} {
 		s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
-		s.inFlight(blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1"), blocked("c", "limits.cpu=1"))
-		s.apply()
+		s.inFlight(blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1"), blocked("c", "limits.cpu=1")).apply()
 		s.use("q", "limits.cpu=6")
 		for range 2 {
 			r := s.only()
 			require.Empty(t, deferrals(r))
 			s.pass(late / 2)
 		}
-		s.inFlight(charged("a", "limits.cpu=1"), charged("b", "limits.cpu=1"), blocked("c", "limits.cpu=1"))
+		s.inFlight(charged("a", "limits.cpu=1"), charged("b", "limits.cpu=1"), blocked("c", "limits.cpu=1")).apply()
 		s.apply()
-		s.apply()
-		s.pass(time.Minute)
-		require.Nil(t, s.only().Taken)
+		require.Nil(t, s.pass(time.Minute).only().Taken)
 		require.Empty(t, s.reasons())
 	}
 }
@@ -147,19 +131,16 @@ func TestWhatWasThereBeforeLifts(t *testing.T) {
 	t.Run("static is lowered before", func(t *testing.T) {
 		s := full(t)
 		s.write("q", "limits.cpu=2")
-		s.recount("tenant/q", "limits.cpu=4")
-		s.apply()
+		s.recount("limits.cpu=4").apply()
 		require.Equal(t, "limits.cpu=5", s.hard("q"))
 	})
 	t.Run("static is lowered during an offer", func(t *testing.T) {
 		s := full(t)
 		s.apply()
 		s.write("q", "limits.cpu=2")
-		s.recount("tenant/q", "limits.cpu=4")
-		s.apply()
+		s.recount("limits.cpu=4").apply()
 		require.Equal(t, "limits.cpu=5", s.hard("q"))
-		s.pass(time.Second)
-		s.apply()
+		s.pass(time.Second).apply()
 		require.Equal(t, "limits.cpu=2", s.hard("q"))
 		require.Nil(t, s.only().Taken)
 	})
@@ -168,24 +149,18 @@ func TestWhatWasThereBeforeLifts(t *testing.T) {
 		used := 4000
 		for i := range 20 { // in all, more than one migration charges
 			uid, surge := types.UID(fmt.Sprint(i)), "limits.cpu=600m"
-			s.pass(time.Minute)
-			s.inFlight(blocked(uid, surge))
-			s.apply()
+			s.pass(time.Minute).inFlight(blocked(uid, surge)).apply()
 			require.Equal(t, fmt.Sprintf("limits.cpu=%s", milli(used+600)), s.hard("q"))
 			s.use("q", "limits.cpu="+milli(used+600))
-			s.inFlight(charged(uid, surge))
-			s.apply()
+			s.inFlight(charged(uid, surge)).apply()
 			s.pass(10 * time.Second)
-			used += 100 // of the 600 that the target pod charges, the source charged 500
-			s.inFlight(blocked(uid+"next", surge))
-			require.Empty(t, s.only().Offered) // the source is not recounted yet
+			used += 100                                                             // of the 600 that the target pod charges, the source charged 500
+			require.Empty(t, s.inFlight(blocked(uid+"next", surge)).only().Offered) // the source is not recounted yet
 			s.pass(10 * time.Millisecond)
-			s.recount("tenant/q", "limits.cpu="+milli(used))
-			r := s.only()
+			r := s.recount("limits.cpu=" + milli(used)).only()
 			require.Empty(t, r.Offered) // not before that has stood for a second
 			require.Equal(t, "regular usage has just risen above static: no offer before it has settled", r.Why)
-			s.pass(r.RequeueAfter)
-			require.Len(t, s.only().Offered, 1)
+			require.Len(t, s.pass(r.RequeueAfter).only().Offered, 1)
 		}
 		require.Empty(t, s.reasons())
 	})
@@ -200,14 +175,11 @@ func milli(n int) string {
 func TestOffersAreAloneWhileSomethingIsTaken(t *testing.T) {
 	s := sceneOf(t, "limits.cpu=4", "limits.cpu=4")
 	a, b := blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1")
-	s.inFlight(a, b)
-	require.Len(t, s.only().Offered, 2)
+	require.Len(t, s.inFlight(a, b).only().Offered, 2)
 	s.use("q", "limits.cpu=5")
-	s.pass(time.Second)
+	s.pass(time.Second).apply()
 	s.apply()
-	s.apply()
-	s.pass(2 * time.Second)
-	require.Len(t, s.only().Offered, 1)
+	require.Len(t, s.pass(2*time.Second).only().Offered, 1)
 	require.Equal(t, "limits.cpu=6", s.hard("q"))
 }
 
@@ -216,8 +188,7 @@ func TestTakenUsesUpTheBudget(t *testing.T) {
 	s.policy = quota.Policy{Budget: list("limits.cpu=1500m")}
 	s.apply()
 	s.use("q", "limits.cpu=5")
-	s.pass(time.Second)
-	s.apply()
+	s.pass(time.Second).apply()
 	s.pass(time.Minute)
 	require.Equal(t, "a BudgetUsed limits.cpu=500m", deferrals(s.only()))
 	require.Equal(t, "limits.cpu=4", s.hard("q"))
@@ -228,16 +199,12 @@ func TestTakenUsesUpTheBudget(t *testing.T) {
 func TestStrict(t *testing.T) {
 	s := full(t)
 	s.policy = quota.Policy{Strict: true}
-	s.inFlight(blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1"))
-	require.Len(t, s.only().Offered, 2)
-	s.use("q", "limits.cpu=5")
-	require.Len(t, s.only().Offered, 2)
-	s.inFlight(charged("a", "limits.cpu=1"), blocked("b", "limits.cpu=1"))
-	require.Len(t, s.only().Offered, 1)
+	require.Len(t, s.inFlight(blocked("a", "limits.cpu=1"), blocked("b", "limits.cpu=1")).only().Offered, 2)
+	require.Len(t, s.use("q", "limits.cpu=5").only().Offered, 2)
+	require.Len(t, s.inFlight(charged("a", "limits.cpu=1"), blocked("b", "limits.cpu=1")).only().Offered, 1)
 	require.Equal(t, "limits.cpu=6", s.hard("q"))
 	s.use("q", "limits.cpu=5100m")
-	s.pass(time.Second)
-	s.apply()
+	s.pass(time.Second).apply()
 	require.Equal(t, "limits.cpu=5", s.hard("q"))
 	s.pass(time.Minute)
 	require.Equal(t, "b RegularAboveStatic limits.cpu=100m", deferrals(s.only()))
@@ -355,7 +322,7 @@ func (w *world) step() {
 	applies := changed
 	if !w.recountAt.IsZero() && !w.now.Before(w.recountAt) {
 		w.recountAt, applies = time.Time{}, true
-		w.recount("tenant/q", fmt.Sprintf("limits.cpu=%d", w.total()))
+		w.recount(fmt.Sprintf("limits.cpu=%d", w.total()))
 	}
 	if !w.observeAt.IsZero() && !w.now.Before(w.observeAt) {
 		w.observeAt, applies = time.Time{}, true
@@ -382,8 +349,7 @@ func TestMintingIsBounded(t *testing.T) {
 		w := &world{scene: newScene(t), dice: rand.New(rand.NewPCG(seed, 0)), static: 20, migrations: map[types.UID]*mover{}}
 		w.others = 15 + w.dice.Int64N(8)
 		bound := max(w.static, w.others)
-		w.limit("q", "limits.cpu=20")
-		w.use("q", fmt.Sprintf("limits.cpu=%d", w.others))
+		w.limit("q", "limits.cpu=20", fmt.Sprintf("limits.cpu=%d", w.others))
 		const largest = 3
 		for range 2000 {
 			if len(w.migrations) < 8 && w.dice.IntN(10) == 0 {

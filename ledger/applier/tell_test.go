@@ -36,12 +36,9 @@ func TestLogs(t *testing.T) {
 	require.Empty(t, logged())
 
 	s.use("q", "limits.cpu=5")
-	s.inFlight()
-	s.apply()
-	s.pass(2 * time.Second)
-	s.apply()
-	s.pass(2 * time.Second)
-	s.apply()
+	s.inFlight().apply()
+	s.pass(2 * time.Second).apply()
+	s.pass(2 * time.Second).apply()
 	require.Contains(t, logged(), `Regular workloads have taken room of live migrations resourceQuota="tenant/q" amount="limits.cpu=1"`)
 
 	s = full(t)

@@ -49,7 +49,7 @@ func later(inFlight []quota.Migration) map[types.UID]bool {
 	for _, m := range inFlight {
 		other, taken := first[m.VMI]
 		switch {
-		case m.VMI == "":
+		case m.VMI == "", m.OnlyClaims():
 		case !taken:
 			first[m.VMI] = m
 		case other.State >= quota.Charged && m.State >= quota.Charged:
@@ -83,10 +83,10 @@ type view struct {
 }
 
 // views returns those of the quotas that there is anything to do about.
-func (s setting) views(quotas []*corev1.ResourceQuota, m *memories) []*view {
+func (s setting) views(quotas []*corev1.ResourceQuota, m memories) []*view {
 	var views []*view
 	for _, rq := range quotas {
-		known := (*m)[rq.UID]
+		known := m[rq.UID]
 		if known != nil {
 			rq = known.newest(rq)
 		} else if len(s.inFlight) == 0 && !isAnnotated(rq) && quota.Equal(rq.Status.Hard, rq.Spec.Hard) {

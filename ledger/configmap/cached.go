@@ -77,7 +77,7 @@ type known struct {
 	// version is the resourceVersion of configMap; without one, the last that it had. A
 	// greater one is a later one.
 	version  uint64
-	doubtful bool // a write has failed, or the versions cannot be compared
+	doubtful bool // a write has failed, answers may be out of order, or the versions cannot be compared
 }
 
 func knownAs(configMap *corev1.ConfigMap) known {
@@ -121,50 +121,16 @@ func (c *cached) stored(tenant string) (*corev1.ConfigMap, bool) {
 	return configMap, ok
 }
 
-// wrote notes the answer to a write: written, or that before was deleted. A read that
-// overtook the answer may have found what is later.
-func (c *cached) wrote(tenant string, before, written *corev1.ConfigMap) {
+// ask returns a function that notes the answer to a request that begins now: what is there, nil
+// if nothing, or that nobody is sure. Nobody is, either, if another answer came meanwhile.
+func (c *cached) ask(tenant string) (answered func(configMap *corev1.ConfigMap, sure bool)) {
 	if c == nil {
-		return
-	}
-	var k known
-	if written != nil {
-		k = knownAs(written)
-	} else {
-		k = knownAs(before)
-		k.configMap = nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if latest := c.latest[tenant]; latest == nil || latest.version <= k.version || k.doubtful {
-		c.latest[tenant] = &k
-	}
-}
-
-// doubt notes that a write has failed, so that nobody knows what is there.
-func (c *cached) doubt(tenant string) {
-	if c == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	doubtful := known{doubtful: true}
-	if latest := c.latest[tenant]; latest != nil {
-		doubtful.version = latest.version
-	}
-	c.latest[tenant] = &doubtful
-}
-
-// beforeRead returns a function that notes what a live read has found, unless more has
-// become known since beforeRead was called.
-func (c *cached) beforeRead(tenant string) (saw func(configMap *corev1.ConfigMap)) {
-	if c == nil {
-		return func(*corev1.ConfigMap) {}
+		return func(*corev1.ConfigMap, bool) {}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before := c.latest[tenant]
-	var gone known // if the read finds nothing: what was known, and what the cache showed
+	var gone known // if nothing is there: what was known, and what the cache showed
 	if stored, ok := c.stored(tenant); ok && stored != nil {
 		gone = knownAs(stored)
 		gone.configMap = nil
@@ -172,18 +138,18 @@ func (c *cached) beforeRead(tenant string) (saw func(configMap *corev1.ConfigMap
 	if before != nil {
 		gone.version = max(gone.version, before.version)
 	}
-	return func(configMap *corev1.ConfigMap) {
+	return func(configMap *corev1.ConfigMap, sure bool) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		switch {
-		case c.latest[tenant] != before:
-		case configMap != nil:
-			k := knownAs(configMap)
-			c.latest[tenant] = &k
-		case gone == known{}:
-			delete(c.latest, tenant)
-		default:
-			c.latest[tenant] = &gone
+		k := gone
+		if configMap != nil {
+			k = knownAs(configMap)
 		}
+		k.doubtful = k.doubtful || !sure || c.latest[tenant] != before
+		if k == (known{}) {
+			delete(c.latest, tenant)
+			return
+		}
+		c.latest[tenant] = &k
 	}
 }

@@ -78,11 +78,10 @@ func (l *Ledger) next(tenant string, current *corev1.ConfigMap, recorded, migrat
 		if err != nil {
 			leftOut = append(leftOut, l.errorAt(tenant, key, fmt.Errorf("migration %q of VMI %q: left out: %w", m.UID, m.VMI, err)))
 		}
-		switch {
-		case value == "":
-		case isKnown && same(old, read):
-			data[key] = current.Data[key]
-		default:
+		if value != "" && isKnown && same(old, read) {
+			value = current.Data[key]
+		}
+		if value != "" {
 			data[key] = value
 		}
 	}

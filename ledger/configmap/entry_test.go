@@ -168,29 +168,6 @@ func TestEveryState(t *testing.T) {
 	}
 }
 
-// TestExactAmounts has amounts that Kubernetes spells in a way which it reads as
-// something else.
-func TestExactAmounts(t *testing.T) {
-	beyond := resource.NewQuantity(math.MaxInt64, resource.BinarySI)
-	beyond.Add(resource.MustParse("1")) // 8Ei, which is read as one less
-	read, err := resource.ParseQuantity(beyond.String())
-	require.NoError(t, err)
-	require.NotZero(t, read.Cmp(*beyond), "Kubernetes reads %s as it is, now", beyond.String())
-
-	for _, q := range []resource.Quantity{
-		*beyond, resource.MustParse("8Ei"), resource.MustParse("-8Ei"), resource.MustParse("1n"), resource.MustParse("4952Mi"),
-		resource.MustParse("100E"), resource.MustParse("1e3"), resource.MustParse("12345678901234567890123"),
-		{},
-	} {
-		before := q.DeepCopy()
-		_, read, err := encode(quota.Migration{Surge: corev1.ResourceList{"pods": q}})
-		require.NoError(t, err)
-		got := read.Surge["pods"]
-		require.Zero(t, got.Cmp(q), "%s was read as %s", q.String(), got.String())
-		require.Zero(t, before.Cmp(q))
-	}
-}
-
 func TestKeyOf(t *testing.T) {
 	for uid, key := range map[types.UID]string{
 		uid:             uid,
@@ -219,27 +196,7 @@ func TestKeyOf(t *testing.T) {
 
 func uidOf(s string, n int) types.UID { return types.UID(strings.Repeat(s, n)) }
 
-// TestName holds that each legal namespace name has a legal name and label value of its
-// own.
-func TestName(t *testing.T) {
-	label := rapid.StringMatching(`[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?`)
-	rapid.Check(t, func(t *rapid.T) {
-		a, b := label.Draw(t, "a"), label.Draw(t, "b")
-		faults := append(validation.IsDNS1123Subdomain(Name(a)), validation.IsValidLabelValue(a)...)
-		if len(faults) > 0 || len(validation.IsDNS1123Label(a)) > 0 {
-			t.Fatalf("namespace %q: %v", a, faults)
-		}
-		if a != b && Name(a) == Name(b) {
-			t.Fatalf("%q and %q have the same name", a, b)
-		}
-		l := &Ledger{system: "system"}
-		tenant, ok := l.tenantOf(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "system", Name: Name(a)}})
-		if !ok || tenant != a {
-			t.Fatalf("the tenant of %q is %q", Name(a), tenant)
-		}
-	})
-	require.Empty(t, validation.IsQualifiedName(Label))
-}
+func TestLabel(t *testing.T) { require.Empty(t, validation.IsQualifiedName(Label)) }
 
 // FuzzDecode holds that decoding is total, and that what it takes for an entry is
 // written and read again without a change.

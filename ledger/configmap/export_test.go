@@ -5,8 +5,3 @@ var PausesAfterConflicts = &pausesAfterConflicts
 
 // Remembered returns of how many namespaces the ledger knows more than its cache shows.
 func (l *Ledger) Remembered() int { return len(l.cache.latest) }
-
-// Waiting returns how many have a turn for namespace, or wait for one.
-func (l *Ledger) Waiting(namespace string) int {
-	return l.turns.Users(namespace)
-}

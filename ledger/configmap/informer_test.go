@@ -13,10 +13,11 @@ import (
 // An informer that lags as much as a test wants it to: its cache is what the server had
 // at the last call of sync.
 type informer struct {
-	server *server
-	store  cache.Store
-	mu     sync.Mutex
-	synced bool
+	server  *server
+	store   cache.Store
+	handler cache.ResourceEventHandler
+	mu      sync.Mutex
+	synced  bool
 }
 
 var _ configmap.Informer = (*informer)(nil)
@@ -33,8 +34,10 @@ func (i *informer) HasSynced() bool {
 	return i.synced
 }
 
-func (i *informer) AddEventHandler(cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
-	panic("not used in these tests")
+// AddEventHandler leaves the calls of handler to the test.
+func (i *informer) AddEventHandler(handler cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
+	i.handler = handler
+	return nil, nil
 }
 
 // sync lets the cache catch up.

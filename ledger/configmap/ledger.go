@@ -124,10 +124,7 @@ func (l *Ledger) attempt(ctx context.Context, tenant string, current *corev1.Con
 
 // write replaces current by next, either of which is nil if there is none.
 func (l *Ledger) write(ctx context.Context, tenant string, current, next *corev1.ConfigMap) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	client := l.client.ConfigMaps(l.system)
+	client, answered := l.client.ConfigMaps(l.system), l.cache.ask(tenant)
 	var written *corev1.ConfigMap
 	var err error
 	switch {
@@ -141,10 +138,10 @@ func (l *Ledger) write(ctx context.Context, tenant string, current, next *corev1
 		written, err = client.Update(ctx, next, metav1.UpdateOptions{})
 	}
 	if err == nil {
-		l.cache.wrote(tenant, current, written)
+		answered(written, true)
 		return nil
 	}
-	l.cache.doubt(tenant)
+	answered(nil, false)
 	gone := apierrors.IsNotFound(err) && current != nil // of a create it says that there is no system namespace
 	switch {
 	case apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || gone:
@@ -166,10 +163,7 @@ func (l *Ledger) current(ctx context.Context, tenant string) (*corev1.ConfigMap,
 
 // live is current without the cache.
 func (l *Ledger) live(ctx context.Context, tenant string) (*corev1.ConfigMap, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	saw := l.cache.beforeRead(tenant)
+	answered := l.cache.ask(tenant)
 	configMap, err := l.client.ConfigMaps(l.system).Get(ctx, Name(tenant), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		configMap, err = nil, nil
@@ -177,7 +171,7 @@ func (l *Ledger) live(ctx context.Context, tenant string) (*corev1.ConfigMap, er
 	if err != nil {
 		return nil, l.errorAt(tenant, "", err)
 	}
-	saw(configMap)
+	answered(configMap, true)
 	return configMap, nil
 }
 
@@ -199,3 +193,32 @@ func (l *Ledger) check(ctx context.Context, namespace string) error {
 func (l *Ledger) errorAt(tenant, key string, err error) error {
 	return &Error{Namespace: tenant, ConfigMap: l.system + "/" + Name(tenant), Key: key, Err: err}
 }
+
+// ErrTooLarge is inside of the [Error] for migrations that do not fit into a ConfigMap. The
+// others are recorded, unless it is the API server that has said so.
+var ErrTooLarge = errors.New("more than a ConfigMap takes (1 MiB)")
+
+// An Error says what is wrong with the record of one namespace, and where a person
+// finds it. It wraps the API server's error, if there is one, so that the functions of
+// k8s.io/apimachinery/pkg/api/errors, such as IsForbidden, work on it.
+type Error struct {
+	// Namespace is the tenant namespace.
+	Namespace string
+	// ConfigMap is where its record is: the system namespace, a slash, and the name.
+	ConfigMap string
+	// Key is the data key of the entry that is not understood. It is empty if the
+	// error is about the ConfigMap as a whole.
+	Key string
+	Err error
+}
+
+func (e *Error) Error() string {
+	where := fmt.Sprintf("ledger of namespace %q in configmap %s", e.Namespace, e.ConfigMap)
+	if e.Key != "" {
+		where += fmt.Sprintf(": key %q", e.Key)
+	}
+	return fmt.Sprintf("%s: %v", where, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }

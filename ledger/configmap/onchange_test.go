@@ -42,8 +42,7 @@ func TestOnChange(t *testing.T) {
 // TestOnChangeTellsNoOthers calls the handler with what an informer may have beside
 // the record.
 func TestOnChangeTellsNoOthers(t *testing.T) {
-	var handler cache.ResourceEventHandler
-	i := &handing{informer: newInformer(newServer(t)), handler: &handler}
+	i := newInformer(newServer(t))
 	l := configmap.New(nil, system, configmap.WithInformer(i))
 	var changed []string
 	_, err := l.OnChange(func(namespace string) { changed = append(changed, namespace) })
@@ -53,29 +52,18 @@ func TestOnChangeTellsNoOthers(t *testing.T) {
 		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, ResourceVersion: version}}
 	}
 	ours := object(system, "headroom-a", "1")
-	handler.OnAdd(object(system, "kube-root-ca.crt", "1"), false)
-	handler.OnAdd(object("other", "headroom-a", "1"), false)
-	handler.OnUpdate(ours, ours) // a resync
-	handler.OnDelete("nonsense")
+	i.handler.OnAdd(object(system, "kube-root-ca.crt", "1"), false)
+	i.handler.OnAdd(object("other", "headroom-a", "1"), false)
+	i.handler.OnUpdate(ours, ours) // a resync
+	i.handler.OnDelete("nonsense")
 	require.Empty(t, changed)
 
-	handler.OnAdd(ours, true)
-	handler.OnUpdate(ours, object(system, "headroom-a", "2"))
-	handler.OnDelete(object(system, "headroom-b", "2"))
-	handler.OnDelete(cache.DeletedFinalStateUnknown{Key: system + "/headroom-c"})
+	i.handler.OnAdd(ours, true)
+	i.handler.OnUpdate(ours, object(system, "headroom-a", "2"))
+	i.handler.OnDelete(object(system, "headroom-b", "2"))
+	i.handler.OnDelete(cache.DeletedFinalStateUnknown{Key: system + "/headroom-c"})
 	require.Equal(t, []string{"a", "a", "b", "c"}, changed)
 
 	_, err = configmap.New(nil, system).OnChange(func(string) {})
 	require.Error(t, err)
-}
-
-// handing hands its handler to the test.
-type handing struct {
-	*informer
-	handler *cache.ResourceEventHandler
-}
-
-func (i *handing) AddEventHandler(handler cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
-	*i.handler = handler
-	return nil, nil
 }

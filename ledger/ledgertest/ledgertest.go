@@ -16,14 +16,8 @@ import (
 
 // A Counter is a Ledger that tells how many writes to its store it has tried so far,
 // those that failed included. It is how the suite sees that nothing was written where
-// nothing changed. A backend that has no use for such a method is wrapped in the test:
-//
-//	type counted struct {
-//		*mybackend.Ledger
-//		store *fakeStore
-//	}
-//
-//	func (c counted) Writes() int { return c.store.writes }
+// nothing changed. A backend that has no use for such a method is wrapped in the test, by a
+// struct that embeds it and has this method.
 type Counter interface {
 	Writes() int
 }

@@ -1,7 +1,6 @@
 package ledgertest
 
 import (
-	"fmt"
 	"reflect"
 	"time"
 
@@ -98,24 +97,20 @@ func (v variant) of(m quota.Migration) quota.Migration {
 	return m
 }
 
-// different are variants of full that are another record: each changes what one field says.
-var different = differences()
-
-func differences() (variants []variant) {
+// zeroed are variants of full each of which lacks one field.
+var zeroed = func() (variants []variant) {
 	sample := full("")
-	eachField("", reflect.ValueOf(&sample).Elem(), func(field string, v reflect.Value) {
-		for _, c := range changesOf(v.Type()) {
-			variants = append(variants, variant{field + " " + c.name, func(m *quota.Migration) {
-				eachField("", reflect.ValueOf(m).Elem(), func(name string, v reflect.Value) {
-					if name == field {
-						c.apply(v)
-					}
-				})
-			}})
-		}
+	eachField("", reflect.ValueOf(&sample).Elem(), func(field string, _ reflect.Value) {
+		variants = append(variants, variant{"no " + field, func(m *quota.Migration) {
+			eachField("", reflect.ValueOf(m).Elem(), func(name string, v reflect.Value) {
+				if name == field {
+					v.SetZero()
+				}
+			})
+		}})
 	})
 	return variants
-}
+}()
 
 // eachField calls do with each field that v leads to, except UID. Structs are taken apart,
 // and of a slice the first element comes after the slice.
@@ -134,49 +129,26 @@ func eachField(name string, v reflect.Value, do func(name string, v reflect.Valu
 	}
 }
 
-// A change is one of a field of some type.
-type change struct {
-	name  string
-	apply func(v reflect.Value)
-}
-
-func changesOf(t reflect.Type) []change {
-	zero := change{"zero", reflect.Value.SetZero}
-	switch {
-	case t == reflect.TypeFor[corev1.ResourceList]():
-		set := func(name corev1.ResourceName, text string) change {
-			return change{fmt.Sprintf("%s=%s", name, text), func(v reflect.Value) {
-				if v.IsNil() {
-					v.Set(reflect.ValueOf(list()))
-				}
-				v.SetMapIndex(reflect.ValueOf(name), reflect.ValueOf(amount(text)))
-			}}
-		}
-		return []change{
-			set("requests.storage", "12345678901234567891"), set("requests.storage", "-1"), set("services", "0"),
-			{"without limits.cpu", func(v reflect.Value) {
-				v.SetMapIndex(reflect.ValueOf(corev1.ResourceLimitsCPU), reflect.Value{})
-			}},
-			zero,
-			{"empty", func(v reflect.Value) { v.Set(reflect.ValueOf(list())) }},
-		}
-	case t == reflect.TypeFor[metav1.Time]():
-		later := metav1.NewTime(moment.Add(time.Second))
-		return []change{zero, {"a second later", func(v reflect.Value) { v.Set(reflect.ValueOf(later)) }}}
-	case t.Kind() == reflect.Slice:
-		return []change{
-			{"one less", func(v reflect.Value) { v.Set(v.Slice(0, max(0, v.Len()-1))) }},
-			zero,
-			{"empty", func(v reflect.Value) { v.Set(reflect.MakeSlice(t, 0, 0)) }},
-		}
-	case t.Kind() == reflect.Bool:
-		return []change{{"not", func(v reflect.Value) { v.SetBool(!v.Bool()) }}}
-	case t.Kind() == reflect.String:
-		return []change{zero, {"another", func(v reflect.Value) { v.SetString("another") }}}
-	default:
-		return []change{zero, {"less", func(v reflect.Value) { v.SetInt(v.Int() - 1) }}}
-	}
-}
+// different are variants of full that are another record. Nil and empty stand side by side.
+var different = append(zeroed, []variant{
+	{"nil Held", func(m *quota.Migration) { m.Held = nil }},
+	{"empty Held", func(m *quota.Migration) { m.Held = list() }},
+	{"nil Shares", func(m *quota.Migration) { m.Shares = nil }},
+	{"empty Shares", func(m *quota.Migration) { m.Shares = []quota.Share{} }},
+	{"empty Held of a share", func(m *quota.Migration) { m.Shares = []quota.Share{{Held: list()}} }},
+	{"nil Held of a share", func(m *quota.Migration) { m.Shares = []quota.Share{{}} }},
+	{"nil Surge", func(m *quota.Migration) { m.Surge = nil }},
+	{"empty Surge", func(m *quota.Migration) { m.Surge = list() }},
+	{"nil Growth", func(m *quota.Migration) { m.Growth = nil }},
+	{"empty Growth", func(m *quota.Migration) { m.Growth = list() }},
+	{"one more of a huge amount", func(m *quota.Migration) { m.Surge = list("requests.storage", "12345678901234567891") }},
+	{"a negative amount", func(m *quota.Migration) { m.Growth = list("requests.storage", "-1") }},
+	{"one more zero", func(m *quota.Migration) { m.Surge = full("").Surge; m.Surge["services"] = amount("0") }},
+	{"one amount less", func(m *quota.Migration) { m.Held = list("limits.cpu", "1015m") }},
+	{"a second later", func(m *quota.Migration) { m.Created = metav1.NewTime(moment.Add(time.Second)) }},
+	{"another state", func(m *quota.Migration) { m.State = quota.Blocked }},
+	{"another VMI", func(m *quota.Migration) { m.VMI = "another" }},
+}...)
 
 // same are variants of any migration that are the same record.
 var same = []variant{

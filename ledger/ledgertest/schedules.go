@@ -105,43 +105,26 @@ func anyUID() []step {
 }
 
 // changes replaces a record by one that differs in a single field, so that a ledger that
-// takes them for equal is found out.
+// takes them for equal is found out, and each record by itself.
 func changes() []step {
 	var records [][]quota.Migration
 	previous := full(first)
 	for _, v := range different {
-		before, after := full(first), v.of(full(first))
-		records = append(records, []quota.Migration{before, full(second)}, []quota.Migration{after, full(second)},
-			[]quota.Migration{previous}, []quota.Migration{after}) // nil and empty stand side by side
-		previous = after
+		before, after := []quota.Migration{full(first), full(second)}, []quota.Migration{v.of(full(first)), full(second)}
+		records = append(records, before, after, after, []quota.Migration{previous}, after[:1])
+		previous = after[0]
 	}
 	return steps(records...)
 }
 
 // rewrites replaces records by what is equal to them.
 func rewrites() []step {
-	bare, empty := blocked(first), blocked(first)
-	bare.Surge, empty.Surge = nil, list()
 	weaker := full(first)
 	weaker.State = quota.Queued
-	records := [][]quota.Migration{
-		nil,
-		{},
-		{bare},
-		{empty},
-		{bare},
-		{full(first), blocked(second), blocked("0")},
-		{blocked(second), full(first), blocked("0")},
-		{full(first)},
-		{full(first), full(first)},
-		{weaker, full(first)},
-	}
+	three, one := []quota.Migration{full(first), blocked(second), blocked("0")}, []quota.Migration{full(first)}
+	records := [][]quota.Migration{nil, {}, three, {three[2], three[0], three[1]}, one, {one[0], one[0]}, {weaker, one[0]}}
 	for _, v := range same {
-		records = append(records, []quota.Migration{v.of(full(first))}, []quota.Migration{v.of(full(first))}, []quota.Migration{full(first)})
-	}
-	for _, v := range different {
-		m := v.of(full(first))
-		records = append(records, []quota.Migration{m}, []quota.Migration{m})
+		records = append(records, []quota.Migration{v.of(full(first))}, []quota.Migration{full(first)})
 	}
 	return steps(records...)
 }
@@ -149,77 +132,42 @@ func rewrites() []step {
 // namespaces records the same UID in namespaces with names that a store may confuse. All are
 // legal: DNS labels.
 func namespaces() []step {
-	var schedule []step
+	var recorded, removed []step
 	for _, namespace := range []string{
 		"a", "b", "a-b", "a--b", "0", "default", "kube-system", "ledger", "headroom",
 		strings.Repeat("n", 62), strings.Repeat("n", 63), strings.Repeat("n", 62) + "m",
 	} {
 		m := full(first)
 		m.VMI = "in " + namespace
-		schedule = append(schedule, step{namespace, []quota.Migration{m}})
+		recorded = append(recorded, step{namespace, []quota.Migration{m}})
+		removed = append(removed, step{namespace, nil})
 	}
-	for _, s := range slices.Clone(schedule) {
-		schedule = append(schedule, step{s.Namespace, nil})
-	}
-	return schedule
+	return append(recorded, removed...)
 }
 
-// schedules draws schedules in which a step often repeats an earlier one, or nearly
-// does: with some migrations changed, or with other spellings.
+// schedules draws schedules of few migrations, so that a step often repeats an earlier one, or
+// nearly does: with one migration changed, or with other spellings.
 func schedules() *rapid.Generator[[]step] {
+	variants := rapid.SampledFrom(slices.Concat(same, different))
 	return rapid.Custom(func(t *rapid.T) []step {
+		var all []quota.Migration
+		for _, uid := range []types.UID{"1", "2", "3", ""} {
+			m := rapid.SampledFrom([]quota.Migration{{}, blocked(""), full("")}).Draw(t, "migration")
+			m.UID = uid
+			all = append(all, m)
+		}
 		schedule := make([]step, rapid.IntRange(1, 20).Draw(t, "steps"))
 		for i := range schedule {
-			s := &schedule[i]
-			if i == 0 || rapid.IntRange(0, 3).Draw(t, "again") == 0 {
-				s.Namespace = rapid.SampledFrom([]string{"a", "b", "a-b"}).Draw(t, "namespace")
-				for range rapid.IntRange(0, 4).Draw(t, "migrations") {
-					m := rapid.SampledFrom([]quota.Migration{{}, blocked(""), full("")}).Draw(t, "base").DeepCopy()
-					m.UID = types.UID(rapid.SampledFrom([]string{"1", "2", "3", ""}).Draw(t, "UID"))
-					for range rapid.IntRange(0, 4).Draw(t, "changes") {
-						variants().Draw(t, "change").apply(&m)
-					}
-					s.add(m)
+			migrations := rapid.Permutation(all).Draw(t, "order")[:rapid.IntRange(0, len(all)).Draw(t, "migrations")]
+			if len(migrations) > 0 {
+				migrations[0] = variants.Draw(t, "change").of(migrations[0])
+				more := variants.Draw(t, "duplicate").of(migrations[0])
+				if more.State != migrations[0].State {
+					migrations = append(migrations, more)
 				}
-				continue
 			}
-			earlier := schedule[rapid.IntRange(0, i-1).Draw(t, "earlier")]
-			s.Namespace = earlier.Namespace
-			again := rapid.Permutation(copies(earlier.Migrations)).Draw(t, "order")
-			if len(again) > 0 {
-				variants().Draw(t, "change").apply(&again[0])
-			}
-			for _, m := range again {
-				s.add(m)
-			}
+			schedule[i] = step{rapid.SampledFrom([]string{"a", "b", "a-b"}).Draw(t, "namespace"), migrations}
 		}
 		return schedule
 	})
-}
-
-// add adds m, unless there is one of the same UID in the same state.
-func (s *step) add(m quota.Migration) {
-	if !slices.ContainsFunc(s.Migrations, func(other quota.Migration) bool { return other.UID == m.UID && other.State == m.State }) {
-		s.Migrations = append(s.Migrations, m)
-	}
-}
-
-// variants draws changes: of each field as often, and of spellings.
-func variants() *rapid.Generator[variant] {
-	byField := map[string][]variant{"same": same, "turned": {{"Held nil or empty", func(m *quota.Migration) {
-		if m.Held == nil {
-			m.Held = list()
-		} else {
-			m.Held = nil
-		}
-	}}}}
-	for _, v := range different {
-		field := strings.FieldsFunc(v.name, func(r rune) bool { return strings.ContainsRune(". [", r) })[0]
-		byField[field] = append(byField[field], v)
-	}
-	var fields []*rapid.Generator[variant]
-	for _, field := range slices.Sorted(maps.Keys(byField)) {
-		fields = append(fields, rapid.SampledFrom(byField[field]))
-	}
-	return rapid.OneOf(fields...)
 }

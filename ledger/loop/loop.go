@@ -1,3 +1,23 @@
+// Package loop is the work queue of a controller that has none of its own: client-go's
+// rate-limiting queue, keyed by namespace, with coalescing and a spread start.
+//
+//	l, err := loop.New(loop.Config{Reconcile: controller.Reconcile, Namespaces: namespaces})
+//	...
+//	pods.AddEventHandler(l.Handler(migration.Namespace))
+//	...
+//	l.Run(ctx) // after the caches have synced
+//
+// # When a namespace is reconciled
+//
+// After an event at once, but no sooner than 4 ms after the last reconcile began.
+// All events in between cost one more reconcile at the end of the gap. No event is missed:
+// a reconcile always begins after the last of them.
+//
+// At the start and on every resync the namespaces are spread over some time, so that a
+// restart over thousands of namespaces is no load on the API server. An event does not wait
+// for that.
+//
+// After an error a namespace is reconciled again with an exponential back-off.
 package loop
 
 import (
@@ -9,26 +29,13 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 )
 
-// The defaults of a [Config].
-const (
-	DefaultGap     = 4 * time.Millisecond
-	DefaultSpread  = 30 * time.Second
-	DefaultResync  = 10 * time.Minute
-	DefaultWorkers = 4
-)
-
-// The pauses after errors.
-const (
-	firstPause = 100 * time.Millisecond
-	maxPause   = time.Minute
-)
-
-// A Config is what a [Loop] works with. Zero times and Workers mean the defaults.
+// A Config is what a [Loop] works with.
 type Config struct {
 	// Reconcile reconciles one namespace. RequeueAfter is when to call it again if
 	// nothing happens before; zero means not at all. After an error it is called again
@@ -43,16 +50,19 @@ type Config struct {
 	// namespace is urgent.
 	Urgent func(object any) bool
 
-	// Gap is the least time between the beginnings of two reconciles of the same namespace.
-	Gap time.Duration
-	// Spread is the time over which the namespaces are reconciled at the start.
-	Spread time.Duration
 	// Resync is how often all namespaces are reconciled, and the time over which that is
-	// spread.
+	// spread. Zero means 10 min.
 	Resync time.Duration
-	// Workers is how many namespaces are reconciled at the same time.
+	// Workers is how many namespaces are reconciled at the same time. Zero means 4.
 	Workers int
+
+	gap, spread time.Duration // for tests; zero: minGap and startSpread
 }
+
+const (
+	minGap      = 4 * time.Millisecond // between the beginnings of two reconciles of the same namespace
+	startSpread = 30 * time.Second     // over which the namespaces are reconciled at the start
+)
 
 // A Loop reconciles namespaces. [New] makes one. It is safe for concurrent use.
 type Loop struct {
@@ -69,18 +79,15 @@ func New(config Config) (*Loop, error) {
 	if config.Reconcile == nil {
 		return nil, errors.New("a loop needs Reconcile")
 	}
-	if config.Gap < 0 || config.Spread < 0 || config.Resync < 0 || config.Workers < 0 {
-		return nil, errors.New("a loop cannot have negative times or workers")
+	if config.Resync < 0 || config.Workers < 0 {
+		return nil, errors.New("a loop cannot have a negative resync or negative workers")
 	}
-	config.Gap = cmp.Or(config.Gap, DefaultGap)
-	config.Spread = cmp.Or(config.Spread, DefaultSpread)
-	config.Resync = cmp.Or(config.Resync, DefaultResync)
-	config.Workers = cmp.Or(config.Workers, DefaultWorkers)
+	config.gap, config.spread = cmp.Or(config.gap, minGap), cmp.Or(config.spread, startSpread)
+	config.Resync = cmp.Or(config.Resync, 10*time.Minute)
+	config.Workers = cmp.Or(config.Workers, 4)
+	backOff := workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, time.Minute)
 	return &Loop{
-		config: config,
-		seed:   maphash.MakeSeed(),
-		queue:  workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstPause, maxPause)),
-		gaps:   map[string]bool{},
+		config: config, seed: maphash.MakeSeed(), queue: workqueue.NewTypedRateLimitingQueue(backOff), gaps: map[string]bool{},
 	}, nil
 }
 
@@ -104,7 +111,7 @@ func (l *Loop) beginGap(namespace string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.gaps[namespace] = false
-	time.AfterFunc(l.config.Gap, func() {
+	time.AfterFunc(l.config.gap, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.gaps[namespace] {
@@ -133,7 +140,7 @@ func (l *Loop) Handler(namespaceOf func(object any) string) cache.ResourceEventH
 	return cache.ResourceEventHandlerDetailedFuncs{
 		AddFunc: func(object any, isInInitialList bool) {
 			if isInInitialList && (l.config.Urgent == nil || !l.config.Urgent(object)) {
-				l.within(l.config.Spread, namespaceOf(object))
+				l.within(l.config.spread, namespaceOf(object))
 				return
 			}
 			l.Add(namespaceOf(object))
@@ -153,15 +160,15 @@ func (l *Loop) Handler(namespaceOf func(object any) string) cache.ResourceEventH
 // it once, when the caches that Reconcile reads have synced. Errors are logged by the
 // logger in ctx.
 func (l *Loop) Run(ctx context.Context) {
-	var working sync.WaitGroup
-	working.Add(l.config.Workers)
+	var working wait.Group
 	for range l.config.Workers {
-		go func() {
-			defer working.Done()
-			l.work(ctx)
-		}()
+		working.Start(func() {
+			for namespace, done := l.queue.Get(); !done && ctx.Err() == nil; namespace, done = l.queue.Get() {
+				l.reconcile(ctx, namespace)
+			}
+		})
 	}
-	l.all(ctx, l.config.Spread)
+	l.all(ctx, l.config.spread)
 	resync := time.NewTicker(l.config.Resync)
 	defer resync.Stop()
 	for ctx.Err() == nil {
@@ -173,17 +180,6 @@ func (l *Loop) Run(ctx context.Context) {
 	}
 	l.queue.ShutDown()
 	working.Wait()
-}
-
-// work reconciles what is in the queue.
-func (l *Loop) work(ctx context.Context) {
-	for {
-		namespace, done := l.queue.Get()
-		if done || ctx.Err() != nil {
-			return
-		}
-		l.reconcile(ctx, namespace)
-	}
 }
 
 // all adds all namespaces, spread over a time.

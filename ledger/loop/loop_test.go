@@ -69,8 +69,6 @@ func run(ctx context.Context, t *testing.T, config Config) (*Loop, *looks) {
 func TestNewNeedsWhatItNeeds(t *testing.T) {
 	for name, config := range map[string]Config{
 		"nothing": {},
-		"gap":     {Reconcile: nothing, Gap: -1},
-		"spread":  {Reconcile: nothing, Spread: -1},
 		"resync":  {Reconcile: nothing, Resync: -1},
 		"workers": {Reconcile: nothing, Workers: -1},
 	} {
@@ -80,7 +78,7 @@ func TestNewNeedsWhatItNeeds(t *testing.T) {
 }
 
 func TestEventsAreLookedAt(t *testing.T) {
-	l, made := run(t.Context(), t, Config{Gap: time.Nanosecond})
+	l, made := run(t.Context(), t, Config{gap: time.Nanosecond})
 	l.Add("")
 	for i := range 100 {
 		l.Add(fmt.Sprint(i % 10))
@@ -91,7 +89,7 @@ func TestEventsAreLookedAt(t *testing.T) {
 // What happens during a look, and during the gap after it, is one more look.
 func TestBurstsCoalesce(t *testing.T) {
 	gate, began := make(chan struct{}), make(chan struct{}, 100)
-	l, _ := run(t.Context(), t, Config{Gap: time.Nanosecond, Reconcile: func(context.Context, string) (time.Duration, error) {
+	l, _ := run(t.Context(), t, Config{gap: time.Nanosecond, Reconcile: func(context.Context, string) (time.Duration, error) {
 		began <- struct{}{}
 		<-gate
 		return 0, nil
@@ -117,7 +115,7 @@ func TestBurstsCoalesce(t *testing.T) {
 func TestErrorsAreLoggedAndTriedAgain(t *testing.T) {
 	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
 	failures := 2
-	l, made := run(klog.NewContext(t.Context(), logger), t, Config{Gap: time.Nanosecond})
+	l, made := run(klog.NewContext(t.Context(), logger), t, Config{gap: time.Nanosecond})
 	made.fail = func(string) error {
 		if failures--; failures >= 0 {
 			return errors.New("no route")
@@ -134,7 +132,7 @@ func TestErrorsAreLoggedAndTriedAgain(t *testing.T) {
 func TestLooksAgainWhenAsked(t *testing.T) {
 	count := 0
 	done := make(chan struct{})
-	l, _ := run(t.Context(), t, Config{Gap: time.Nanosecond, Reconcile: func(context.Context, string) (time.Duration, error) {
+	l, _ := run(t.Context(), t, Config{gap: time.Nanosecond, Reconcile: func(context.Context, string) (time.Duration, error) {
 		if count++; count == 3 {
 			close(done)
 			return 0, nil
@@ -151,7 +149,7 @@ func TestResyncLooksAtAllNamespaces(t *testing.T) {
 	known <- []string{"a"}
 	names := []string(nil)
 	_, made := run(t.Context(), t, Config{
-		Gap: time.Nanosecond, Spread: time.Nanosecond, Resync: time.Millisecond,
+		gap: time.Nanosecond, spread: time.Nanosecond, Resync: time.Millisecond,
 		Namespaces: func() ([]string, error) {
 			select {
 			case names = <-known:
@@ -196,7 +194,7 @@ func TestRunReturnsAfterTheLastLook(t *testing.T) {
 
 func TestHandler(t *testing.T) {
 	l, err := New(Config{
-		Reconcile: nothing, Spread: time.Hour,
+		Reconcile: nothing, spread: time.Hour,
 		Urgent: func(object any) bool { return object.(*corev1.Pod).Name == "urgent" },
 	})
 	require.NoError(t, err)
@@ -237,7 +235,7 @@ func TestHandler(t *testing.T) {
 
 // The gap after the beginning of a reconcile holds events back, and none is lost.
 func TestGap(t *testing.T) {
-	l, made := run(t.Context(), t, Config{Gap: 100 * time.Millisecond})
+	l, made := run(t.Context(), t, Config{gap: 100 * time.Millisecond})
 	l.Add("tenant")
 	require.Equal(t, "tenant", made.come(t))
 	for range 50 {
@@ -250,7 +248,7 @@ func TestGap(t *testing.T) {
 
 // The places within the spread depend on the process, and are different for most names.
 func TestInitialListIsSpread(t *testing.T) {
-	l, made := run(t.Context(), t, Config{Spread: time.Hour, Namespaces: func() ([]string, error) {
+	l, made := run(t.Context(), t, Config{spread: time.Hour, Namespaces: func() ([]string, error) {
 		var names []string
 		for i := range 10000 {
 			names = append(names, fmt.Sprintf("tenant-%d", i))

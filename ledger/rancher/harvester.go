@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -63,15 +62,14 @@ func Clean(rq *corev1.ResourceQuota, ns *corev1.Namespace) (*corev1.ResourceQuot
 	if rq == nil || !scaled(rq) {
 		return nil, nil
 	}
-	l := readLeftovers(rq, ns)
-	next := rq.DeepCopy()
+	staticLimit, next := staticOf(rq, ns), rq.DeepCopy()
 	var unclear []error
 	for _, name := range []corev1.ResourceName{corev1.ResourceLimitsCPU, corev1.ResourceLimitsMemory} {
 		live, limited := rq.Spec.Hard[name]
 		if !limited {
 			continue
 		}
-		static, err := l.static(name, live)
+		static, err := staticLimit(name, live)
 		if err != nil {
 			field := fmt.Sprintf("spec.hard[%s]", name)
 			unclear = append(unclear, &Error{Namespace: rq.Namespace, Quota: rq.Name, Field: field, Err: fmt.Errorf("%w: %w", ErrUnclear, err)})
@@ -122,23 +120,13 @@ func CleanNamespace(ctx context.Context, client typedcorev1.CoreV1Interface, nam
 		if _, err = client.ResourceQuotas(namespace).Update(ctx, next, metav1.UpdateOptions{}); err == nil {
 			continue
 		}
-		if next.Labels[QuotaLabel] == "true" && isRefusal(err) {
+		// An admission webhook may answer with 403 or with 400, and need not give a reason.
+		if next.Labels[QuotaLabel] == "true" && (apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)) {
 			err = fmt.Errorf("%w: %w", ErrLocked, err)
 		}
 		failed = append(failed, &Error{Namespace: namespace, Quota: next.Name, Err: err})
 	}
 	return errors.Join(failed...)
-}
-
-// isRefusal reports whether an admission webhook may have refused the request: it may answer
-// with 403 or with 400, and need not give a reason.
-func isRefusal(err error) bool {
-	var status apierrors.APIStatus
-	if !errors.As(err, &status) {
-		return false
-	}
-	code := status.Status().Code
-	return code == http.StatusForbidden || code == http.StatusBadRequest
 }
 
 // isEntry reports whether an annotation says what Harvester's scaling has added.
@@ -152,72 +140,61 @@ func scaled(rq *corev1.ResourceQuota) bool {
 	return resyncs || slices.ContainsFunc(slices.Collect(maps.Keys(rq.Annotations)), isEntry)
 }
 
-// Leftovers are what there is to tell static limits from raised ones.
-type leftovers struct {
-	raises    bool                // spec.hard may be raised
-	added     corev1.ResourceList // what the annotations say was added
-	malformed error               // why that is incomplete
-	followed  bool                // spec.hard is said to contain what was added
-	skips     bool
-	asked     corev1.ResourceList // the limits of the namespace; nil if they are not known
-	unknown   error               // why they are not known
-	refused   bool                // by Rancher
+// staticOf returns a function that returns the static limit of a resource, of which live is in
+// spec.hard of rq, or why it is not known.
+func staticOf(
+	rq *corev1.ResourceQuota, ns *corev1.Namespace,
+) func(corev1.ResourceName, resource.Quantity) (resource.Quantity, error) {
+	entries, isRaised, malformed := readEntries(rq)
+	isRaised = isRaised || rq.Annotations[resync] == "true"
+	followed := rq.Annotations[resync] == "false" // spec.hard is said to contain the entries
+	limits, unknown := Limits(ns)
+	if limits == nil && unknown == nil {
+		unknown = errors.New("the namespace has no annotation " + LimitsAnnotation)
+	}
+	return func(name corev1.ResourceName, live resource.Quantity) (resource.Quantity, error) {
+		asked, added, rest := limits[name], entries[name], live.DeepCopy()
+		rest.Sub(added)
+		switch {
+		case !isRaised || limits != nil && (asked.Sign() == 0 || live.Cmp(asked) <= 0):
+			return live.DeepCopy(), nil
+		case limits != nil && isRefused(ns):
+			return live, errors.New("the limits that the namespace asks for were refused by Rancher")
+		case limits != nil && !HarvesterSkips(rq):
+			return asked.DeepCopy(), nil
+		case malformed != nil:
+			return live, malformed
+		case limits != nil && rest.Cmp(asked) != 0:
+			return live, fmt.Errorf("it is not %s and what migrations added, and %s is set",
+				asked.String(), HarvesterSkip)
+		case limits == nil && (!followed || !added.IsZero() && (HarvesterSkips(rq) || rest.Sign() <= 0)):
+			return live, unknown
+		}
+		return rest, nil
+	}
 }
 
-func readLeftovers(rq *corev1.ResourceQuota, ns *corev1.Namespace) leftovers {
-	l := leftovers{
-		added:    corev1.ResourceList{},
-		raises:   rq.Annotations[resync] == "true",
-		followed: rq.Annotations[resync] == "false",
-		skips:    HarvesterSkips(rq),
-		refused:  isRefused(ns),
-	}
-	if l.asked, l.unknown = Limits(ns); l.asked == nil && l.unknown == nil {
-		l.unknown = errors.New("the namespace has no annotation " + LimitsAnnotation)
-	}
+// readEntries returns what the annotations of rq say was added, whether any of them says so,
+// and why that is incomplete.
+func readEntries(rq *corev1.ResourceQuota) (added corev1.ResourceList, some bool, malformed error) {
+	added = corev1.ResourceList{}
 	for _, key := range slices.Sorted(maps.Keys(rq.Annotations)) {
 		value := rq.Annotations[key]
 		if !isEntry(key) || key == compensation && value == "" {
 			continue
 		}
-		l.raises = true
+		some = true
 		entry, err := readEntry(value)
-		if err != nil && l.malformed == nil {
-			l.malformed = fmt.Errorf("annotation %s: %w: %w", key, ErrMalformed, err)
+		if err != nil && malformed == nil {
+			malformed = fmt.Errorf("annotation %s: %w: %w", key, ErrMalformed, err)
 		}
 		for name, q := range entry {
 			if key != compensation || name == corev1.ResourceLimitsMemory {
-				l.added[name] = arithmetic.Plus(l.added[name], q)
+				added[name] = arithmetic.Plus(added[name], q)
 			}
 		}
 	}
-	return l
-}
-
-// static returns the static limit of name, of which live is there, or why it is not known.
-func (l leftovers) static(name corev1.ResourceName, live resource.Quantity) (resource.Quantity, error) {
-	asked, added := l.asked[name], l.added[name]
-	switch {
-	case !l.raises || l.asked != nil && (asked.Sign() == 0 || live.Cmp(asked) <= 0):
-		return live.DeepCopy(), nil
-	case l.asked != nil && l.refused:
-		return live, errors.New("the limits that the namespace asks for were refused by Rancher")
-	case l.asked != nil && !l.skips:
-		return asked.DeepCopy(), nil
-	case l.malformed != nil:
-		return live, l.malformed
-	}
-	base := live.DeepCopy()
-	base.Sub(added)
-	switch {
-	case l.asked == nil && added.IsZero() && l.followed:
-		return live.DeepCopy(), nil
-	case l.asked == nil && (!l.followed || l.skips || base.Sign() <= 0):
-		return live, l.unknown
-	case l.asked != nil && base.Cmp(asked) != 0:
-		return live, fmt.Errorf("it is not %s and what migrations added, and %s is set", asked.String(), HarvesterSkip)
-	}
-	return base, nil
+	return added, some, malformed
 }
 
 // readEntry reads a ResourceList in JSON. Amounts may be null, as in Harvester.

@@ -2,12 +2,14 @@ package rancher
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
+	listers "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/vmquota/headroom/ledger/applier"
@@ -19,7 +21,7 @@ import (
 // quotas have changed. Until the ledger says anything, it watches nothing else.
 type reader struct {
 	loop    *loop.Loop
-	entries cache.SharedIndexInformer // of the ledger; nil if that is not its own
+	entries cache.SharedIndexInformer // of the ledger
 	quotas  cache.SharedIndexInformer
 	isOwn   bool          // it runs quotas itself
 	needed  chan struct{} // has an element when the ledger has said anything
@@ -32,21 +34,19 @@ func newReader(config Config) (*reader, error) {
 		r.quotas = informers.NewSharedInformerFactoryWithOptions(config.Client, 0,
 			informers.WithTransform(withoutManagedFields)).Core().V1().ResourceQuotas().Informer()
 	}
-	if config.Ledger == nil {
-		r.entries = informers.NewSharedInformerFactoryWithOptions(config.Client, 0, informers.WithNamespace(config.Namespace),
-			informers.WithTweakListOptions(configmap.Select)).Core().V1().ConfigMaps().Informer()
-		stored := configmap.New(config.Client.CoreV1(), config.Namespace, configmap.WithInformer(r.entries))
-		if _, err := stored.OnChange(r.enqueue); err != nil {
-			return nil, err
-		}
-		config.Ledger = stored
-	} else {
-		r.needed <- struct{}{}
+	r.entries = informers.NewSharedInformerFactoryWithOptions(config.Client, 0, informers.WithNamespace(config.Namespace),
+		informers.WithTweakListOptions(configmap.Select)).Core().V1().ConfigMaps().Informer()
+	record := configmap.New(config.Client.CoreV1(), config.Namespace, configmap.WithInformer(r.entries))
+	if _, err := record.OnChange(r.enqueue); err != nil {
+		return nil, err
 	}
+	quotas := listers.NewResourceQuotaLister(r.quotas.GetIndexer())
 	limits, err := applier.New(applier.Config{
-		Ledger:      config.Ledger,
-		Quotas:      config.Client.CoreV1(),
-		List:        r.list,
+		Ledger: record,
+		Quotas: config.Client.CoreV1(),
+		List: func(_ context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
+			return quotas.ResourceQuotas(namespace).List(labels.Everything())
+		},
 		Now:         config.Now,
 		Policy:      config.Policy,
 		Disabled:    config.Disabled,
@@ -80,39 +80,13 @@ func (r *reader) enqueue(namespace string) {
 	}
 }
 
-// list returns the quotas of a namespace from the cache.
-func (r *reader) list(_ context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
-	objects, err := r.quotas.GetIndexer().ByIndex(cache.NamespaceIndex, namespace)
-	if err != nil {
-		return nil, err
-	}
-	quotas := make([]*corev1.ResourceQuota, 0, len(objects))
-	for _, object := range objects {
-		if rq, ok := object.(*corev1.ResourceQuota); ok {
-			quotas = append(quotas, rq)
-		}
-	}
-	return quotas, nil
-}
-
 // run enforces until ctx is done, and returns when everything that it started has ended.
 func (r *reader) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
-	var watching sync.WaitGroup
+	var watching wait.Group
 	defer watching.Wait()
 	defer stop()
-	watch := func(informer cache.SharedIndexInformer) {
-		watching.Add(1)
-		go func() {
-			defer watching.Done()
-			informer.RunWithContext(ctx)
-		}()
-	}
-	var synced []cache.InformerSynced
-	if r.entries != nil {
-		watch(r.entries)
-		synced = append(synced, r.entries.HasSynced)
-	}
+	watching.StartWithContext(ctx, r.entries.RunWithContext)
 	var err error
 	select {
 	case <-r.needed:
@@ -122,11 +96,11 @@ func (r *reader) run(ctx context.Context) error {
 			break
 		}
 		if r.isOwn {
-			watch(r.quotas)
+			watching.StartWithContext(ctx, r.quotas.RunWithContext)
 		} else {
 			defer func() { _ = r.quotas.RemoveEventHandler(registration) }() // it fails only if the informer has ended too
 		}
-		cache.WaitForCacheSync(ctx.Done(), append(synced, registration.HasSynced)...)
+		cache.WaitForCacheSync(ctx.Done(), r.entries.HasSynced, registration.HasSynced)
 	case <-ctx.Done():
 	}
 	r.loop.Run(ctx) // also if ctx is done, so that the queue ends

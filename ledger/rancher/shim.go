@@ -1,9 +1,9 @@
 package rancher
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,7 +15,6 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
-	"github.com/vmquota/headroom/ledger"
 	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/quota"
 )
@@ -36,9 +35,6 @@ type Config struct {
 	Quotas cache.SharedIndexInformer
 	// Namespace is the namespace of the ConfigMap ledger. If empty, it is DefaultNamespace.
 	Namespace string
-	// Ledger takes the place of the ConfigMap ledger, which is not read then. Call
-	// [Shim.Enqueue] when it changes. If nil, it is the ConfigMap ledger in Namespace.
-	Ledger ledger.Ledger
 	// Own enforces the cluster's own migrations until its context is done; see the package
 	// comment. If it returns before, it is called again after Probe. If nil, a cluster without
 	// a ledger is left alone.
@@ -62,10 +58,6 @@ type Shim struct {
 	config Config
 	stop   context.CancelFunc
 	done   chan struct{}
-
-	mu     sync.Mutex
-	reader *reader         // nil: no ledger is read
-	missed map[string]bool // what was to be reconciled before Config.Ledger was read
 }
 
 // A source is where the migrations of a cluster are known from.
@@ -95,31 +87,15 @@ func Start(ctx context.Context, config Config) (*Shim, error) {
 	if config.Quotas != nil && config.Quotas.IsStopped() {
 		return nil, errors.New("the informer of ResourceQuotas has been stopped")
 	}
-	if config.Namespace == "" {
-		config.Namespace = DefaultNamespace
-	}
-	if config.Probe == 0 {
-		config.Probe = time.Minute
-	}
+	config.Namespace = cmp.Or(config.Namespace, DefaultNamespace)
+	config.Probe = cmp.Or(config.Probe, time.Minute)
 	if config.DisabledFor == nil {
 		config.DisabledFor = HarvesterSkips
 	}
 	ctx, stop := context.WithCancel(ctx)
-	s := &Shim{config: config, stop: stop, done: make(chan struct{}), missed: map[string]bool{}}
+	s := &Shim{config: config, stop: stop, done: make(chan struct{})}
 	go s.run(ctx)
 	return s, nil
-}
-
-// Enqueue has the namespace reconciled, if the Shim reads a ledger. It returns at once.
-func (s *Shim) Enqueue(namespace string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.reader != nil:
-		s.reader.enqueue(namespace)
-	case s.config.Ledger != nil:
-		s.missed[namespace] = true
-	}
 }
 
 // Done returns a channel that is closed when everything that Start started has ended.
@@ -136,17 +112,14 @@ func (s *Shim) Stop() {
 func (s *Shim) run(ctx context.Context) {
 	defer close(s.done)
 	defer s.stop()
-	log := klog.FromContext(ctx)
-	from, ended, end := nowhere, (<-chan error)(nil), func() {}
+	from := nowhere
+	ended, end := s.begin(ctx, from)
 	defer func() { end() }()
 	for pause, told := time.Duration(0), false; ; {
 		select {
 		case <-ctx.Done():
 			return
-		case err := <-ended:
-			if ctx.Err() == nil {
-				log.Info("Enforcing has ended, trying again", "from", from, "err", err)
-			}
+		case <-ended:
 			from, ended = nowhere, nil
 		case <-time.After(wait.Jitter(pause, 0.2)):
 			other, err := s.source(ctx)
@@ -156,7 +129,7 @@ func (s *Shim) run(ctx context.Context) {
 				from = other
 				ended, end = s.begin(ctx, from)
 			case err != nil && !told && ctx.Err() == nil:
-				log.Info("Cannot tell where the migrations are known from, trying again", "err", err)
+				klog.FromContext(ctx).Info("Cannot tell where the migrations are known from, trying again", "err", err)
 			}
 			if pause, told = s.config.Probe, err != nil; told {
 				pause = min(pause, awayPause)
@@ -165,52 +138,46 @@ func (s *Shim) run(ctx context.Context) {
 	}
 }
 
-// begin enforces from a source. The channel has an element when that has ended by itself; end
-// ends it, and returns when everything that it started has ended.
-func (s *Shim) begin(ctx context.Context, from source) (ended <-chan error, end func()) {
-	if from == nowhere {
-		return nil, func() {}
-	}
-	klog.FromContext(ctx).Info("Enforcing the limits that migrations need", "from", from)
+// begin enforces from a source. The channel is closed when everything that it started has
+// ended, which end waits for.
+func (s *Shim) begin(ctx context.Context, from source) (ended <-chan struct{}, end func()) {
 	ctx, stop := context.WithCancel(ctx)
-	done := make(chan error, 1)
+	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		done <- s.enforce(ctx, from)
+		if err := s.enforce(ctx, from); ctx.Err() == nil {
+			klog.FromContext(ctx).Info("Enforcing has ended, trying again", "from", from, "err", err)
+		}
 	}()
 	return done, func() {
 		stop()
-		for range done { // until it is closed
-		}
+		<-done
 	}
 }
 
 // source asks the cluster which source to use.
 func (s *Shim) source(ctx context.Context) (source, error) {
-	if s.config.Ledger != nil {
-		return records, nil
-	}
 	_, err := s.config.Client.CoreV1().Namespaces().Get(ctx, s.config.Namespace, metav1.GetOptions{})
 	switch {
-	case err == nil:
-		return records, nil
 	case !apierrors.IsNotFound(err):
-		return nowhere, err
+		return records, err
 	case s.config.Own == nil:
 		return nowhere, nil
 	}
 	_, err = s.config.Client.Discovery().ServerResourcesForGroupVersion(kubeVirt)
-	if err == nil {
-		return own, nil
-	}
 	if apierrors.IsNotFound(err) {
-		err = nil
+		return nowhere, nil
 	}
-	return nowhere, err
+	return own, err
 }
 
 // enforce enforces until ctx is done.
 func (s *Shim) enforce(ctx context.Context, from source) error {
+	if from == nowhere {
+		<-ctx.Done()
+		return nil
+	}
+	klog.FromContext(ctx).Info("Enforcing the limits that migrations need", "from", from)
 	if from == own {
 		return s.config.Own(ctx)
 	}
@@ -218,20 +185,5 @@ func (s *Shim) enforce(ctx context.Context, from source) error {
 	if err != nil {
 		return err
 	}
-	s.read(r)
-	defer s.read(nil)
 	return r.run(ctx)
-}
-
-// read makes r the reader.
-func (s *Shim) read(r *reader) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reader = r
-	if r != nil {
-		for namespace := range s.missed {
-			r.enqueue(namespace)
-		}
-		clear(s.missed)
-	}
 }

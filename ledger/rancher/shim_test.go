@@ -21,9 +21,7 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/vmquota/headroom/ledger"
 	"github.com/vmquota/headroom/ledger/configmap"
-	"github.com/vmquota/headroom/ledger/memory"
 	"github.com/vmquota/headroom/ledger/rancher"
 	"github.com/vmquota/headroom/quota"
 )
@@ -32,8 +30,8 @@ import (
 type downstream struct {
 	*testing.T
 	client  *fake.Clientset
-	ledger  ledger.Ledger // another process writes it
-	watches chan string   // that have begun, by resource
+	ledger  *configmap.Ledger // another process writes it
+	watches chan string       // that have begun, by resource
 	watched *watchers
 }
 
@@ -99,17 +97,9 @@ func newDownstream(t *testing.T) *downstream {
 // start starts a Shim, and waits until it sees what the ledger says.
 func (d *downstream) start(configure func(*rancher.Config)) *rancher.Shim {
 	d.Helper()
-	missing := map[string]bool{"configmaps": true}
-	shim := d.begin(func(config *rancher.Config) {
-		if configure != nil {
-			configure(config)
-		}
-		if config.Ledger != nil {
-			delete(missing, "configmaps")
-		}
-	})
-	for len(missing) > 0 {
-		delete(missing, <-d.watches)
+	shim := d.begin(configure)
+	for resource := ""; resource != "configmaps"; {
+		resource = <-d.watches
 	}
 	return shim
 }
@@ -183,19 +173,6 @@ func TestAnotherNamespaceOfTheLedger(t *testing.T) {
 	d.enforces("limits.cpu=5")
 }
 
-// With a ledger of its own, no ConfigMap is read.
-func TestAnotherLedger(t *testing.T) {
-	d := newDownstream(t)
-	d.ledger = memory.New()
-	shim := d.start(func(c *rancher.Config) { c.Ledger = d.ledger })
-	d.record("a")
-	shim.Enqueue("tenant")
-	d.enforces("limits.cpu=5")
-	for _, action := range d.client.Actions() {
-		require.NotEqual(t, "configmaps", action.GetResource().Resource)
-	}
-}
-
 // As long as the ledger has not said anything, nothing else is watched.
 func TestIdle(t *testing.T) {
 	d := newDownstream(t)
@@ -254,7 +231,7 @@ func TestDisabled(t *testing.T) {
 	asked := make(chan bool, 1000)
 	var on atomic.Bool
 	d.record("a")
-	shim := d.start(func(c *rancher.Config) {
+	d.start(func(c *rancher.Config) {
 		c.Disabled = func() bool {
 			asked <- on.Load()
 			return !on.Load()
@@ -263,8 +240,8 @@ func TestDisabled(t *testing.T) {
 	<-asked
 	require.Empty(t, written(d.client, "resourcequotas"))
 	on.Store(true)
-	shim.Enqueue("tenant")
-	d.enforces("limits.cpu=5")
+	d.record("a", "b")
+	d.enforces("limits.cpu=6")
 }
 
 // Everything of a Shim ends with it, and a second one begins anew. Rancher cancels a start

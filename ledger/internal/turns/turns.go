@@ -57,13 +57,3 @@ func (t *Turns[T]) leave(key string, mine *turn[T]) {
 		delete(t.byKey, key)
 	}
 }
-
-// Users returns how many have key or wait for it; for tests.
-func (t *Turns[T]) Users(key string) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if mine := t.byKey[key]; mine != nil {
-		return mine.users
-	}
-	return 0
-}

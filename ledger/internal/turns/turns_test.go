@@ -15,6 +15,14 @@ const (
 
 func TestTurns(t *testing.T) {
 	var turns Turns[int]
+	users := func() int {
+		turns.mu.Lock()
+		defer turns.mu.Unlock()
+		if a := turns.byKey["a"]; a != nil {
+			return a.users
+		}
+		return 0
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	value, done, err := turns.Take(ctx, "a")
 	require.NoError(t, err)
@@ -33,7 +41,7 @@ func TestTurns(t *testing.T) {
 		}
 		close(next)
 	}()
-	require.Eventually(t, func() bool { return turns.Users("a") == 2 }, eventually, tick)
+	require.Eventually(t, func() bool { return users() == 2 }, eventually, tick)
 	require.Empty(t, next)
 	stop()
 	_, _, err = turns.Take(ctx, "a")
@@ -41,7 +49,7 @@ func TestTurns(t *testing.T) {
 	done(false)
 	require.Equal(t, 1, <-next, "somebody waited for it")
 	<-next
-	require.Eventually(t, func() bool { return turns.Users("a") == 0 }, eventually, tick)
+	require.Eventually(t, func() bool { return users() == 0 }, eventually, tick)
 
 	value, done, err = turns.Take(t.Context(), "a")
 	require.NoError(t, err)

@@ -1,0 +1,259 @@
+package applier
+
+import (
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
+)
+
+// settleTime is how long regular usage must stand still, without room for it, before it lifts
+// the limit. A source pod that has ended in the caches looks like regular usage until
+// kube-controller-manager has recounted.
+const settleTime = time.Second
+
+// A baseline separates regular usage that was there before an offer, which lifts the limit
+// where it is above static, from usage that came while room was open: a target pod that the
+// caches do not show yet, or what a regular workload has taken. The latter does not lift the
+// limit: otherwise a tenant that takes each offer would gain quota without bound.
+//
+// The zero value knows nothing: what it sees first was there before.
+type baseline struct {
+	legit corev1.ResourceList // regular usage that was not taken: the most that stood still
+	taken corev1.ResourceList // of the room of migrations; nil: nothing
+	most  corev1.ResourceList // that was taken, since regular usage stood still
+
+	// At the last look:
+	open    bool                // an offer was open
+	excess  corev1.ResourceList // regular usage above static and legit
+	regular corev1.ResourceList
+	since   time.Time // since when it has been that, and there was no room
+}
+
+// room is what regular usage could have taken since the last look.
+type room int
+
+const (
+	noRoom    room = iota
+	heldRoom       // for pods that charged migrations do not hold yet
+	offerRoom      // for target pods
+)
+
+// look records the regular usage of now.
+func (b *baseline) look(static, regular corev1.ResourceList, is room, now time.Time) {
+	legit := make(corev1.ResourceList, len(regular))
+	for name, q := range regular {
+		before, known := b.legit[name]
+		if !known {
+			before = q
+		}
+		legit[name] = most(before, least(q, static[name])) // what fits static is nobody else's
+	}
+	b.legit = legit
+	b.excess = positive(each(regular, each(legit, static, most), minus))
+	switch is {
+	case offerRoom: // what has come may be the target pods; see take
+	case heldRoom:
+		b.take()
+	case noRoom:
+		// It ends when usage falls, and is back if usage only seemed to: the caches may show
+		// a recount before they show that a pod has ended.
+		b.taken = positive(each(b.most, b.excess, least))
+	}
+	b.open = is == offerRoom
+	if is != noRoom || !quota.Equal(regular, b.regular) {
+		b.regular, b.since = regular, now
+	}
+	if now.Sub(b.since) >= settleTime {
+		b.legit, b.excess, b.most = each(regular, b.taken, minus), b.taken, b.taken.DeepCopy()
+	}
+}
+
+// take records that what was above static at the last look, and is no target pod, was taken: there
+// is no more open offer, or none was.
+func (b *baseline) take() {
+	b.taken = b.excess
+	for name, q := range b.excess {
+		b.most = set(b.most, name, most(b.most[name], q))
+	}
+}
+
+// unsettled returns for how long it is not known yet whether regular usage that is above
+// static, and came when there was no room, lifts the limit.
+func (b *baseline) unsettled(now time.Time) time.Duration {
+	if b.open || !exceeds(b.excess, b.taken) {
+		return 0
+	}
+	return b.since.Add(settleTime).Sub(now)
+}
+
+// before returns regular without what has come since an offer was made.
+func (b *baseline) before(static, regular corev1.ResourceList) corev1.ResourceList {
+	if !b.open {
+		return regular
+	}
+	return each(regular, each(each(b.legit, static, most), b.taken, plus), least)
+}
+
+// forgiven is what of the taken is lifted for an offer all the same: as much as one
+// migration charges, the largest that waits. So one theft does not stop a drain for good.
+func (b *baseline) forgiven(waiting []quota.Migration) corev1.ResourceList {
+	largest := corev1.ResourceList{}
+	for i := range waiting {
+		for name, q := range waiting[i].Surge {
+			largest[name] = most(largest[name], q)
+		}
+	}
+	return each(b.taken, largest, least)
+}
+
+// lift returns how far regular usage lifts the limits, with so much of it forgiven.
+func (b *baseline) lift(forgiven corev1.ResourceList) corev1.ResourceList {
+	return each(b.legit, forgiven, plus)
+}
+
+// positive returns what of list is above zero; nil if nothing is.
+func positive(list corev1.ResourceList) corev1.ResourceList {
+	var left corev1.ResourceList
+	for name, q := range list {
+		if q.Sign() > 0 {
+			left = set(left, name, q)
+		}
+	}
+	return left
+}
+
+// set puts value into m, which may be nil.
+func set[M ~map[K]V, K comparable, V any](m M, key K, value V) M {
+	if m == nil {
+		m = M{}
+	}
+	m[key] = value
+	return m
+}
+
+var (
+	each, exceeds            = amounts.Each, amounts.Exceeds
+	plus, minus, least, most = amounts.Plus, amounts.Minus, amounts.Min, amounts.Max
+)
+
+// syncPeriod is how often kube-controller-manager recounts at the least, by default.
+const syncPeriod = 5 * time.Minute
+
+// recounts tell how far the usage of regular workloads can be believed to have fallen. It
+// falls only when kube-controller-manager recounts. It seems to fall until the caches show that a
+// pod has ended which a migration was charged for (they have putBackPause for that), and if
+// kube-controller-manager recounts when a target pod is charged and not stored yet, until the
+// next recount. The zero value has seen nothing.
+type recounts struct {
+	at        time.Time               // of the last recount
+	counted   corev1.ResourceList     // usage after it
+	before    corev1.ResourceList     // regular usage before it, and while fresh what has come since
+	fresh     bool                    // it is not putBackPause ago
+	uncounted []quota.Migration       // what usage lacks; while fresh, what it may lack
+	charged   map[types.UID]time.Time // since when migrations are
+
+	enforced, used, regular corev1.ResourceList // at the last look
+}
+
+// look records what v sees. If usage has fallen, or a limit that we did not lower,
+// kube-controller-manager has recounted.
+func (r *recounts) look(v *view) {
+	status, regular := v.rq.Status, v.memory.baseline.before(v.rq.Spec.Hard, v.closed.Regular)
+	recounted := exceeds(r.used, status.Used) || exceeds(r.enforced, status.Hard)
+	switch {
+	case recounted:
+		r.before = r.believed(r.regular)
+		r.at, r.counted, r.fresh, r.uncounted = v.now, status.Used, true, nil
+	case quota.Equal(r.used, status.Used):
+		regular = each(regular, r.regular, least) // a pod that has ended, or come, in the caches only
+	case r.fresh:
+		r.before = each(r.before, each(status.Used, r.used, minus), plus)
+	}
+	r.noteCharged(v, recounted)
+	r.enforced, r.used, r.regular = status.Hard, status.Used, regular
+	if r.fresh && !v.now.Before(r.at.Add(putBackPause)) {
+		r.settle(regular)
+	}
+	if !v.now.Before(r.at.Add(syncPeriod)) {
+		r.uncounted = nil
+	}
+}
+
+// noteCharged notes which migrations are charged, and which of them the last recount may have
+// missed: those that were charged at about that time, and not since.
+func (r *recounts) noteCharged(v *view, recounted bool) {
+	var charged map[types.UID]time.Time
+	if len(v.charged) > 0 {
+		charged = make(map[types.UID]time.Time, len(v.charged))
+	}
+	for _, m := range v.charged {
+		since, known := r.charged[m.UID]
+		if !known {
+			since = v.now
+		}
+		charged[m.UID] = since
+		switch {
+		case !r.fresh || known && !recounted || r.at.Sub(since) >= putBackPause:
+		case short(m, v.rq.Status.Used, r.counted) != nil:
+			r.uncounted = append(slices.Clip(r.uncounted), m)
+		default: // usage has risen by it since
+			r.counted = each(r.counted, m.Surge, plus)
+			r.before = each(r.before, m.Surge, minus)
+		}
+	}
+	r.charged = charged
+}
+
+// settle keeps of the uncounted those by which regular usage has fallen.
+func (r *recounts) settle(regular corev1.ResourceList) {
+	r.fresh = false
+	var missed []quota.Migration
+	for _, m := range r.uncounted {
+		if short(m, r.before, regular) == nil {
+			missed = append(missed, m)
+			regular = each(regular, m.Surge, plus)
+		}
+	}
+	r.uncounted = missed
+}
+
+// believed returns how much of regular usage that seems to be regular.
+func (r *recounts) believed(regular corev1.ResourceList) corev1.ResourceList {
+	if r.fresh {
+		return each(regular, r.before, most)
+	}
+	for _, m := range r.uncounted {
+		regular = each(regular, m.Surge, plus)
+	}
+	return regular
+}
+
+// end is when what is believed is as it seems, if there is no recount before.
+func (r *recounts) end() time.Time {
+	if r.fresh {
+		return r.at.Add(putBackPause)
+	}
+	return r.at.Add(syncPeriod)
+}
+
+// hold lowers d.Hard so that regular pods get no more room than regular usage that can be
+// believed leaves them.
+func (v *view) hold(d *quota.Decision) {
+	if v.partial || !v.recounts.fresh && len(v.recounts.uncounted) == 0 {
+		return
+	}
+	regular := v.recounts.believed(d.Regular)
+	for name, hard := range d.Hard {
+		static := v.rq.Spec.Hard[name]
+		room := plus(minus(static, regular[name]), d.Need[name])
+		if safe := most(static, plus(v.rq.Status.Used[name], room)); safe.Cmp(hard) < 0 {
+			d.Hard[name] = safe
+			v.held = v.recounts.end().Sub(v.now)
+		}
+	}
+}
