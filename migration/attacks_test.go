@@ -1,16 +1,21 @@
 package migration_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+	"pgregory.net/rapid"
 
+	"github.com/vmquota/headroom/migration"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -21,135 +26,117 @@ import (
 func (s *scene) forged(vmi *kubevirtv1.VirtualMachineInstance, name string, m *kubevirtv1.VirtualMachineInstanceMigration) *corev1.Pod {
 	pod := s.launcher(vmi, name, m.UID)
 	pod.OwnerReferences = nil
-	delete(vmi.Status.ActivePods, pod.UID)
 	return pod
 }
 
 // TestPodsThatTheVMIDoesNotControl: KubeVirt counts the pods of a VMI by their controller,
 // and so do we, whatever the labels say.
 func TestPodsThatTheVMIDoesNotControl(t *testing.T) {
-	yes := true
-	owners := map[string][]metav1.OwnerReference{
-		"no owner":        nil,
-		"another VMI":     {{APIVersion: "kubevirt.io/v1", Kind: "VirtualMachineInstance", Name: "vm1", UID: "uid-vm2", Controller: &yes}},
-		"another kind":    {{APIVersion: "kubevirt.io/v1", Kind: "VirtualMachine", Name: "vm1", UID: "uid-vm1", Controller: &yes}},
-		"another group":   {{APIVersion: "example.com/v1", Kind: "VirtualMachineInstance", Name: "vm1", UID: "uid-vm1", Controller: &yes}},
-		"like that group": {{APIVersion: "kubevirt.io.example.com/v1", Kind: "VirtualMachineInstance", Name: "vm1", UID: "uid-vm1", Controller: &yes}},
-		"not controlled":  {{APIVersion: "kubevirt.io/v1", Kind: "VirtualMachineInstance", Name: "vm1", UID: "uid-vm1"}},
+	owner := func(api, kind string, uid types.UID, controller bool) []metav1.OwnerReference {
+		return []metav1.OwnerReference{{APIVersion: api, Kind: kind, Name: "vm1", UID: uid, Controller: &controller}}
 	}
-	for name, owner := range owners {
+	for name, owners := range map[string][]metav1.OwnerReference{
+		"no owner":        nil,
+		"another VMI":     owner("kubevirt.io/v1", "VirtualMachineInstance", "uid-vm2", true),
+		"another kind":    owner("kubevirt.io/v1", "VirtualMachine", "uid-vm1", true),
+		"another group":   owner("example.com/v1", "VirtualMachineInstance", "uid-vm1", true),
+		"like that group": owner("kubevirt.io.example.com/v1", "VirtualMachineInstance", "uid-vm1", true),
+		"not controlled":  owner("kubevirt.io/v1", "VirtualMachineInstance", "uid-vm1", false),
+	} {
 		t.Run(name, func(t *testing.T) {
-			s, vmi, _ := newScene()
-			m := s.refused(vmi, "m1")
-			s.forged(vmi, "forged", m).OwnerReferences = owner
-			s.expect(t, blocked)
-			fail(withState(vmi, m), m)
-			s.expect(t)
+			s := newScene(t)
+			m := s.refused(s.vm, "m1")
+			s.forged(s.vm, "forged", m).OwnerReferences = owners
+			s.expect(blocked)
+			s.vm.Status.MigrationState = &kubevirtv1.VirtualMachineInstanceMigrationState{MigrationUID: m.UID, SourcePod: "source"}
+			fail(s.vm, m)
+			s.expect()
 		})
 	}
-	t.Run("an older version of the API", func(t *testing.T) {
-		s, vmi, source := newScene()
-		_, target := s.running(vmi, source, "m1", "target")
-		target.OwnerReferences[0].APIVersion = "kubevirt.io/v1alpha3"
-		s.expect(t, charged)
+	play(t, map[string]func(s *scene){
+		"an older version of the API": func(s *scene) {
+			_, target := s.running(s.vm, s.source, "m1", "target")
+			target.OwnerReferences[0].APIVersion = "kubevirt.io/v1alpha3"
+			s.expect(charged)
+		},
+		"in the place of the source": func(s *scene) {
+			m, _ := s.running(s.vm, s.source, "m1", "target")
+			succeed(s.vm, m)
+			s.forget(s.source)
+			pod := s.launcher(s.vm, "source", "")
+			pod.OwnerReferences, pod.CreationTimestamp = nil, s.source.CreationTimestamp
+			s.expect()
+		},
+		"attachment pods": func(s *scene) {
+			m := s.refused(s.vm, "m1")
+			forged := s.forged(s.vm, "forged", m)
+			s.attach(forged, "hp-forged")
+			s.expect(blocked)
+		},
 	})
-	t.Run("in the place of the source", func(t *testing.T) {
-		s, vmi, source := newScene()
-		m, _ := s.running(vmi, source, "m1", "target")
-		succeed(vmi, m)
-		s.forget(source)
-		pod := s.launcher(vmi, "source", "")
-		pod.OwnerReferences, pod.CreationTimestamp = nil, source.CreationTimestamp
-		s.expect(t)
-	})
-	t.Run("attachment pods", func(t *testing.T) {
-		s, vmi, _ := newScene()
-		m := s.refused(vmi, "m1")
-		forged := s.forged(vmi, "forged", m)
-		s.attach(forged, "hp-forged")
-		s.expect(t, blocked)
-	})
-}
-
-// withState returns vmi, which has handed over to m.
-func withState(vmi *kubevirtv1.VirtualMachineInstance, m *kubevirtv1.VirtualMachineInstanceMigration) *kubevirtv1.VirtualMachineInstance {
-	vmi.Status.MigrationState = &kubevirtv1.VirtualMachineInstanceMigrationState{MigrationUID: m.UID, SourcePod: "source"}
-	return vmi
 }
 
 // TestPodsYoungerThanTheEnd: what is created after a migration has ended is not its target,
 // whoever seems to control it, and whatever its name.
 func TestPodsYoungerThanTheEnd(t *testing.T) {
-	ends := map[string]func(*kubevirtv1.VirtualMachineInstance, *kubevirtv1.VirtualMachineInstanceMigration, metav1.Time){
-		"by its phases": func(vmi *kubevirtv1.VirtualMachineInstance, m *kubevirtv1.VirtualMachineInstanceMigration, end metav1.Time) {
-			vmi.Status.MigrationState = nil
-			m.Status.MigrationState = nil
+	type vmim = kubevirtv1.VirtualMachineInstanceMigration
+	for name, end := range map[string]func(s *scene, m *vmim, at metav1.Time){
+		"by its phases": func(s *scene, m *vmim, at metav1.Time) {
+			s.vm.Status.MigrationState, m.Status.MigrationState = nil, nil
 			m.Status.PhaseTransitionTimestamps = []kubevirtv1.VirtualMachineInstanceMigrationPhaseTransitionTimestamp{
 				{Phase: kubevirtv1.MigrationPending, PhaseTransitionTimestamp: metav1.NewTime(dawn)},
-				{Phase: m.Status.Phase, PhaseTransitionTimestamp: end},
+				{Phase: m.Status.Phase, PhaseTransitionTimestamp: at},
 			}
 		},
-		"by its state": func(vmi *kubevirtv1.VirtualMachineInstance, m *kubevirtv1.VirtualMachineInstanceMigration, end metav1.Time) {
-			vmi.Status.MigrationState = nil
-			m.Status.MigrationState.EndTimestamp = &end
+		"by its state": func(s *scene, m *vmim, at metav1.Time) {
+			s.vm.Status.MigrationState, m.Status.MigrationState.EndTimestamp = nil, &at
 		},
-		"by the VMI": func(vmi *kubevirtv1.VirtualMachineInstance, m *kubevirtv1.VirtualMachineInstanceMigration, end metav1.Time) {
-			m.Status.MigrationState = nil
-			vmi.Status.MigrationState.EndTimestamp = &end
+		"by the VMI": func(s *scene, m *vmim, at metav1.Time) {
+			m.Status.MigrationState, s.vm.Status.MigrationState.EndTimestamp = nil, &at
 		},
-	}
-	for name, end := range ends {
+		"by the VMI, and the VMIM is gone": func(s *scene, m *vmim, at metav1.Time) {
+			s.vm.Status.MigrationState.EndTimestamp = &at
+			s.forget(m)
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
-			s, vmi, source := newScene()
-			m, target := s.running(vmi, source, "m1", "target")
-			fail(vmi, m)
-			end(vmi, m, s.meta("").CreationTimestamp)
-			s.expect(t, charged)
+			s := newScene(t)
+			m, target := s.running(s.vm, s.source, "m1", "target")
+			fail(s.vm, m)
+			end(s, m, s.meta("").CreationTimestamp)
+			s.expect(charged)
 			target.CreationTimestamp = metav1.NewTime(s.clock) // in the same second
-			s.expect(t, charged)
+			s.expect(charged)
 			target.CreationTimestamp = metav1.NewTime(s.clock.Add(time.Second))
-			s.expect(t)
+			s.expect()
 
 			// Nor does it make the next one wait.
 			set(target, "memory=1Mi", "memory=1Mi")
-			s.refused(vmi, "m2")
-			s.expect(t, flight{"uid-m2", quota.Blocked, onePod, nil})
+			s.refused(s.vm, "m2")
+			s.expect(flight{"uid-m2", quota.Blocked, onePod, nil})
 		})
 	}
-	t.Run("of a VMIM that is gone", func(t *testing.T) {
-		s, vmi, source := newScene()
-		m, target := s.running(vmi, source, "m1", "target")
-		fail(vmi, m)
-		end := s.meta("").CreationTimestamp
-		vmi.Status.MigrationState.EndTimestamp = &end
-		s.forget(m)
-		s.expect(t, charged)
-		target.CreationTimestamp = metav1.NewTime(s.clock.Add(time.Second))
-		s.expect(t)
-	})
 }
 
 // TestPodsOfNoMigration: KubeVirt deletes the target pod before it lets a VMIM go, so one
 // that is not being deleted is forged if nothing but its labels names its migration.
 func TestPodsOfNoMigration(t *testing.T) {
-	s, vmi, _ := newScene()
-	pod := s.launcher(vmi, "forged", "uid-none")
-	s.expect(t)
-	vmi.Status.ActivePods = nil
-	s.expect(t)
+	s := newScene(t)
+	pod := s.launcher(s.vm, "forged", "uid-none")
+	s.expect()
 	pod.DeletionTimestamp = s.deleted()
-	s.expect(t, flight{"uid-none", quota.Charged, onePod, onePod})
+	s.expect(flight{"uid-none", quota.Charged, onePod, onePod})
 }
 
 // TestForgedPodsDoNotMakeOthersWait: KubeVirt creates a target pod while the VMI controls a
 // single pod.
 func TestForgedPodsDoNotMakeOthersWait(t *testing.T) {
-	s, vmi, _ := newScene()
-	m1 := s.vmim(vmi, "m1", kubevirtv1.MigrationFailed)
-	small := s.forged(vmi, "forged", m1)
+	s := newScene(t)
+	m1 := s.vmim(s.vm, "m1", kubevirtv1.MigrationFailed)
+	small := s.forged(s.vm, "forged", m1)
 	set(small, "memory=1Mi cpu=1m", "memory=1Mi cpu=1m")
-	s.refused(vmi, "m2")
-	s.expect(t, flight{"uid-m2", quota.Blocked, onePod, nil})
+	s.refused(s.vm, "m2")
+	s.expect(flight{"uid-m2", quota.Blocked, onePod, nil})
 }
 
 // TestForgedClaims: KubeVirt gives its claims the owners of the VMI, or the VMI as the owner.
@@ -162,40 +149,38 @@ func TestForgedClaims(t *testing.T) {
 		pvc.CreationTimestamp = metav1.NewTime(dawn) // the oldest
 		return pvc
 	}
-	t.Run("second claim", func(t *testing.T) {
-		s, vmi, _ := newScene()
-		s.persistent(vmi)
-		s.refused(vmi, "m1")
-		forge(s, kubevirtv1.MigrationNameLabel, "m1")
-		s.expect(t, flight{"uid-m1", quota.Blocked, both, nil})
-		s.claim("persistent-state-for-vm1-fghij", kubevirtv1.MigrationNameLabel, "m1", corev1.ReadWriteOnce)
-		s.expect(t, flight{"uid-m1", quota.Charged, both, state})
-	})
-	t.Run("first claim", func(t *testing.T) {
-		s, vmi, _ := newScene()
-		s.persistent(vmi)
-		vmi.Status.VolumeStatus = nil
-		s.refused(vmi, "m1")
-		forge(s, persistentStateFor, "vm1")
-		s.expect(t, flight{"uid-m1", quota.Blocked, both, nil})
-	})
-	t.Run("of another VM", func(t *testing.T) {
-		s, vmi, _ := newScene()
-		s.persistent(vmi)
-		s.refused(vmi, "m1")
-		forge(s, kubevirtv1.MigrationNameLabel, "m1").OwnerReferences = []metav1.OwnerReference{
-			*metav1.NewControllerRef(s.vmi("vm2"), kubevirtv1.VirtualMachineInstanceGroupVersionKind),
-		}
-		s.expect(t, flight{"uid-m1", quota.Blocked, both, nil})
-	})
-	t.Run("not forged, of a VMI that a VM controls", func(t *testing.T) {
-		s, vmi, _ := newScene()
-		vm := &kubevirtv1.VirtualMachine{ObjectMeta: s.meta("vm")}
-		vmi.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(vm, kubevirtv1.VirtualMachineGroupVersionKind)}
-		s.persistent(vmi)
-		s.refused(vmi, "m1")
-		s.claim("persistent-state-for-vm1-fghij", kubevirtv1.MigrationNameLabel, "m1", corev1.ReadWriteOnce).OwnerReferences = vmi.OwnerReferences
-		s.expect(t, flight{"uid-m1", quota.Charged, both, state})
+	play(t, map[string]func(s *scene){
+		"second claim": func(s *scene) {
+			s.persistent(s.vm)
+			s.refused(s.vm, "m1")
+			forge(s, kubevirtv1.MigrationNameLabel, "m1")
+			s.expect(flight{"uid-m1", quota.Blocked, both, nil})
+			s.second("persistent-state-for-vm1-fghij")
+			s.expect(flight{"uid-m1", quota.Charged, both, state})
+		},
+		"first claim": func(s *scene) {
+			s.persistent(s.vm)
+			s.vm.Status.VolumeStatus = nil
+			s.refused(s.vm, "m1")
+			forge(s, persistentStateFor, "vm1")
+			s.expect(flight{"uid-m1", quota.Blocked, both, nil})
+		},
+		"of another VM": func(s *scene) {
+			s.persistent(s.vm)
+			s.refused(s.vm, "m1")
+			forge(s, kubevirtv1.MigrationNameLabel, "m1").OwnerReferences = []metav1.OwnerReference{
+				*metav1.NewControllerRef(s.vmi("vm2"), kubevirtv1.VirtualMachineInstanceGroupVersionKind),
+			}
+			s.expect(flight{"uid-m1", quota.Blocked, both, nil})
+		},
+		"not forged, of a VMI that a VM controls": func(s *scene) {
+			vm := &kubevirtv1.VirtualMachine{ObjectMeta: s.meta("vm")}
+			s.vm.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(vm, kubevirtv1.VirtualMachineGroupVersionKind)}
+			s.persistent(s.vm)
+			s.refused(s.vm, "m1")
+			s.second("persistent-state-for-vm1-fghij").OwnerReferences = s.vm.OwnerReferences
+			s.expect(flight{"uid-m1", quota.Charged, both, state})
+		},
 	})
 }
 
@@ -205,111 +190,107 @@ func TestAmountsOutOfRange(t *testing.T) {
 	for _, text := range []string{"1e999", "1e999999999", "0e999999999", "1" + strings.Repeat("0", 31)} {
 		huge := corev1.ResourceList{"q": resource.MustParse(text)}["q"]
 		t.Run(text, func(t *testing.T) {
-			s, vmi, source := newScene()
-			m := s.vmim(vmi, "m1", kubevirtv1.MigrationPending)
-			target := s.launcher(vmi, "target", m.UID)
-			for _, pod := range []*corev1.Pod{source, target} {
+			s := newScene(t)
+			m := s.vmim(s.vm, "m1", kubevirtv1.MigrationPending)
+			target := s.launcher(s.vm, "target", m.UID)
+			for _, pod := range []*corev1.Pod{s.source, target} {
 				pod.Spec.Containers[0].Resources.Requests["example.com/x"] = huge
 				pod.Spec.InitContainers[0].Resources.Limits["example.com/y"] = huge
 				pod.Spec.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{"hugepages-2Mi": huge}}
 				pod.Spec.Overhead = corev1.ResourceList{"example.com/z": huge}
 			}
-			s.expectOnly(t, charged)
-			require.Equal(t, huge, source.Spec.Containers[0].Resources.Requests["example.com/x"], "the snapshot is only read")
+			s.expectOnly(charged)
+			require.Equal(t, huge, s.source.Spec.Containers[0].Resources.Requests["example.com/x"], "the snapshot is only read")
 		})
 		t.Run(text+" before there is a target", func(t *testing.T) {
-			s, vmi, source := newScene()
-			s.refused(vmi, "m1")
-			source.Spec.Containers[0].Resources.Requests["example.com/x"] = huge
-			s.attach(source, "hp-source").Spec.Containers[0].Resources.Limits["cpu"] = huge
-			vmi.Spec.Domain.Resources.Limits = corev1.ResourceList{"memory": huge}
-			vmi.Spec.Domain.Memory.Guest = &huge
-			s.persistent(vmi).Spec.Resources.Requests["storage"] = huge
+			s := newScene(t)
+			s.refused(s.vm, "m1")
+			s.source.Spec.Containers[0].Resources.Requests["example.com/x"] = huge
+			s.attach(s.source, "hp-source").Spec.Containers[0].Resources.Limits["cpu"] = huge
+			s.vm.Spec.Domain.Resources.Limits = corev1.ResourceList{"memory": huge}
+			s.vm.Spec.Domain.Memory.Guest = &huge
+			s.persistent(s.vm).Spec.Resources.Requests["storage"] = huge
 			s.LimitRanges = []*corev1.LimitRange{limitRange("r", "", "")}
 			s.LimitRanges[0].Spec.Limits[0].Default = corev1.ResourceList{"example.com/x": huge}
-			hotPlug(vmi, memoryChange)
+			hotPlug(s.vm, memoryChange)
 			without := attachment.DeepCopy()
 			delete(without, "limits.cpu")
 			storage := state.DeepCopy()
 			delete(storage, "requests.storage")
 			delete(storage, "ssd.storageclass.storage.k8s.io/requests.storage")
-			s.expectOnly(t, flight{"uid-m1", quota.Blocked, plus(onePod, without, storage), nil})
+			s.expectOnly(flight{"uid-m1", quota.Blocked, plus(onePod, without, storage), nil})
 		})
 	}
 }
 
 func TestAmountsInRange(t *testing.T) {
 	for _, text := range []string{"1n", "100E", "12345678901234567890", "8Ei", "1e29", "0", "0.5"} {
-		s, vmi, source := newScene()
-		s.refused(vmi, "m1")
-		source.Spec.Containers[0].Resources.Requests["example.com/x"] = resource.MustParse(text)
-		s.expect(t, flight{"uid-m1", quota.Blocked, with(onePod, "requests.example.com/x="+text), nil})
+		s := newScene(t)
+		s.refused(s.vm, "m1")
+		s.source.Spec.Containers[0].Resources.Requests["example.com/x"] = resource.MustParse(text)
+		s.expect(flight{"uid-m1", quota.Blocked, with(onePod, "requests.example.com/x="+text), nil})
 	}
-}
-
-func condition(m *kubevirtv1.VirtualMachineInstanceMigration, c kubevirtv1.VirtualMachineInstanceMigrationConditionType, status corev1.ConditionStatus) {
-	m.Status.Conditions = append(m.Status.Conditions, kubevirtv1.VirtualMachineInstanceMigrationCondition{Type: c, Status: status})
 }
 
 // TestUtilityVolumes: while they are there KubeVirt returns before it creates a target pod,
 // and before it takes back that quota has refused one.
 func TestUtilityVolumes(t *testing.T) {
-	s, vmi, source := newScene()
-	m := s.refused(vmi, "m1")
-	condition(m, kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes, corev1.ConditionTrue)
-	s.expect(t)
-	s.refused(vmi, "m2")
-	s.expect(t, flight{"uid-m2", quota.Blocked, onePod, nil}) // it makes no other one wait
+	s := newScene(t)
+	m := s.refused(s.vm, "m1")
+	condition(m, utilityVolumes, corev1.ConditionTrue)
+	s.expect()
+	s.refused(s.vm, "m2")
+	s.expect(flight{"uid-m2", quota.Blocked, onePod, nil}) // it makes no other one wait
 	s.Migrations = s.Migrations[:1]
 
 	t.Run("they come when a claim is there", func(t *testing.T) {
-		s, vmi, _ := newScene()
-		s.persistent(vmi)
-		s.claim("persistent-state-for-vm1-fghij", kubevirtv1.MigrationNameLabel, "m1", corev1.ReadWriteOnce)
-		condition(s.refused(vmi, "m1"), kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes, corev1.ConditionTrue)
-		s.expect(t, flight{"uid-m1", quota.Charged, plus(onePod, state), state})
+		s := newScene(t)
+		s.persistent(s.vm)
+		s.second("persistent-state-for-vm1-fghij")
+		condition(s.refused(s.vm, "m1"), utilityVolumes, corev1.ConditionTrue)
+		s.expect(flight{"uid-m1", quota.Charged, plus(onePod, state), state})
 	})
 	m.Status.Conditions[1].Status = corev1.ConditionFalse
-	s.expect(t, blocked)
+	s.expect(blocked)
 	m.Status.Conditions = m.Status.Conditions[:1]
-	s.expect(t, blocked)
+	s.expect(blocked)
 
 	// They say nothing of a pod that is there.
-	condition(m, kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes, corev1.ConditionTrue)
+	condition(m, utilityVolumes, corev1.ConditionTrue)
 	m.Status.Phase = kubevirtv1.MigrationScheduling
-	s.expect(t, charged)
+	s.expect(charged)
 	s.forget(m)
-	m, _ = s.running(vmi, source, "m1", "target")
-	condition(m, kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes, corev1.ConditionTrue)
-	s.expect(t, charged)
+	m, _ = s.running(s.vm, s.source, "m1", "target")
+	condition(m, utilityVolumes, corev1.ConditionTrue)
+	s.expect(charged)
 }
 
 // TestBackup: while one is going on KubeVirt creates target pods, but its status says nothing
 // of a refusal.
 func TestBackup(t *testing.T) {
-	s, vmi, _ := newScene()
-	m := s.vmim(vmi, "m1", kubevirtv1.MigrationPending)
+	s := newScene(t)
+	m := s.vmim(s.vm, "m1", kubevirtv1.MigrationPending)
 	event := refusal("limits.cpu=1015m", "vm1", m.CreationTimestamp)
 	s.Events = []*corev1.Event{event}
-	s.expect(t, queued) // without a backup the status would say so
-	condition(m, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup, corev1.ConditionTrue)
-	s.expect(t, blocked)
+	s.expect(queued) // without a backup the status would say so
+	condition(m, backup, corev1.ConditionTrue)
+	s.expect(blocked)
 
 	event.Message = strings.ReplaceAll(event.Message, "exceeded quota", "no")
-	s.expect(t, queued)
+	s.expect(queued)
 	s.Events[0] = refusal("limits.cpu=1015m", "vm1", metav1.NewTime(m.CreationTimestamp.Add(-time.Minute)))
-	s.expect(t, queued)
+	s.expect(queued)
 	s.Events = nil
-	s.expect(t, queued)
+	s.expect(queued)
 }
 
 // TestForgedOwner: whoever forges the controller, too, deceives KubeVirt, which takes the pod for
 // the target. It claims no more than four times what a target pod would, and nothing that the
 // source has not.
 func TestForgedOwner(t *testing.T) {
-	s, vmi, _ := newScene()
-	m := s.refused(vmi, "m1")
-	pod := s.launcher(vmi, "forged", m.UID)
+	s := newScene(t)
+	m := s.refused(s.vm, "m1")
+	pod := s.launcher(s.vm, "forged", m.UID)
 	set(pod, "cpu=1395m memory=10Ti", "cpu=4 memory=10Ti nvidia.com/gpu=8")
 	compute(pod).Requests["nvidia.com/gpu"] = resource.MustParse("8")
 	memory := plus(onePod, onePod, onePod, onePod)
@@ -318,38 +299,187 @@ func TestForgedOwner(t *testing.T) {
 		most[name] = memory[name]
 	}
 	most["cpu"], most["requests.cpu"] = memory["cpu"], memory["cpu"]
-	s.expect(t, flight{"uid-m1", quota.Charged, most, most})
+	s.expect(flight{"uid-m1", quota.Charged, most, most})
 }
 
 // TestForgedNames: a claim that is named by a status and is gone can be made anew by anybody.
 func TestForgedNames(t *testing.T) {
-	s, vmi, source := newScene()
-	s.persistent(vmi)
-	m, _ := s.running(vmi, source, "m1", "target")
-	vmi.Status.MigrationState.SourcePersistentStatePVCName = s.PVCs[0].Name
-	vmi.Status.MigrationState.TargetPersistentStatePVCName = "forged"
-	fail(vmi, m)
+	s := newScene(t)
+	s.persistent(s.vm)
+	m, _ := s.running(s.vm, s.source, "m1", "target")
+	s.vm.Status.MigrationState.SourcePersistentStatePVCName = s.PVCs[0].Name
+	s.vm.Status.MigrationState.TargetPersistentStatePVCName = "forged"
+	fail(s.vm, m)
 	pvc := s.claim("forged", "", "", corev1.ReadWriteOnce)
-	s.expect(t, flight{"uid-m1", quota.Charged, plus(onePod, state), plus(onePod, state)})
+	s.expect(flight{"uid-m1", quota.Charged, plus(onePod, state), plus(onePod, state)})
 	pvc.OwnerReferences = nil
-	s.expect(t, charged)
+	s.expect(charged)
 
-	vmi.Status.MigrationState.Failed = false
-	succeed(vmi, m)
+	s.vm.Status.MigrationState.Failed = false
+	succeed(s.vm, m)
 	pvc.OwnerReferences = s.PVCs[0].OwnerReferences
-	s.expect(t, flight{"uid-m1", quota.Charged, plus(onePod, state), plus(onePod, state)})
+	s.expect(flight{"uid-m1", quota.Charged, plus(onePod, state), plus(onePod, state)})
 	s.PVCs[0].OwnerReferences = nil
-	s.expect(t, charged)
+	s.expect(charged)
 }
 
 // KubeVirt takes the memory overhead of a VMI from an annotation of its pod, which whoever may
 // write pods can change, and change again.
 func TestForgedOverhead(t *testing.T) {
-	s, vmi, source := newScene()
-	m := s.refused(vmi, "m1")
+	s := newScene(t)
+	m := s.refused(s.vm, "m1")
 	forged := resource.MustParse("100G")
-	vmi.Status.Memory.MemoryOverhead = &forged
-	source.Annotations[kubevirtv1.MemoryOverheadAnnotationBytes] = "0"
+	s.vm.Status.Memory.MemoryOverhead = &forged
+	s.source.Annotations[kubevirtv1.MemoryOverheadAnnotationBytes] = "0"
 	four := with(onePod, "memory=5462429376 requests.memory=5462429376 limits.memory=10914858752") // the sidecar's are as before
-	s.expect(t, flight{m.UID, quota.Blocked, four, nil})
+	s.expect(flight{m.UID, quota.Blocked, four, nil})
+}
+
+// forge makes objects such as a tenant can create in his namespace: with any label, name of an
+// object that is gone, and age, but controlled by nothing that KubeVirt has made.
+func forge(t *rapid.T, s migration.Snapshot) (pods []*corev1.Pod, claims []*corev1.PersistentVolumeClaim) {
+	next := func() drawer { return drawer{dice: seededDice(rapid.Uint64().Draw(t, "seed"))} }
+	taken := map[string]bool{}
+	for _, pod := range s.Pods {
+		taken[pod.Name] = true
+	}
+	for _, pvc := range s.PVCs {
+		taken[pvc.Name] = true
+	}
+	own := func(d drawer, o metav1.Object, i int) {
+		if taken[o.GetName()] || d.flip() {
+			o.SetName(fmt.Sprintf("forged-%s%d", o.GetName(), i))
+		}
+		taken[o.GetName()] = true
+		o.SetUID(types.UID("uid-forged-" + o.GetName()))
+		o.SetOwnerReferences(forgedOwners(d))
+	}
+	for i := range rapid.IntRange(0, 4).Draw(t, "pods") {
+		d := next()
+		pods = append(pods, d.pod(pick(d.dice, "p0", "p1", "p2", "p3", "p4", "p5")))
+		own(d, pods[i], i)
+	}
+	for i := range rapid.IntRange(0, 3).Draw(t, "claims") {
+		d := next()
+		claims = append(claims, d.pvc(pick(d.dice, "c0", "c1", "c2")))
+		own(d, claims[i], i)
+	}
+	return pods, claims
+}
+
+func forgedOwners(d drawer) []metav1.OwnerReference {
+	owner := metav1.OwnerReference{APIVersion: "kubevirt.io/v1", Kind: "VirtualMachineInstance", Name: "vm0", UID: types.UID("uid-" + d.vmiName())}
+	if yes := true; d.rarely() {
+		owner.Controller, owner.Kind, owner.UID = &yes, "Foo", "uid-of-a-foo"
+	}
+	return pick(d.dice, nil, []metav1.OwnerReference{owner})
+}
+
+// TestTenantForgesPodsAndClaims: nothing that a tenant creates, and that neither a VMI nor what
+// it belongs to controls, changes what is in flight.
+func TestTenantForgesPodsAndClaims(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := stored.Draw(t, "snapshot").Snapshot
+		keepSources(s)
+		want := migration.InFlight(s)
+		pods, claims := forge(t, s)
+		s.Pods, s.PVCs = append(s.Pods, pods...), append(s.PVCs, claims...)
+		if diff := cmp.Diff(want, migration.InFlight(s), same); diff != "" {
+			t.Fatalf("what a tenant forged counts:\n%s", diff)
+		}
+	})
+}
+
+// keepSources takes names of claims that are not there out of what statuses say of sources: the
+// claim of a virtual machine that runs is there.
+func keepSources(s migration.Snapshot) {
+	there := map[string]bool{"": true}
+	for _, pvc := range s.PVCs {
+		there[pvc.Name] = true
+	}
+	clean := func(state *kubevirtv1.VirtualMachineInstanceMigrationState) {
+		if state != nil && !there[state.SourcePersistentStatePVCName] {
+			state.SourcePersistentStatePVCName = ""
+		}
+	}
+	for _, vmi := range s.VMIs {
+		clean(vmi.Status.MigrationState)
+		for _, volume := range vmi.Status.VolumeStatus {
+			if info := volume.PersistentVolumeClaimInfo; info != nil && !there[info.ClaimName] {
+				info.ClaimName = ""
+			}
+		}
+	}
+	for _, vmim := range s.Migrations {
+		clean(vmim.Status.MigrationState)
+	}
+}
+
+// TestTenantForgesEvents: events are not authenticated. Forged ones say which quota refused a
+// target pod that is not there, and raise what it may claim, up to four times. During a backup
+// they also say that it was refused. They change nothing else.
+func TestTenantForgesEvents(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := stored.Draw(t, "snapshot").Snapshot
+		s.Events = nil
+		for _, vmim := range s.Migrations {
+			if rapid.Bool().Draw(t, "backup") {
+				condition(vmim, backup, corev1.ConditionTrue)
+			}
+		}
+		before := migration.InFlight(s)
+		for i := range rapid.IntRange(0, 5).Draw(t, "events") {
+			d := drawer{dice: seededDice(rapid.Uint64().Draw(t, "seed")), absurd: true}
+			s.Events = append(s.Events, d.refusal(fmt.Sprintf("forged%d", i)))
+		}
+		after := migration.InFlight(s)
+		if len(before) != len(after) {
+			t.Fatalf("%d migrations are in flight, not %d", len(after), len(before))
+		}
+		for i, m := range after {
+			was := before[i]
+			vmim := vmimOf(s, m.UID)
+			if m.State != was.State && (vmim == nil || len(vmim.Status.Conditions) == 0 || was.State == quota.Charged || m.State == quota.Charged) {
+				t.Fatalf("%s is %s, not %s", m.UID, m.State, was.State)
+			}
+			if err := within(m.Surge, was.Surge); err != nil {
+				t.Fatalf("%s claims %s, not %s: %s", m.UID, text(m.Surge), text(was.Surge), err)
+			}
+			if hasTarget(s, m) && !quota.Equal(m.Surge, was.Surge) {
+				t.Fatalf("%s has its pod, and claims %s, not %s", m.UID, text(m.Surge), text(was.Surge))
+			}
+			m.State, m.Surge, m.Held, m.Growth, m.Shares, m.RefusedBy = was.State, was.Surge, was.Held, was.Growth, was.Shares, was.RefusedBy
+			if diff := cmp.Diff(was, m, same); diff != "" {
+				t.Fatalf("forged events count:\n%s", diff)
+			}
+		}
+	})
+}
+
+// hasTarget reports whether the target pod of m is there.
+func hasTarget(s migration.Snapshot, m quota.Migration) bool {
+	for _, vmi := range s.VMIs {
+		for _, pod := range s.Pods {
+			if vmi.Name == m.VMI && launches(pod, vmi) && pod.Labels[kubevirtv1.MigrationJobLabel] == string(m.UID) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// within returns an error unless a is at least b, and at most four times b, in all of the
+// resources of b, and has no others.
+func within(a, b corev1.ResourceList) error {
+	if !covers(a, b) {
+		return fmt.Errorf("less")
+	}
+	for name, q := range a {
+		most, known := b[name]
+		most = most.DeepCopy()
+		if most.Mul(4); !known || q.Cmp(most) > 0 {
+			return fmt.Errorf("%s is %s", name, q.String())
+		}
+	}
+	return nil
 }

@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	clientfake "k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/vmquota/headroom/fake"
 	"github.com/vmquota/headroom/migration"
@@ -21,27 +20,25 @@ import (
 // A source pod has ended and is no longer counted, and the cache of pods still shows it. That is
 // in each report, and is logged once when it has lasted for two seconds.
 func TestReconcileTellsThatTheCacheOfPodsIsLate(t *testing.T) {
-	s, vmi, source := newScene()
-	vmim, target := s.running(vmi, source, "m", "target")
-	succeed(vmi, vmim)
-	both := plus(quota.Footprint(source), quota.Footprint(target))
+	s := newScene(t)
+	vmim, target := s.running(s.vm, s.source, "m", "target")
+	succeed(s.vm, vmim)
+	both := plus(quota.Footprint(s.source), quota.Footprint(target))
 	rq := &corev1.ResourceQuota{ObjectMeta: s.meta("q"), Spec: corev1.ResourceQuotaSpec{Hard: list("limits.memory=100Gi")}}
 	rq.Status.Hard = rq.Spec.Hard
 	vmims, _ := indexed(vmim)
-	vmis, _ := indexed(vmi)
-	pods, _ := indexed(source, target)
+	vmis, _ := indexed(s.vm)
+	pods, _ := indexed(s.source, target)
 	var report migration.Report
 	now := s.clock
-	c, err := migration.NewController(migration.Clients{Core: clientfake.NewClientset()}, migration.Options{
+	c := embedded(t, clientfake.NewClientset(), migration.Options{
 		Caches: &migration.Caches{Migrations: vmims, VMIs: vmis, Pods: pods}, RecordOnly: true,
 		Quotas: func(context.Context, string) ([]*corev1.ResourceQuota, error) {
 			return []*corev1.ResourceQuota{rq}, nil
 		},
-		Patch:    func(context.Context, string, string, []byte) error { return nil },
-		Recorder: &record.FakeRecorder{}, Now: func() time.Time { return now },
+		Now:        func() time.Time { return now },
 		Reconciled: func(_ context.Context, r migration.Report) { report = r },
 	})
-	require.NoError(t, err)
 	ctx, log := buffered(t)
 	told := func() int { return strings.Count(log(), "The cache of pods shows more than the quota counts") }
 	reconcile := func(used corev1.ResourceList, after time.Duration) (requeueAfter time.Duration) {
@@ -59,7 +56,7 @@ func TestReconcileTellsThatTheCacheOfPodsIsLate(t *testing.T) {
 		require.Equal(t, 100*time.Millisecond, reconcile(quota.Footprint(target), time.Minute))
 		require.Len(t, report.InFlight, 1, "the two watches are never quite at the same time")
 		require.Equal(t, 1900*time.Millisecond, reconcile(quota.Footprint(target), 100*time.Millisecond))
-		surge := quota.Footprint(source)[corev1.ResourceLimitsMemory]
+		surge := quota.Footprint(s.source)[corev1.ResourceLimitsMemory]
 		require.True(t, quota.Equal(corev1.ResourceList{corev1.ResourceLimitsMemory: surge}, report.Behind["q"]), "%v", report.Behind)
 		require.Empty(t, report.InFlight, "its pod is not counted")
 		require.Equal(t, told0, told())

@@ -11,9 +11,41 @@ import (
 	"github.com/vmquota/headroom/migration"
 )
 
+// A begin makes something happen to a VMI that runs in source.
+type begin func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, source *corev1.Pod)
+
+// What may happen to each VMI of a benchmark.
+var (
+	idle    begin = func(*scene, *kubevirtv1.VirtualMachineInstance, *corev1.Pod) {}
+	refused begin = func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, _ *corev1.Pod) { s.refused(vmi, "m-"+vmi.Name) }
+	running begin = func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, source *corev1.Pod) {
+		s.running(vmi, source, "m-"+vmi.Name, "target-"+vmi.Name)
+	}
+	over begin = func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, source *corev1.Pod) {
+		vmim, _ := s.running(vmi, source, "m-"+vmi.Name, "target-"+vmi.Name)
+		succeed(vmi, vmim)
+		s.forget(source)
+	}
+	// persistent has backend storage, so each migration looks for its claims among all of them.
+	persistent begin = func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, source *corev1.Pod) {
+		running(s, vmi, source)
+		old := s.persistent(vmi)
+		old.Name += vmi.Name
+		vmi.Status.VolumeStatus[0].PersistentVolumeClaimInfo.ClaimName = old.Name
+		s.claim("second-"+vmi.Name, kubevirtv1.MigrationNameLabel, "m-"+vmi.Name, corev1.ReadWriteOnce).OwnerReferences[0].UID = vmi.UID
+	}
+)
+
+// Requests and limits of the container compute.
+const (
+	twoResources   = " / cpu=1 memory=2588Mi"
+	eightResources = "cpu=100m memory=1294Mi ephemeral-storage=50M devices.kubevirt.io/kvm=1" +
+		" / cpu=1 memory=2588Mi ephemeral-storage=1Gi devices.kubevirt.io/kvm=1"
+)
+
 // crowd is n VMIs; begin makes something happen to each of them.
-func crowd(n int, resources string, begin func(*scene, *kubevirtv1.VirtualMachineInstance, *corev1.Pod)) migration.Snapshot {
-	s, _, _ := newScene()
+func crowd(b testing.TB, n int, resources string, begin begin) migration.Snapshot {
+	s := newScene(b)
 	s.VMIs, s.Pods = nil, nil
 	for i := range n {
 		vmi := s.vmi(fmt.Sprintf("vm%d", i))
@@ -29,77 +61,35 @@ func crowd(n int, resources string, begin func(*scene, *kubevirtv1.VirtualMachin
 	return s.Snapshot
 }
 
-// resources of the container compute, by their number.
-var resources = []struct {
-	n    int
-	list string
-}{
-	{2, " / cpu=1 memory=2588Mi"},
-	{8, "cpu=100m memory=1294Mi ephemeral-storage=50M devices.kubevirt.io/kvm=1" +
-		" / cpu=1 memory=2588Mi ephemeral-storage=1Gi devices.kubevirt.io/kvm=1"},
-}
-
-// BenchmarkInFlight: each migration with its VMI and two pods.
+// BenchmarkInFlight reports also what one of n virtual machines costs, or one of n VMIMs of a
+// single one, all of which are over but the last.
 func BenchmarkInFlight(b *testing.B) {
-	for _, n := range []int{1, 10, 100, 1000} {
-		for _, r := range resources {
-			s := crowd(n, r.list, func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, source *corev1.Pod) {
-				s.running(vmi, source, "m-"+vmi.Name, "target-"+vmi.Name)
-			})
-			measure(b, fmt.Sprintf("migrations=%d/resources=%d", n, r.n), s, n)
+	for _, c := range []struct {
+		name      string
+		resources string
+		begin     begin
+	}{
+		{"running/resources=2", twoResources, running},
+		{"running/resources=8", eightResources, running},
+		{"refused", eightResources, refused},
+		{"persistent", eightResources, persistent},
+		{"idle", eightResources, idle},
+	} {
+		for _, n := range []int{1, 10, 100, 1000} {
+			measure(b, fmt.Sprintf("%s/machines=%d", c.name, n), crowd(b, n, c.resources, c.begin), n)
 		}
 	}
-}
-
-// BenchmarkInFlightBlocked: what their target pods would cost is worked out from the
-// source pods.
-func BenchmarkInFlightBlocked(b *testing.B) {
 	for _, n := range []int{1, 10, 100, 1000} {
-		s := crowd(n, resources[1].list, func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, _ *corev1.Pod) {
-			s.refused(vmi, "m-"+vmi.Name)
-		})
-		measure(b, fmt.Sprintf("migrations=%d", n), s, n)
-	}
-}
-
-// BenchmarkInFlightPersistent: the virtual machines have backend storage, so each
-// migration looks for its claims among all of them.
-func BenchmarkInFlightPersistent(b *testing.B) {
-	for _, n := range []int{1, 10, 100, 1000} {
-		s := crowd(n, resources[1].list, func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, source *corev1.Pod) {
-			s.running(vmi, source, "m-"+vmi.Name, "target-"+vmi.Name)
-			old := s.persistent(vmi)
-			old.Name += vmi.Name
-			vmi.Status.VolumeStatus[0].PersistentVolumeClaimInfo.ClaimName = old.Name
-			s.claim("second-"+vmi.Name, kubevirtv1.MigrationNameLabel, "m-"+vmi.Name, corev1.ReadWriteOnce).
-				OwnerReferences[0].UID = vmi.UID
-		})
-		measure(b, fmt.Sprintf("migrations=%d", n), s, n)
-	}
-}
-
-// BenchmarkInFlightOfOne: one VMI, and no end of VMIMs that are over.
-func BenchmarkInFlightOfOne(b *testing.B) {
-	for _, n := range []int{1, 10, 100, 1000} {
-		s := crowd(1, resources[1].list, func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, source *corev1.Pod) {
+		s := crowd(b, 1, eightResources, func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, source *corev1.Pod) {
 			for i := range n - 1 {
 				s.vmim(vmi, fmt.Sprintf("old%d", i), kubevirtv1.MigrationFailed)
 			}
-			s.running(vmi, source, "m", "target")
+			running(s, vmi, source)
 		})
-		measure(b, fmt.Sprintf("migrations=%d", n), s, n)
+		measure(b, fmt.Sprintf("one/migrations=%d", n), s, n)
 	}
 }
 
-// BenchmarkInFlightIdle: virtual machines of which none migrates.
-func BenchmarkInFlightIdle(b *testing.B) {
-	for _, n := range []int{1, 10, 100, 1000} {
-		s := crowd(n, resources[1].list, func(*scene, *kubevirtv1.VirtualMachineInstance, *corev1.Pod) {})
-		measure(b, fmt.Sprintf("machines=%d", n), s, n)
-	}
-}
-
-// measure reports also what one of the n migrations costs.
 func measure(b *testing.B, name string, s migration.Snapshot, n int) {
 	b.Run(name, func(b *testing.B) {
 		b.ReportAllocs()

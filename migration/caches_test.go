@@ -76,33 +76,49 @@ func TestFromStore(t *testing.T) {
 }
 
 // The ratio of the limits that KubeVirt sets stands on the namespace.
-func TestSnapshotReadsTheRatioOfTheNamespace(t *testing.T) {
-	r := recordingOf(t, "autolimits")
-	var vmim time.Duration
-	for _, e := range r.events {
-		if _, ok := e.Object.(*kubevirtv1.VirtualMachineInstanceMigration); ok {
-			vmim = e.At
-			break
-		}
-	}
-	r.until(vmim)
-	caches := r.caches()
-	caches.Namespace = func(_ context.Context, name string) (*corev1.Namespace, error) {
-		require.Equal(t, r.namespace, name)
-		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{kubevirtv1.AutoMemoryLimitsRatioLabel: "4"}}}, nil
-	}
-	memoryLimit := func(caches migration.Caches) string {
-		s, err := caches.Snapshot(t.Context(), r.namespace)
-		require.NoError(t, err)
-		inFlight := migration.InFlight(s)
-		require.Len(t, inFlight, 1)
-		return inFlight[0].Surge.Name(corev1.ResourceLimitsMemory, "").String()
-	}
-	require.NotEqual(t, memoryLimit(r.caches()), memoryLimit(caches))
+func TestSnapshotReadsTheNamespace(t *testing.T) {
+	tenant, down := &corev1.Namespace{}, errors.New("not synced")
+	caches := migration.Caches{Namespace: func(_ context.Context, name string) (*corev1.Namespace, error) {
+		require.Equal(t, "tenant", name)
+		return tenant, nil
+	}}
+	s, err := caches.Snapshot(t.Context(), "tenant")
+	require.NoError(t, err)
+	require.Same(t, tenant, s.Namespace)
 
-	down := errors.New("not synced")
 	caches.Namespace = func(context.Context, string) (*corev1.Namespace, error) { return nil, down }
-	_, err := caches.Snapshot(t.Context(), r.namespace)
+	_, err = caches.Snapshot(t.Context(), "tenant")
 	require.ErrorIs(t, err, down)
 	require.ErrorContains(t, err, "get the Namespace")
+}
+
+func TestNamespaceOfEvents(t *testing.T) {
+	meta := func(labels map[string]string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: "tenant", Name: "x", Labels: labels}
+	}
+	launcher := &corev1.Pod{ObjectMeta: meta(map[string]string{"kubevirt.io": "virt-launcher"})}
+	for name, c := range map[string]struct {
+		object any
+		want   string
+	}{
+		"a VMIM":                  {&kubevirtv1.VirtualMachineInstanceMigration{ObjectMeta: meta(nil)}, "tenant"},
+		"a VMI":                   {&kubevirtv1.VirtualMachineInstance{ObjectMeta: meta(nil)}, "tenant"},
+		"a limit range":           {&corev1.LimitRange{ObjectMeta: meta(nil)}, "tenant"},
+		"a virt-launcher pod":     {launcher, "tenant"},
+		"an attachment pod":       {&corev1.Pod{ObjectMeta: meta(map[string]string{"kubevirt.io": "hotplug-disk"})}, "tenant"},
+		"a missed deletion":       {cache.DeletedFinalStateUnknown{Key: "tenant/x", Obj: launcher}, "tenant"},
+		"another pod":             {&corev1.Pod{ObjectMeta: meta(nil)}, ""},
+		"a first backend claim":   {&corev1.PersistentVolumeClaim{ObjectMeta: meta(map[string]string{"persistent-state-for": "vm"})}, "tenant"},
+		"a second backend claim":  {&corev1.PersistentVolumeClaim{ObjectMeta: meta(map[string]string{"kubevirt.io/migrationName": "m"})}, "tenant"},
+		"another claim":           {&corev1.PersistentVolumeClaim{ObjectMeta: meta(nil)}, ""},
+		"a backend claim by name": {&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant", Name: "persistent-state-for-vm"}}, "tenant"},
+		"a refusal":               {refusal("", "vm", metav1.Time{}), "tenant"},
+		"a quota":                 {&corev1.ResourceQuota{ObjectMeta: meta(nil)}, "tenant"},
+		"a namespace":             {&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "tenant"}}, "tenant"},
+		"another event":           {&corev1.Event{ObjectMeta: meta(nil)}, ""},
+		"something else":          {&corev1.ConfigMap{ObjectMeta: meta(nil)}, ""},
+		"nothing":                 {nil, ""},
+	} {
+		require.Equal(t, c.want, migration.NamespaceOf(c.object), name)
+	}
 }

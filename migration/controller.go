@@ -77,10 +77,9 @@ type Options struct {
 	// Nudged is called after each nudge, for a counter. It may be nil.
 	Nudged func(ctx context.Context, vmim *kubevirtv1.VirtualMachineInstanceMigration)
 
-	// Workers, Resync and Gap are those of loop.Config. Zero means its defaults.
+	// Workers and Resync are those of loop.Config. Zero means its defaults.
 	Workers int
 	Resync  time.Duration
-	Gap     time.Duration
 	// DrainTime is how long a reconcile that has begun may go on after Work was stopped.
 	// Zero means 5 seconds.
 	DrainTime time.Duration
@@ -153,7 +152,7 @@ func NewController(clients Clients, options Options) (*Controller, error) {
 			return c.Reconcile(c.working, namespace)
 		},
 		Namespaces: c.namespaces, Urgent: InProgress,
-		Workers: options.Workers, Resync: options.Resync, Gap: options.Gap,
+		Workers: options.Workers, Resync: options.Resync,
 	})
 	if err != nil {
 		return nil, err
@@ -300,14 +299,13 @@ func (c *Controller) Reconcile(ctx context.Context, namespace string) (requeueAf
 		errs = append(errs, unread) // the ledger stays as it is
 	} else {
 		report.InFlight = past.inFlight(snapshot)
-		if c.informers != nil && len(report.InFlight) > 0 {
+		quotas, err := c.quotas(ctx, namespace)
+		if c.informers != nil && worthWatching(report.InFlight, quotas) {
 			c.informers.keep(namespace)
 		}
 		// The losing pod of a migration that is over may have ended.
-		if slices.ContainsFunc(report.InFlight, func(m quota.Migration) bool { return m.Over }) {
-			if quotas, err := c.quotas(ctx, namespace); err == nil {
-				report.compare(snapshot, quotas, past.behind)
-			}
+		if err == nil && slices.ContainsFunc(report.InFlight, func(m quota.Migration) bool { return m.Over }) {
+			report.compare(snapshot, quotas, past.behind)
 		}
 		if err := c.options.Ledger.Replace(ctx, namespace, report.InFlight); err != nil {
 			errs = append(errs, fmt.Errorf("namespace %q: record %d migrations: %w", namespace, len(report.InFlight), err))

@@ -38,6 +38,13 @@ func (m *machine) inFlight() []quota.Migration {
 		}
 	}
 	takeTurns(inFlight)
+	for _, vmim := range m.migrations {
+		if _, doubled := extras[vmim.UID]; vmim.IsFinal() && !doubled {
+			if left := m.leftStorage(vmim); left != nil {
+				inFlight = append(inFlight, m.describe(vmim, quota.Charged, left))
+			}
+		}
+	}
 	return inFlight
 }
 
@@ -65,7 +72,7 @@ func (m *machine) over(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
 // our caches have not seen it. See sync and updateStatus in KubeVirt's
 // pkg/virt-controller/watch/migration/migration.go.
 func (m *machine) comes(vmim *kubevirtv1.VirtualMachineInstanceMigration, current *corev1.Pod) bool {
-	if m.over(vmim) || m.won(vmim.UID) {
+	if m.over(vmim) || m.account(vmim.UID).won {
 		return false
 	}
 	for _, pod := range m.launchers {
@@ -83,7 +90,7 @@ func (m *machine) waiting(vmim *kubevirtv1.VirtualMachineInstanceMigration, curr
 	c := m.expectedClaim(vmim, current)
 	state := quota.Queued
 	switch {
-	case created(vmim):
+	case vmim.TargetIsCreated():
 		// The pod was created, and is not in our caches yet; its usage came first.
 		for i := range c {
 			c[i].held = true
@@ -124,25 +131,11 @@ func (m *machine) describe(
 		Priority: priority(vmim),
 		Created:  vmim.CreationTimestamp,
 		Node:     m.vmi.Status.NodeName,
-		Over:     state == quota.Charged && m.ended(vmim),
+		// KubeVirt has ended it, so it takes none of its parallel migrations any more.
+		Over: state == quota.Charged && (vmim.IsFinal() || m.vmim(vmim.UID) == nil),
 	}
 	c.fill(&described)
 	return described
-}
-
-// ended reports whether KubeVirt has ended vmim, which may be gone: it takes none of
-// KubeVirt's parallel migrations any more.
-func (m *machine) ended(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
-	return vmim.IsFinal() || m.vmim(vmim.UID) == nil
-}
-
-// created reports whether the target pod of vmim was created: that is what makes the
-// phase Scheduling.
-func created(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
-	return slices.Contains([]kubevirtv1.VirtualMachineInstanceMigrationPhase{
-		kubevirtv1.MigrationScheduling, kubevirtv1.MigrationScheduled, kubevirtv1.MigrationPreparingTarget,
-		kubevirtv1.MigrationTargetReady, kubevirtv1.MigrationRunning,
-	}, vmim.Status.Phase)
 }
 
 // refused reports whether quota refuses the target pod of vmim. During a backup the status
@@ -161,7 +154,7 @@ func refused(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
 
 // gated reports whether KubeVirt creates no target pod for vmim now, even if there is room.
 func (m *machine) gated(vmim *kubevirtv1.VirtualMachineInstanceMigration) bool {
-	return gated(vmim) || m.Now.Before(backOff(vmim, m.migrations))
+	return gated(vmim) || !m.Now.IsZero() && m.Now.Before(backOff(vmim, m.migrations))
 }
 
 // gated reports whether KubeVirt creates no target pod for vmim, because utility volumes are

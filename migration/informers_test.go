@@ -2,7 +2,6 @@ package migration_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
+	metadatafake "k8s.io/client-go/metadata/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
@@ -28,6 +28,7 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/migration"
+	"github.com/vmquota/headroom/quota"
 )
 
 var (
@@ -45,7 +46,7 @@ type served struct {
 // serve returns clients that find what a recording has at some time; change may change it.
 func serve(t *testing.T, name string, at time.Duration, change ...func(migration.Snapshot)) *served {
 	t.Helper()
-	s := &served{recorded: recordingOf(t, name), core: fake.NewClientset()}
+	s := &served{recorded: recordingOf(t, name)}
 	s.until(at)
 	s.dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
 		vmimResource: "VirtualMachineInstanceMigrationList", vmiResource: "VirtualMachineInstanceList",
@@ -54,13 +55,14 @@ func serve(t *testing.T, name string, at time.Duration, change ...func(migration
 	for _, c := range change {
 		c(snapshot)
 	}
-	require.NoError(t, s.core.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}))
+	objects := []runtime.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}}
 	for _, rq := range s.cache.Quotas(s.namespace) {
-		require.NoError(t, s.core.Tracker().Add(rq))
+		objects = append(objects, rq)
 	}
 	for _, pod := range snapshot.Pods {
-		require.NoError(t, s.core.Tracker().Add(pod))
+		objects = append(objects, pod)
 	}
+	s.core = fake.NewClientset(objects...)
 	for _, vmi := range snapshot.VMIs {
 		s.add(t, vmiResource, "VirtualMachineInstance", vmi)
 	}
@@ -72,11 +74,7 @@ func serve(t *testing.T, name string, at time.Duration, change ...func(migration
 
 func (s *served) add(t *testing.T, resource schema.GroupVersionResource, kind string, object metav1.Object) {
 	t.Helper()
-	text, err := json.Marshal(object)
-	require.NoError(t, err)
-	u := &unstructured.Unstructured{}
-	require.NoError(t, json.Unmarshal(text, &u.Object))
-	u.SetGroupVersionKind(resource.GroupVersion().WithKind(kind))
+	u := dynamic[metav1.Object](t, kind)(object).(*unstructured.Unstructured)
 	require.NoError(t, s.dynamic.Tracker().Create(resource, u, s.namespace))
 }
 
@@ -89,6 +87,25 @@ func (s *served) update(t *testing.T, vmim *kubevirtv1.VirtualMachineInstanceMig
 func (s *served) clients() migration.Clients {
 	return migration.Clients{Core: s.core, KubeVirt: s.dynamic}
 }
+
+func (s *served) controller(t *testing.T, options migration.Options) *migration.Controller {
+	t.Helper()
+	c, err := migration.NewController(s.clients(), options)
+	require.NoError(t, err)
+	return c
+}
+
+// onList has lists of a resource in a namespace, "" being all, fail where refuse returns an error.
+func (s *served) onList(resource string, refuse func(namespace string) error) {
+	for _, f := range []*clienttesting.Fake{&s.core.Fake, &s.dynamic.Fake} {
+		f.PrependReactor("list", resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
+			err := refuse(action.GetNamespace())
+			return err != nil, nil, err
+		})
+	}
+}
+
+var errForbidden = apierrors.NewForbidden(corev1.Resource("something"), "", errors.New("no role"))
 
 // run runs a Controller until the test is over, and returns its reports.
 func run(ctx context.Context, t *testing.T, clients migration.Clients, options migration.Options) <-chan migration.Report {
@@ -133,7 +150,7 @@ func (s *served) hard(t *testing.T) string {
 	return rq.Status.Hard.Name(corev1.ResourceLimitsMemory, "").String()
 }
 
-// watched counts the lists of a kind in a namespace.
+// lists counts the lists of a kind in a namespace.
 func (s *served) lists(resource string) (n int) {
 	for _, action := range append(s.core.Actions(), s.dynamic.Actions()...) {
 		if action.GetVerb() == "list" && action.GetResource().Resource == resource && action.GetNamespace() == s.namespace {
@@ -146,8 +163,7 @@ func (s *served) lists(resource string) (n int) {
 // With nothing but clients, a migration that quota has refused is given room.
 func TestControllerWithItsOwnInformers(t *testing.T) {
 	s := serve(t, "basic", 2*time.Second)
-	reports := run(t.Context(), t, s.clients(), migration.Options{})
-	await(reports, 1)
+	await(run(t.Context(), t, s.clients(), migration.Options{}), 1)
 	require.Equal(t, "5547429376", s.hard(t))
 	require.Equal(t, 1, s.lists("pods"))
 	require.Equal(t, 1, s.lists("virtualmachineinstances"))
@@ -202,9 +218,7 @@ func TestControllerReadsResourceClaims(t *testing.T) {
 		}))
 		if forbidden {
 			for _, resource := range []string{"resourceclaims", "deviceclasses"} {
-				s.core.PrependReactor("list", resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
-					return true, nil, apierrors.NewForbidden(action.GetResource().GroupResource(), "", errors.New("no role"))
-				})
+				s.onList(resource, func(string) error { return errForbidden })
 			}
 		}
 		ctx, log := buffered(t)
@@ -222,34 +236,31 @@ func TestControllerReadsResourceClaims(t *testing.T) {
 
 // A namespace is not watched for ever, and not again because of a migration that was.
 func TestControllerLeavesNamespaces(t *testing.T) {
-	for _, lists := range []int{1, 2} {
-		s := serve(t, "basic", 2*time.Second)
-		now := &atomic.Int64{}
-		now.Store(start.Add(time.Hour).UnixNano())
-		reports := run(t.Context(), t, s.clients(), migration.Options{
-			Resync: 20 * time.Millisecond, Now: func() time.Time { return time.Unix(0, now.Load()) },
-		})
-		await(reports, 1)
-		vmim := s.cache.Snapshot(s.namespace).Migrations[0].DeepCopy()
-		vmim.Status.Phase = kubevirtv1.MigrationFailed
-		ended := metav1.NewTime(time.Unix(0, now.Load()))
-		vmim.Status.PhaseTransitionTimestamps = []kubevirtv1.VirtualMachineInstanceMigrationPhaseTransitionTimestamp{{PhaseTransitionTimestamp: ended}}
-		s.update(t, vmim)
-		await(reports, 0)
-		now.Add(int64(2 * time.Minute))
-		for len(reports) > 0 {
-			<-reports
-		}
-		for range 3 { // the second began after that
-			await(reports, 0)
-		}
-		if lists == 2 { // another one
-			vmim.Name, vmim.UID, vmim.Status = "another", "another", kubevirtv1.VirtualMachineInstanceMigrationStatus{}
-			s.add(t, vmimResource, "VirtualMachineInstanceMigration", vmim)
-			await(reports, 1)
-		}
-		require.Equal(t, lists, s.lists("pods"))
+	s := serve(t, "basic", 2*time.Second)
+	now := &atomic.Int64{}
+	now.Store(start.Add(time.Hour).UnixNano())
+	reports := run(t.Context(), t, s.clients(), migration.Options{
+		Resync: 20 * time.Millisecond, Now: func() time.Time { return time.Unix(0, now.Load()) },
+	})
+	await(reports, 1)
+	vmim := s.cache.Snapshot(s.namespace).Migrations[0].DeepCopy()
+	vmim.Status.Phase = kubevirtv1.MigrationFailed
+	ended := metav1.NewTime(time.Unix(0, now.Load()))
+	vmim.Status.PhaseTransitionTimestamps = []kubevirtv1.VirtualMachineInstanceMigrationPhaseTransitionTimestamp{{PhaseTransitionTimestamp: ended}}
+	s.update(t, vmim)
+	await(reports, 0)
+	now.Add(int64(2 * time.Minute))
+	for len(reports) > 0 {
+		<-reports
 	}
+	for range 3 { // the second began after that
+		await(reports, 0)
+	}
+	require.Equal(t, 1, s.lists("pods"))
+	vmim.Name, vmim.UID, vmim.Status = "another", "another", kubevirtv1.VirtualMachineInstanceMigrationStatus{}
+	s.add(t, vmimResource, "VirtualMachineInstanceMigration", vmim)
+	await(reports, 1)
+	require.Equal(t, 2, s.lists("pods"))
 }
 
 // One event of a migration asks for one reconcile, although two watches see it: the second one
@@ -257,10 +268,7 @@ func TestControllerLeavesNamespaces(t *testing.T) {
 func TestControllerEnqueuesAMigrationOnce(t *testing.T) {
 	s := serve(t, "basic", 2*time.Second)
 	enqueued := make(chan string, 1000)
-	c, err := migration.NewController(s.clients(), migration.Options{
-		Recorder: &record.FakeRecorder{}, Enqueue: func(namespace string) { enqueued <- namespace },
-	})
-	require.NoError(t, err)
+	c := s.controller(t, migration.Options{Recorder: &record.FakeRecorder{}, Enqueue: func(namespace string) { enqueued <- namespace }})
 	require.NoError(t, c.Start(t.Context()))
 	reconcile := func() (asked int) {
 		for ; len(enqueued) > 0; asked++ {
@@ -289,8 +297,11 @@ func TestControllerEnqueuesAMigrationOnce(t *testing.T) {
 func TestControllerLogsOnceThatANamespaceCannotBeRead(t *testing.T) {
 	s := serve(t, "basic", 2*time.Second)
 	for _, resource := range []string{"pods", "persistentvolumeclaims"} {
-		s.core.PrependReactor("list", resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
-			return action.GetNamespace() != "", nil, errors.New("no answer")
+		s.onList(resource, func(namespace string) error {
+			if namespace != "" {
+				return errors.New("no answer")
+			}
+			return nil
 		})
 	}
 	ctx, log := buffered(t)
@@ -329,8 +340,7 @@ func TestControllerNamespaceIsSwitchedOff(t *testing.T) {
 	s := serve(t, "basic", 2*time.Second)
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace, Labels: map[string]string{"headroom.vmquota.io/disabled": "true"}}}
 	require.NoError(t, s.core.Tracker().Update(corev1.SchemeGroupVersion.WithResource("namespaces"), namespace, ""))
-	reports := run(t.Context(), t, s.clients(), migration.Options{})
-	await(reports, 1)
+	await(run(t.Context(), t, s.clients(), migration.Options{}), 1)
 	require.Equal(t, "2773714688", s.hard(t))
 }
 
@@ -339,26 +349,22 @@ func TestControllerNamespaceIsSwitchedOff(t *testing.T) {
 // waited.
 func TestControllerLogsOnceWhatItWaitsFor(t *testing.T) {
 	for kind, test := range map[string]struct {
-		resource schema.GroupResource
-		refusal  error
-		logged   string
+		resource, logged string
+		refusal          error
 	}{
-		"ResourceQuotas":                   {corev1.Resource("resourcequotas"), apierrors.NewForbidden(corev1.Resource("resourcequotas"), "", errors.New("no role")), "Cannot list or watch"},
-		"VirtualMachineInstanceMigrations": {vmimResource.GroupResource(), apierrors.NewNotFound(vmimResource.GroupResource(), ""), "Waiting for KubeVirt"},
+		"ResourceQuotas":                   {"resourcequotas", "Cannot list or watch", errForbidden},
+		"VirtualMachineInstanceMigrations": {vmimResource.Resource, "Waiting for KubeVirt", apierrors.NewNotFound(vmimResource.GroupResource(), "")},
 	} {
 		t.Run(kind, func(t *testing.T) {
 			s := serve(t, "basic", 2*time.Second)
 			refused := make(chan struct{}, 100)
-			for _, f := range []*clienttesting.Fake{&s.core.Fake, &s.dynamic.Fake} {
-				f.PrependReactor("list", test.resource.Resource, func(clienttesting.Action) (bool, runtime.Object, error) {
-					refused <- struct{}{}
-					return true, nil, test.refusal
-				})
-			}
+			s.onList(test.resource, func(string) error {
+				refused <- struct{}{}
+				return test.refusal
+			})
 			ctx, log := buffered(t)
 			ctx, stop := context.WithCancel(ctx)
-			c, err := migration.NewController(s.clients(), migration.Options{})
-			require.NoError(t, err)
+			c := s.controller(t, migration.Options{})
 			ended := make(chan error, 1)
 			go func() { ended <- c.Run(ctx) }()
 			for range 3 {
@@ -382,13 +388,13 @@ func TestControllerStartsWhenAllCanBeRead(t *testing.T) {
 		t.Run(resource, func(t *testing.T) {
 			s := serve(t, "basic", 2*time.Second)
 			var repaired atomic.Bool
-			for _, f := range []*clienttesting.Fake{&s.core.Fake, &s.dynamic.Fake} {
-				f.PrependReactor("list", resource, func(clienttesting.Action) (bool, runtime.Object, error) {
-					return !repaired.Load(), nil, apierrors.NewForbidden(corev1.Resource(resource), "", errors.New("no role"))
-				})
-			}
-			c, err := migration.NewController(s.clients(), migration.Options{})
-			require.NoError(t, err)
+			s.onList(resource, func(string) error {
+				if repaired.Load() {
+					return nil
+				}
+				return errForbidden
+			})
+			c := s.controller(t, migration.Options{})
 			started := make(chan error, 1)
 			go func() { started <- c.Start(t.Context()) }()
 			require.Eventually(t, func() bool {
@@ -410,17 +416,16 @@ func TestControllerNamesCachesThatAreNotUpToDate(t *testing.T) {
 	var passed atomic.Int64
 	var repaired atomic.Bool
 	refused := make(chan struct{}, 1000)
-	s.core.PrependReactor("list", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		if action.GetNamespace() == "" || repaired.Load() {
-			return false, nil, nil
+	s.onList("pods", func(namespace string) error {
+		if namespace == "" || repaired.Load() {
+			return nil
 		}
 		refused <- struct{}{}
-		return true, nil, apierrors.NewForbidden(corev1.Resource("pods"), "", errors.New("no role"))
+		return errForbidden
 	})
 	start := time.Now()
 	now := func() time.Time { return start.Add(time.Duration(passed.Load())) }
-	c, err := migration.NewController(s.clients(), migration.Options{Now: now, Recorder: &record.FakeRecorder{}})
-	require.NoError(t, err)
+	c := s.controller(t, migration.Options{Now: now, Recorder: &record.FakeRecorder{}})
 	require.NoError(t, c.Start(t.Context()))
 	go c.Work(t.Context())
 	<-refused
@@ -432,4 +437,100 @@ func TestControllerNamesCachesThatAreNotUpToDate(t *testing.T) {
 	require.ErrorContains(t, c.Synced(), "no role")
 	repaired.Store(true)
 	require.Eventually(t, func() bool { return c.Synced() == nil }, time.Minute, time.Millisecond)
+}
+
+// A source pod that outlives its migration is found after a restart, unless that was long ago.
+func TestControllerFindsLosingPods(t *testing.T) {
+	s := serve(t, "basic", 5*time.Second)
+	vmim := s.cache.Snapshot(s.namespace).Migrations[0]
+	require.True(t, vmim.IsFinal())
+	soon := func() time.Time { return vmim.CreationTimestamp.Add(time.Minute) }
+	reports := run(t.Context(), t, s.clients(), migration.Options{Now: soon, Resync: 20 * time.Millisecond})
+	require.Equal(t, quota.Charged, await(reports, 1).InFlight[0].State)
+
+	s = serve(t, "basic", 5*time.Second)
+	late := func() time.Time { return vmim.CreationTimestamp.Add(2 * time.Hour) }
+	reports = run(t.Context(), t, s.clients(), migration.Options{Now: late, Resync: 20 * time.Millisecond})
+	for range 3 {
+		require.Empty(t, (<-reports).InFlight)
+	}
+	require.Zero(t, s.lists("pods"))
+}
+
+// A migration that was over at the start is looked at once.
+func TestControllerLooksOnce(t *testing.T) {
+	s := serve(t, "basic", time.Minute)
+	now := s.cache.Snapshot(s.namespace).Migrations[0].CreationTimestamp.Add(time.Minute)
+	var later time.Duration
+	reports := run(t.Context(), t, s.clients(), migration.Options{
+		Workers: 1, Resync: 20 * time.Millisecond,
+		Now: func() time.Time { later += time.Second; return now.Add(later) }, // a minute is soon over
+	})
+	for range 100 {
+		require.Empty(t, (<-reports).InFlight)
+	}
+	require.Equal(t, 1, s.lists("pods"))
+	another := s.cache.Snapshot(s.namespace).Migrations[0].DeepCopy()
+	another.Name, another.UID, another.Status = "another", "another", kubevirtv1.VirtualMachineInstanceMigrationStatus{}
+	s.add(t, vmimResource, "VirtualMachineInstanceMigration", another)
+	await(reports, 1)
+	require.Equal(t, 2, s.lists("pods"), "it was left in the meantime")
+}
+
+// With a client of metadata no migration is read that is over.
+func TestControllerReadsMetadata(t *testing.T) {
+	s := serve(t, "basic", 2*time.Second)
+	scheme := runtime.NewScheme()
+	require.NoError(t, metav1.AddMetaToScheme(scheme))
+	clients := s.clients()
+	objects := []runtime.Object{}
+	for i, name := range []string{s.cache.Snapshot(s.namespace).Migrations[0].Name, "over"} {
+		o := &metav1.PartialObjectMetadata{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "kubevirt.io/v1", Kind: "VirtualMachineInstanceMigration"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: fmt.Sprintf("%s%.*s", s.namespace, i, "x"), Name: name},
+		}
+		if i == 0 {
+			o.Finalizers = []string{kubevirtv1.VirtualMachineInstanceMigrationFinalizer}
+		}
+		objects = append(objects, o)
+	}
+	rq := s.cache.Quotas(s.namespace)[0].DeepCopy()
+	rq.Namespace += "x"
+	require.NoError(t, s.core.Tracker().Add(rq))
+	clients.Metadata = metadatafake.NewSimpleMetadataClient(scheme, objects...)
+	reports := run(t.Context(), t, clients, migration.Options{})
+	await(reports, 1)
+	for _, action := range s.core.Actions() {
+		require.NotEqual(t, rq.Namespace, action.GetNamespace(), "nothing is in progress there")
+	}
+	whole := 0
+	for _, action := range s.dynamic.Actions() {
+		if action.GetVerb() != "get" && action.GetNamespace() == "" && action.GetResource() == vmimResource {
+			whole++
+		}
+	}
+	require.Zero(t, whole)
+}
+
+// The migrations of a large cluster are listed page by page.
+func TestControllerListsPages(t *testing.T) {
+	s := serve(t, "basic", 2*time.Second)
+	pages := 0
+	s.dynamic.PrependReactor("list", vmimResource.Resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if action.GetNamespace() != "" {
+			return false, nil, nil
+		}
+		pages++
+		page := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstanceMigrationList"}}
+		page.SetResourceVersion("7")
+		if pages < 2 {
+			page.SetContinue("more")
+			return true, page, nil
+		}
+		u := dynamic[*kubevirtv1.VirtualMachineInstanceMigration](t, "VirtualMachineInstanceMigration")(s.cache.Snapshot(s.namespace).Migrations[0])
+		page.Items = append(page.Items, *u.(*unstructured.Unstructured))
+		return true, page, nil
+	})
+	await(run(t.Context(), t, s.clients(), migration.Options{}), 1)
+	require.Equal(t, 2, pages)
 }

@@ -1,7 +1,6 @@
 package migration
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,10 +114,7 @@ func admissible(
 			found = append(found, vmim)
 		}
 	}
-	slices.SortFunc(found, func(a, b *kubevirtv1.VirtualMachineInstanceMigration) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID))
-	})
-	return found
+	return oldestFirst(found)
 }
 
 // admits reports whether all quotas have room for what m does not hold yet, as the API

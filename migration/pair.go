@@ -45,7 +45,7 @@ func (m *machine) pairs() (current *corev1.Pod, extras map[types.UID]extra) {
 	if len(extras) > 1 {
 		// KubeVirt creates no target pod while there are two, so a pod of which only
 		// its labels tell is forged if there are others.
-		maps.DeleteFunc(extras, func(uid types.UID, _ extra) bool { return !m.knows(uid) })
+		maps.DeleteFunc(extras, func(uid types.UID, _ extra) bool { return !m.account(uid).known })
 	}
 	return current, extras
 }
@@ -57,7 +57,7 @@ func (m *machine) current(charged []*corev1.Pod) *corev1.Pod {
 	}
 	if state := m.vmi.Status.MigrationState; state != nil {
 		name := state.SourcePod
-		if m.won(state.MigrationUID) {
+		if m.account(state.MigrationUID).won {
 			name = state.TargetPod
 		}
 		if pod := named(charged, name); pod != nil {
@@ -69,7 +69,7 @@ func (m *machine) current(charged []*corev1.Pod) *corev1.Pod {
 	var winner *corev1.Pod
 	for _, pod := range charged {
 		// Of several with one label, the oldest: the target is there before the end.
-		if job := jobOf(pod); m.won(job) && (winner == nil || jobOf(winner) != job) {
+		if job := jobOf(pod); m.account(job).won && (winner == nil || jobOf(winner) != job) {
 			winner = pod
 		}
 	}
@@ -91,15 +91,6 @@ func (m *machine) current(charged []*corev1.Pod) *corev1.Pod {
 	return first(charged)
 }
 
-// won reports whether the migration succeeded: its target is what the VMI runs in.
-func (m *machine) won(uid types.UID) bool {
-	if vmim := m.vmim(uid); vmim != nil && vmim.Status.Phase == kubevirtv1.MigrationSucceeded {
-		return true
-	}
-	state := m.stateOf(uid)
-	return uid != "" && state != nil && state.Completed && !state.Failed
-}
-
 // doubledBy returns the migration because of which pod is there besides current, ""
 // if it is none.
 func (m *machine) doubledBy(pod, current *corev1.Pod) (uid types.UID, lost bool) {
@@ -111,7 +102,7 @@ func (m *machine) doubledBy(pod, current *corev1.Pod) (uid types.UID, lost bool)
 	// If it is a target, then of another migration than current was, and by the name
 	// that a status gives, if one does.
 	job := jobOf(pod)
-	if _, target := m.podsOf(job); job == jobOf(current) || target != "" && target != pod.Name {
+	if target := m.account(job).target; job == jobOf(current) || target != "" && target != pod.Name {
 		return "", false
 	}
 	return job, false
@@ -122,12 +113,12 @@ func (m *machine) doubledBy(pod, current *corev1.Pod) (uid types.UID, lost bool)
 // that made current, if none tells what its source was.
 func (m *machine) wonFrom(pod, current *corev1.Pod) types.UID {
 	job := jobOf(pod)
-	if job != "" && !m.won(job) && m.knows(job) {
+	if a := m.account(job); job != "" && a.known && !a.won {
 		return ""
 	}
 	was := func(uid types.UID) bool {
-		source, _ := m.podsOf(uid)
-		return source != "" && source == pod.Name && m.won(uid)
+		a := m.account(uid)
+		return a.source != "" && a.source == pod.Name && a.won
 	}
 	for _, vmim := range m.migrations {
 		if was(vmim.UID) {
@@ -137,45 +128,65 @@ func (m *machine) wonFrom(pod, current *corev1.Pod) types.UID {
 	if state := m.vmi.Status.MigrationState; state != nil && was(state.MigrationUID) {
 		return state.MigrationUID
 	}
-	if winner := jobOf(current); winner != job {
-		if source, _ := m.podsOf(winner); source == "" {
-			return winner
-		}
+	if winner := jobOf(current); winner != job && m.account(winner).source == "" {
+		return winner
 	}
 	return ""
 }
 
-// podsOf returns the names of the source and the target pod of a migration; "" where
-// neither the VMI nor the VMIM tells.
-func (m *machine) podsOf(uid types.UID) (source, target string) {
-	for _, state := range m.statesOf(uid) {
-		source, target = cmp.Or(source, state.SourcePod), cmp.Or(target, state.TargetPod)
-	}
-	return source, target
+// An account is what the VMI and the VMIM say of a migration, the VMI first. What neither says is zero.
+type account struct {
+	known                    bool // whether there is the VMIM, or the VMI's state is about it
+	won                      bool // it succeeded: its target is what the VMI runs in
+	end                      time.Time
+	source, target           string // pods
+	sourceClaim, targetClaim string // of backend storage
+	attachment               types.UID
 }
 
-// knows reports whether a VMIM of this machine, or its VMI's status, tells of a
-// migration.
-func (m *machine) knows(uid types.UID) bool { return m.vmim(uid) != nil || m.stateOf(uid) != nil }
-
-// stateOf returns the VMI's migration state if it is about that migration, else nil.
-func (m *machine) stateOf(uid types.UID) *kubevirtv1.VirtualMachineInstanceMigrationState {
-	if state := m.vmi.Status.MigrationState; state != nil && state.MigrationUID == uid {
-		return state
+// account returns what is said of the migration with that UID.
+func (m *machine) account(uid types.UID) account {
+	var a account
+	vmim, state := m.vmim(uid), m.vmi.Status.MigrationState
+	if vmim != nil && vmim.IsFinal() {
+		a.won = vmim.Status.Phase == kubevirtv1.MigrationSucceeded
+		a.end = enteredAt(vmim, vmim.Status.Phase)
 	}
-	return nil
+	if state != nil && state.MigrationUID == uid {
+		a.won = a.won || uid != "" && state.Completed && !state.Failed
+		a.read(state)
+	}
+	if vmim != nil {
+		a.read(vmim.Status.MigrationState)
+	}
+	return a
 }
 
-// statesOf returns what the VMI and the VMIM tell of a migration, the VMI first.
-func (m *machine) statesOf(uid types.UID) []*kubevirtv1.VirtualMachineInstanceMigrationState {
-	var states []*kubevirtv1.VirtualMachineInstanceMigrationState
-	if state := m.stateOf(uid); state != nil {
-		states = append(states, state)
+// read adds what state says to a.
+func (a *account) read(state *kubevirtv1.VirtualMachineInstanceMigrationState) {
+	a.known = true
+	if state == nil {
+		return
 	}
-	if vmim := m.vmim(uid); vmim != nil && vmim.Status.MigrationState != nil {
-		states = append(states, vmim.Status.MigrationState)
+	if a.end.IsZero() && state.EndTimestamp != nil {
+		a.end = state.EndTimestamp.Time
 	}
-	return states
+	a.source, a.target = cmp.Or(a.source, state.SourcePod), cmp.Or(a.target, state.TargetPod)
+	a.sourceClaim = cmp.Or(a.sourceClaim, state.SourcePersistentStatePVCName)
+	a.targetClaim = cmp.Or(a.targetClaim, state.TargetPersistentStatePVCName)
+	a.attachment = cmp.Or(a.attachment, state.TargetAttachmentPodUID)
+}
+
+// enteredAt returns when vmim came into phase, zero if it does not say.
+func enteredAt(
+	vmim *kubevirtv1.VirtualMachineInstanceMigration, phase kubevirtv1.VirtualMachineInstanceMigrationPhase,
+) time.Time {
+	for _, t := range vmim.Status.PhaseTransitionTimestamps {
+		if t.Phase == phase {
+			return t.PhaseTransitionTimestamp.Time
+		}
+	}
+	return time.Time{}
 }
 
 // forged reports whether pod only claims to belong to a migration: anybody who may create
@@ -186,31 +197,13 @@ func (m *machine) statesOf(uid types.UID) []*kubevirtv1.VirtualMachineInstanceMi
 //   - if neither a VMIM nor the VMI knows of it, and the pod is not being deleted: KubeVirt
 //     deletes the target pod before it lets the VMIM go.
 func (m *machine) forged(uid types.UID, pod *corev1.Pod, lost bool) bool {
-	if m.knows(uid) {
-		end := m.endOf(uid)
-		return !end.IsZero() && pod.CreationTimestamp.After(end.Truncate(time.Second))
+	if a := m.account(uid); a.known {
+		return !a.end.IsZero() && pod.CreationTimestamp.After(a.end.Truncate(time.Second))
 	}
 	if m.vmims[uid] != nil {
 		return true
 	}
 	return !lost && pod.DeletionTimestamp == nil
-}
-
-// endOf returns when the migration ended, zero if it has not or nobody tells.
-func (m *machine) endOf(uid types.UID) time.Time {
-	if vmim := m.vmim(uid); vmim != nil && vmim.IsFinal() {
-		for _, transition := range vmim.Status.PhaseTransitionTimestamps {
-			if transition.Phase == vmim.Status.Phase {
-				return transition.PhaseTransitionTimestamp.Time
-			}
-		}
-	}
-	for _, state := range m.statesOf(uid) {
-		if state.EndTimestamp != nil {
-			return state.EndTimestamp.Time
-		}
-	}
-	return time.Time{}
 }
 
 // first returns the first object, nil if there is none.

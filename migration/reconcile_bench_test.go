@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,7 +14,6 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/ledger/applier"
@@ -37,22 +37,10 @@ func indexed[E any, T interface {
 // BenchmarkReconcile: a namespace with n virtual machines, in the caches of the embedder. Nothing
 // has changed since the last reconcile.
 func BenchmarkReconcile(b *testing.B) {
-	begin := map[string]func(*scene, *kubevirtv1.VirtualMachineInstance, *corev1.Pod){
-		"idle": func(*scene, *kubevirtv1.VirtualMachineInstance, *corev1.Pod) {},
-		"over": func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, source *corev1.Pod) {
-			vmim, _ := s.running(vmi, source, "m-"+vmi.Name, "target-"+vmi.Name)
-			succeed(vmi, vmim)
-			s.forget(source)
-		},
-		"refused": func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, _ *corev1.Pod) { s.refused(vmi, "m-"+vmi.Name) },
-		"charged": func(s *scene, vmi *kubevirtv1.VirtualMachineInstance, source *corev1.Pod) {
-			s.running(vmi, source, "m-"+vmi.Name, "target-"+vmi.Name)
-		},
-	}
-	for _, state := range []string{"idle", "over", "refused", "charged"} {
+	for state, begin := range map[string]begin{"idle": idle, "over": over, "refused": refused, "charged": running} {
 		for _, n := range []int{1, 10, 100, 1000} {
 			b.Run(fmt.Sprintf("%s/machines=%d", state, n), func(b *testing.B) {
-				s := crowd(n, resources[1].list, begin[state])
+				s := crowd(b, n, eightResources, begin)
 				var caches migration.Caches
 				caches.Migrations, _ = indexed(s.Migrations...)
 				caches.VMIs, _ = indexed(s.VMIs...)
@@ -75,10 +63,8 @@ func benchmarkReconcile(b *testing.B, caches migration.Caches, n int) {
 	client := fake.NewClientset(rq)
 	quotas, indexer := indexed(rq)
 	var writes int
-	options := migration.Options{
-		Caches: &caches, Quotas: quotas, Recorder: &record.FakeRecorder{},
-		Patch: func(context.Context, string, string, []byte) error { return nil },
-		Now:   func() time.Time { return start },
+	c := embedded(b, client, migration.Options{
+		Caches: &caches, Quotas: quotas, Now: func() time.Time { return start },
 		Reconciled: func(_ context.Context, r migration.Report) {
 			for _, q := range r.Result.Quotas {
 				if q.Action != applier.Unchanged {
@@ -86,33 +72,22 @@ func benchmarkReconcile(b *testing.B, caches migration.Caches, n int) {
 				}
 			}
 		},
-	}
-	c, err := migration.NewController(migration.Clients{Core: client}, options)
-	if err != nil {
-		b.Fatal(err)
-	}
+	})
 	reconcile := func() {
-		if _, err := c.Reconcile(b.Context(), "tenant"); err != nil {
-			b.Fatal(err)
-		}
+		_, err := c.Reconcile(b.Context(), "tenant")
+		require.NoError(b, err)
 	}
 	reconcile()
 	written, err := client.CoreV1().ResourceQuotas("tenant").Get(b.Context(), "q", metav1.GetOptions{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := indexer.Update(written); err != nil {
-		b.Fatal(err)
-	}
+	require.NoError(b, err)
+	require.NoError(b, indexer.Update(written))
 	reconcile()
 	writes = 0
 	b.ReportAllocs()
 	for b.Loop() {
 		reconcile()
 	}
-	if writes > 0 {
-		b.Fatalf("%d writes although nothing has changed", writes)
-	}
+	require.Zero(b, writes, "nothing has changed")
 }
 
 // BenchmarkMigration: one migration as it was recorded, from its creation until it is over, with
@@ -128,14 +103,10 @@ func BenchmarkMigration(b *testing.B) {
 		return true, action.(clienttesting.UpdateAction).GetObject(), nil
 	})
 	now := start
-	c, err := migration.NewController(migration.Clients{Core: client}, migration.Options{
+	c := embedded(b, client, migration.Options{
 		Caches: &migration.Caches{Migrations: vmims, VMIs: vmis, Pods: pods}, Quotas: quotas,
-		Recorder: &record.FakeRecorder{}, Now: func() time.Time { return now },
-		Patch: func(context.Context, string, string, []byte) error { return nil },
+		Now: func() time.Time { return now },
 	})
-	if err != nil {
-		b.Fatal(err)
-	}
 	b.ReportAllocs()
 	for b.Loop() {
 		begun := false
@@ -149,21 +120,16 @@ func BenchmarkMigration(b *testing.B) {
 			case *kubevirtv1.VirtualMachineInstanceMigration:
 				store, begun = vmimStore, true
 			}
-			if err := store.Update(e.Object); err != nil {
-				b.Fatal(err)
-			}
+			require.NoError(b, store.Update(e.Object))
 			if !begun {
 				continue
 			}
 			now = now.Add(10 * time.Millisecond)
-			if _, err := c.Reconcile(b.Context(), r.namespace); err != nil {
-				b.Fatal(err)
-			}
+			_, err := c.Reconcile(b.Context(), r.namespace)
+			require.NoError(b, err)
 		}
 		for _, store := range []cache.Indexer{vmimStore, vmiStore, podStore, quotaStore} {
-			if err := store.Replace(nil, ""); err != nil {
-				b.Fatal(err)
-			}
+			require.NoError(b, store.Replace(nil, ""))
 		}
 	}
 }

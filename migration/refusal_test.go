@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/migration"
 	"github.com/vmquota/headroom/quota"
@@ -39,85 +38,64 @@ func refusal(amounts, vmi string, at metav1.Time) *corev1.Event {
 func TestRefusalSaysWhatTheTargetCosts(t *testing.T) {
 	asked := "limits.cpu=1115m,limits.memory=3000000000"
 	corrected := with(onePod, "limits.cpu=1115m limits.memory=3000000000")
+	says := func(message string) func(*scene, *corev1.Event) {
+		return func(_ *scene, event *corev1.Event) { event.Message = message }
+	}
+	asks := func(amounts string) func(*scene, *corev1.Event) { return says(refusalMessage(amounts)) }
+	seen := func(first, last, at, series time.Time) func(*scene, *corev1.Event) {
+		return func(_ *scene, event *corev1.Event) {
+			event.CreationTimestamp, event.FirstTimestamp, event.LastTimestamp = metav1.NewTime(first), metav1.NewTime(first), metav1.NewTime(last)
+			event.EventTime, event.Series = metav1.NewMicroTime(at), &corev1.EventSeries{LastObservedTime: metav1.NewMicroTime(series)}
+		}
+	}
+	never, later := time.Time{}, dawn.Add(time.Hour)
 	for name, c := range map[string]struct {
 		change func(s *scene, event *corev1.Event)
 		want   corev1.ResourceList
 	}{
-		"as it is": {func(*scene, *corev1.Event) {}, corrected},
-		"aggregated": {func(_ *scene, event *corev1.Event) {
-			event.Message = "(combined from similar events): " + event.Message
-		}, corrected},
-		"first seen before the migration": {func(_ *scene, event *corev1.Event) {
-			event.CreationTimestamp, event.FirstTimestamp = metav1.NewTime(dawn), metav1.NewTime(dawn)
-		}, corrected},
+		"as it is":                        {asks(asked), corrected},
+		"aggregated":                      {says("(combined from similar events): " + refusalMessage(asked)), corrected},
+		"first seen before the migration": {seen(dawn, later, never, never), corrected},
+		"of the newer kind":               {seen(never, never, later, never), corrected},
+		"of a series":                     {seen(dawn, dawn, never, later), corrected},
+		"older than the migration":        {seen(dawn, dawn, never, never), onePod},
 		"seen in the same second": {func(s *scene, event *corev1.Event) {
 			s.Migrations[0].CreationTimestamp = metav1.NewTime(event.LastTimestamp.Add(999 * time.Millisecond))
-		}, corrected},
-		"of the newer kind": {func(_ *scene, event *corev1.Event) {
-			event.EventTime = metav1.NewMicroTime(event.LastTimestamp.Time)
-			event.LastTimestamp, event.CreationTimestamp = metav1.Time{}, metav1.Time{}
-		}, corrected},
-		"of a series": {func(_ *scene, event *corev1.Event) {
-			event.Series = &corev1.EventSeries{LastObservedTime: metav1.NewMicroTime(event.LastTimestamp.Time)}
-			event.LastTimestamp, event.CreationTimestamp = metav1.Time{}, metav1.Time{}
 		}, corrected},
 		"two quotas, one after the other": {func(s *scene, event *corev1.Event) {
 			event.Message = refusalMessage("limits.cpu=1115m")
 			s.Events = append(s.Events, refusal("limits.memory=3000000000", "vm1", event.LastTimestamp))
 		}, corrected},
-		"less than the estimate": {func(_ *scene, event *corev1.Event) {
-			event.Message = refusalMessage("limits.cpu=15m,limits.memory=1")
-		}, onePod},
-		"a resource that the pod does not use": {func(_ *scene, event *corev1.Event) {
-			event.Message = refusalMessage("requests.nvidia.com/gpu=1")
-		}, onePod},
-		"four times the estimate": {func(_ *scene, event *corev1.Event) {
-			event.Message = refusalMessage("limits.cpu=4060m")
-		}, with(onePod, "limits.cpu=4060m")},
-		"more than that": {func(_ *scene, event *corev1.Event) {
-			event.Message = refusalMessage("limits.cpu=4061m")
-		}, onePod},
-		"an absurd exponent": {func(_ *scene, event *corev1.Event) {
-			event.Message = refusalMessage("limits.cpu=1e999999999,limits.memory=1e-999999999")
-		}, onePod},
-		"cut off": {func(_ *scene, event *corev1.Event) {
-			event.Message = `Error creating pod: pods "x" is forbidden: exceeded quota: q, requested: limits.cpu=1115m`
-		}, onePod},
-		"of an attachment pod": {func(_ *scene, event *corev1.Event) {
-			event.Message = "Error creating attachment pod: exceeded quota: q, requested: limits.cpu=1115m, used: "
-		}, onePod},
-		"older than the migration": {func(_ *scene, event *corev1.Event) {
-			event.CreationTimestamp, event.LastTimestamp = metav1.NewTime(dawn), metav1.NewTime(dawn)
-		}, onePod},
-		"of another VMI": {func(_ *scene, event *corev1.Event) { event.InvolvedObject.UID = "uid-vm2" }, onePod},
-		"of another kind": {func(_ *scene, event *corev1.Event) {
-			event.InvolvedObject.Kind = "ReplicaSet"
-		}, onePod},
-		"for another reason": {func(_ *scene, event *corev1.Event) { event.Reason = "Started" }, onePod},
-		"while CPUs are hot-plugged": {func(s *scene, _ *corev1.Event) {
-			hotPlug(s.VMIs[0], kubevirtv1.VirtualMachineInstanceVCPUChange)
-		}, onePod},
-		"while memory is hot-plugged": {func(s *scene, _ *corev1.Event) {
-			hotPlug(s.VMIs[0], kubevirtv1.VirtualMachineInstanceMemoryChange)
-		}, onePod},
+		"less than the estimate":               {asks("limits.cpu=15m,limits.memory=1"), onePod},
+		"a resource that the pod does not use": {asks("requests.nvidia.com/gpu=1"), onePod},
+		"four times the estimate":              {asks("limits.cpu=4060m"), with(onePod, "limits.cpu=4060m")},
+		"more than that":                       {asks("limits.cpu=4061m"), onePod},
+		"an absurd exponent":                   {asks("limits.cpu=1e999999999,limits.memory=1e-999999999"), onePod},
+		"cut off":                              {says(`Error creating pod: pods "x" is forbidden: exceeded quota: q, requested: limits.cpu=1115m`), onePod},
+		"of an attachment pod":                 {says("Error creating attachment pod: exceeded quota: q, requested: limits.cpu=1115m, used: "), onePod},
+		"of another VMI":                       {func(_ *scene, event *corev1.Event) { event.InvolvedObject.UID = "uid-vm2" }, onePod},
+		"of another kind":                      {func(_ *scene, event *corev1.Event) { event.InvolvedObject.Kind = "ReplicaSet" }, onePod},
+		"for another reason":                   {func(_ *scene, event *corev1.Event) { event.Reason = "Started" }, onePod},
+		"while CPUs are hot-plugged":           {func(s *scene, _ *corev1.Event) { hotPlug(s.vm, cpuChange) }, onePod},
+		"while memory is hot-plugged":          {func(s *scene, _ *corev1.Event) { hotPlug(s.vm, memoryChange) }, onePod},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, vmi, _ := newScene()
-			m := s.refused(vmi, "m1")
+			s := newScene(t)
+			m := s.refused(s.vm, "m1")
 			event := refusal(asked, "vm1", metav1.NewTime(m.CreationTimestamp.Add(time.Second)))
 			s.Events = []*corev1.Event{nil, event}
 			c.change(s, event)
-			s.expect(t, flight{"uid-m1", quota.Blocked, c.want, nil})
+			s.expect(flight{"uid-m1", quota.Blocked, c.want, nil})
 		})
 	}
 }
 
 // Once there is a target pod it is the truth.
 func TestTargetPodBeatsRefusal(t *testing.T) {
-	s, vmi, source := newScene()
-	m, _ := s.running(vmi, source, "m1", "target")
+	s := newScene(t)
+	m, _ := s.running(s.vm, s.source, "m1", "target")
 	s.Events = []*corev1.Event{refusal("limits.cpu=1115m", "vm1", metav1.NewTime(m.CreationTimestamp.Add(time.Second)))}
-	s.expect(t, flight{"uid-m1", quota.Charged, onePod, onePod})
+	s.expect(flight{"uid-m1", quota.Charged, onePod, onePod})
 }
 
 func TestSelectRefusals(t *testing.T) {
@@ -139,8 +117,8 @@ func TestRefusedBy(t *testing.T) {
 		event.UID = types.UID(name)
 		return event
 	}
-	s, vmi, _ := newScene()
-	m := s.refused(vmi, "m1")
+	s := newScene(t)
+	m := s.refused(s.vm, "m1")
 	at := func(seconds int) metav1.Time {
 		return metav1.NewTime(m.CreationTimestamp.Add(time.Duration(seconds) * time.Second))
 	}
@@ -161,10 +139,10 @@ func TestRefusedBy(t *testing.T) {
 
 	m.Status.Conditions = nil
 	require.Empty(t, refusedBy(), "it is not refused")
-	refuse(m, corev1.ConditionTrue)
+	condition(m, rejected, corev1.ConditionTrue)
 	s.Events = s.Events[2:3]
 	require.Empty(t, refusedBy(), "another migration was")
 	s.Events = []*corev1.Event{by("q", at(1))}
-	s.launcher(vmi, "target", m.UID)
+	s.launcher(s.vm, "target", m.UID)
 	require.Empty(t, refusedBy(), "its target pod is there")
 }

@@ -2,9 +2,8 @@ package migration_test
 
 import (
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -137,17 +136,6 @@ var histories = map[string][]moment{
 	},
 }
 
-// eventsOf reads a recording.
-func eventsOf(t *testing.T, name string) []recording.Event {
-	t.Helper()
-	file, err := os.Open("testdata/recordings/" + name + ".jsonl")
-	require.NoError(t, err)
-	defer file.Close()
-	events, err := recording.Read(file)
-	require.NoError(t, err)
-	return events
-}
-
 // history plays events and returns each change of what is in flight. It fails where
 // an invariant breaks.
 func history(t *testing.T, events []recording.Event) []moment {
@@ -220,13 +208,13 @@ func unaccounted(cache *recording.Cache, namespace string, largest corev1.Resour
 }
 
 func TestReplay(t *testing.T) {
-	files, err := fs.Glob(os.DirFS("testdata/recordings"), "*.jsonl")
+	files, err := filepath.Glob("testdata/recordings/*.jsonl")
 	require.NoError(t, err)
 	require.Len(t, files, len(histories), "a recording without a history, or the other way round")
 	for _, file := range files {
-		name := strings.TrimSuffix(file, ".jsonl")
+		name := strings.TrimSuffix(filepath.Base(file), ".jsonl")
 		t.Run(name, func(t *testing.T) {
-			got := history(t, eventsOf(t, name))
+			got := history(t, recordingOf(t, name).events)
 			if diff := cmp.Diff(histories[name], got, amounts, cmp.AllowUnexported(moment{})); diff != "" {
 				t.Errorf("the history is another one (-worked out by hand +got):\n%s", diff)
 			}
@@ -239,7 +227,7 @@ func TestReplay(t *testing.T) {
 func TestLevelTriggered(t *testing.T) {
 	recordings := map[string][]recording.Event{}
 	for name := range histories {
-		recordings[name] = eventsOf(t, name)
+		recordings[name] = recordingOf(t, name).events
 	}
 	names := slices.Sorted(maps.Keys(recordings))
 	rapid.Check(t, func(t *rapid.T) {

@@ -24,14 +24,25 @@ import (
 // of an object called x is uid-x.
 type scene struct {
 	migration.Snapshot
-	clock time.Time
+	t      testing.TB
+	clock  time.Time
+	vm     *kubevirtv1.VirtualMachineInstance // vm1
+	source *corev1.Pod                        // that it runs in
 }
 
 // newScene is one VMI, vm1, that runs in one pod, source, and costs onePod.
-func newScene() (s *scene, vmi *kubevirtv1.VirtualMachineInstance, source *corev1.Pod) {
-	s = &scene{clock: time.Date(2026, 11, 23, 14, 0, 0, 0, time.UTC)}
-	vmi = s.vmi("vm1")
-	return s, vmi, s.launcher(vmi, "source", "")
+func newScene(t testing.TB) *scene {
+	s := &scene{t: t, clock: start}
+	s.vm = s.vmi("vm1")
+	s.source = s.launcher(s.vm, "source", "")
+	return s
+}
+
+// play runs each scene as a test of its own.
+func play(t *testing.T, scenes map[string]func(s *scene)) {
+	for name, scene := range scenes {
+		t.Run(name, func(t *testing.T) { scene(newScene(t)) })
+	}
 }
 
 func (s *scene) meta(name string) metav1.ObjectMeta {
@@ -52,7 +63,6 @@ func (s *scene) vmi(name string) *kubevirtv1.VirtualMachineInstance {
 	vmi.Spec.Domain.Resources.Requests = list("memory=1Gi")
 	vmi.Status.Phase = kubevirtv1.Running
 	vmi.Status.NodeName = "node01"
-	vmi.Status.ActivePods = map[types.UID]string{}
 	vmi.Status.CurrentCPUTopology = &kubevirtv1.CPUTopology{Cores: 1, Sockets: 1, Threads: 1}
 	vmi.Status.Memory = &kubevirtv1.MemoryStatus{GuestAtBoot: &guest, GuestCurrent: &guest, GuestRequested: &guest, MemoryOverhead: &overhead}
 	vmi.Status.Conditions = []kubevirtv1.VirtualMachineInstanceCondition{
@@ -90,7 +100,6 @@ func (s *scene) launcher(vmi *kubevirtv1.VirtualMachineInstance, name string, jo
 	}}
 	pod.Status.Phase = corev1.PodRunning
 	pod.Status.QOSClass = corev1.PodQOSBurstable
-	vmi.Status.ActivePods[pod.UID] = "node01"
 	s.Pods = append(s.Pods, pod)
 	return pod
 }
@@ -112,14 +121,18 @@ func (s *scene) vmim(vmi *kubevirtv1.VirtualMachineInstance, name string, phase 
 // refused adds a migration of vmi whose target pod quota refuses.
 func (s *scene) refused(vmi *kubevirtv1.VirtualMachineInstance, name string) *kubevirtv1.VirtualMachineInstanceMigration {
 	m := s.vmim(vmi, name, kubevirtv1.MigrationPending)
-	refuse(m, corev1.ConditionTrue)
+	condition(m, rejected, corev1.ConditionTrue)
 	return m
 }
 
-func refuse(m *kubevirtv1.VirtualMachineInstanceMigration, status corev1.ConditionStatus) {
-	m.Status.Conditions = append(m.Status.Conditions, kubevirtv1.VirtualMachineInstanceMigrationCondition{
-		Type: kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota, Status: status,
-	})
+const (
+	rejected       = kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota
+	utilityVolumes = kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes
+	backup         = kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup
+)
+
+func condition(m *kubevirtv1.VirtualMachineInstanceMigration, c kubevirtv1.VirtualMachineInstanceMigrationConditionType, status corev1.ConditionStatus) {
+	m.Status.Conditions = append(m.Status.Conditions, kubevirtv1.VirtualMachineInstanceMigrationCondition{Type: c, Status: status})
 }
 
 // running adds a migration of vmi from source, with its target pod.
@@ -185,17 +198,17 @@ func (f flight) lines() []string {
 }
 
 // expect compares what is in flight in s, whose invariants hold, with want.
-func (s *scene) expect(t *testing.T, want ...flight) {
-	t.Helper()
-	got := s.expectOnly(t, want...)
+func (s *scene) expect(want ...flight) {
+	s.t.Helper()
+	got := s.expectOnly(want...)
 	if err := broken(s.Snapshot, got); err != nil {
-		t.Error(err)
+		s.t.Error(err)
 	}
 }
 
 // expectOnly is expect for snapshots whose invariants take too long to check.
-func (s *scene) expectOnly(t *testing.T, want ...flight) []quota.Migration {
-	t.Helper()
+func (s *scene) expectOnly(want ...flight) []quota.Migration {
+	s.t.Helper()
 	got := migration.InFlight(s.Snapshot)
 	var wanted, flights []string
 	for _, f := range want {
@@ -205,7 +218,7 @@ func (s *scene) expectOnly(t *testing.T, want ...flight) []quota.Migration {
 		flights = append(flights, flight{m.UID, m.State, m.Surge, held(m)}.lines()...)
 	}
 	if diff := cmp.Diff(wanted, flights); diff != "" {
-		t.Errorf("something else is in flight (-want +got):\n%s", diff)
+		s.t.Errorf("something else is in flight (-want +got):\n%s", diff)
 	}
 	return got
 }

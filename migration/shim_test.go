@@ -28,11 +28,7 @@ func TestOwnMigrationsOfRancherShim(t *testing.T) {
 	shim, err := rancher.Start(t.Context(), rancher.Config{Client: s.core, Now: time.Now, Probe: time.Millisecond, Own: func(ctx context.Context) error {
 		running.Add(1)
 		defer running.Add(-1)
-		c, err := migration.NewController(s.clients(), migration.Options{Recorder: &record.FakeRecorder{}})
-		if err != nil {
-			return err
-		}
-		return c.Run(ctx)
+		return s.controller(t, migration.Options{Recorder: &record.FakeRecorder{}}).Run(ctx)
 	}})
 	require.NoError(t, err)
 	t.Cleanup(shim.Stop)
@@ -58,9 +54,7 @@ func TestRunThatCannotStart(t *testing.T) {
 	stop()
 	before := runtime.NumGoroutine()
 	for range 3 {
-		c, err := migration.NewController(s.clients(), migration.Options{})
-		require.NoError(t, err)
-		require.ErrorIs(t, c.Run(ctx), context.Canceled)
+		require.ErrorIs(t, s.controller(t, migration.Options{}).Run(ctx), context.Canceled)
 	}
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, time.Minute, time.Millisecond) // Eventually has one
 }

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
@@ -45,9 +46,9 @@ type Snapshot struct {
 	// Namespace is the namespace itself. It is read for one thing, its label
 	// alpha.kubevirt.io/auto-memory-limits-ratio, up to 10. Nil: KubeVirt's default ratio.
 	Namespace *corev1.Namespace
-	// Now is the time of the snapshot. It is used for one thing: a pod that is
-	// deleted and past its grace period is no longer charged. Zero: pods are
-	// charged until they are terminal or gone.
+	// Now is the time of the snapshot. It is used for two things: a pod that is deleted and past its
+	// grace period is no longer charged, and a migration that KubeVirt holds back after failures is
+	// not in flight yet. Zero: pods are charged until they are terminal or gone, and nothing is held back.
 	Now time.Time
 
 	upgrade resource.Quantity // see IfAllMigrated
@@ -61,14 +62,15 @@ type Snapshot struct {
 //
 //   - as Charged, while two pods of its VMI are charged because of it: until the
 //     losing one (the source after success, the target after failure or abort) is
-//     terminal or gone, whatever the VMIM says, and also when it is gone;
+//     terminal or gone, whatever the VMIM says, and also when it is gone; and as long as its
+//     backend-storage claim is charged, which Kubernetes keeps until the losing pod is deleted;
 //   - as Blocked, while quota refuses its target pod (VMIM in Pending with the
 //     condition migrationRejectedByResourceQuota);
 //   - as Queued, from its creation until KubeVirt tries to create the target pod.
 //
 // It is not, without a VMI, or when nothing is charged and nothing will be: the VMIM
 // is final or being deleted, or the VMI is, or utility volumes keep KubeVirt from creating a
-// target pod (condition migrationBlockedByUtilityVolumes).
+// target pod (condition migrationBlockedByUtilityVolumes), or KubeVirt waits after failures.
 //
 // The pods of a VMI are those that it controls, and the claims of its backend storage those
 // with the owner that KubeVirt gives them: tenants write labels and names.
@@ -98,11 +100,16 @@ func InFlight(s Snapshot) []quota.Migration {
 	return slices.CompactFunc(inFlight, func(a, b quota.Migration) bool { return a.UID == b.UID })
 }
 
-// isQuiet reports whether nothing can be in flight in s: all migrations are over, and no two
-// pods run for the same VMI.
+// isQuiet reports whether nothing can be in flight in s: all migrations are over, no two
+// pods run for the same VMI, and no claim is being deleted.
 func (s *Snapshot) isQuiet() bool {
 	for _, vmim := range s.Migrations {
 		if vmim != nil && !vmim.IsFinal() {
+			return false
+		}
+	}
+	for _, pvc := range s.PVCs {
+		if pvc != nil && pvc.DeletionTimestamp != nil { // see leftStorage
 			return false
 		}
 	}
@@ -118,4 +125,37 @@ func (s *Snapshot) isQuiet() bool {
 		seen[vmi] = struct{}{}
 	}
 	return true
+}
+
+// IfAllMigrated returns what [InFlight] would return if each running VMI of s had to migrate,
+// as for a drain or an upgrade: the migrations in flight, and for each other VMI a Queued one
+// with the UID of the VMI. A VMI that KubeVirt says cannot live-migrate (condition
+// LiveMigratable) has none.
+//
+// Overhead is what an upgrade of KubeVirt adds to the memory of each target pod that does not
+// exist yet; zero if nothing.
+func IfAllMigrated(s Snapshot, overhead resource.Quantity) []quota.Migration {
+	s.upgrade = overhead.DeepCopy()
+	migrating := map[string]bool{}
+	for _, m := range InFlight(s) {
+		migrating[m.VMI] = true
+	}
+	s.Migrations = slices.Clone(s.Migrations)
+	for _, vmi := range s.VMIs {
+		if vmi == nil || !vmi.IsRunning() || migrating[vmi.Name] || !migratable(vmi) {
+			continue
+		}
+		s.Migrations = append(s.Migrations, &kubevirtv1.VirtualMachineInstanceMigration{
+			ObjectMeta: metav1.ObjectMeta{Namespace: vmi.Namespace, Name: vmi.Name, UID: vmi.UID},
+			Spec:       kubevirtv1.VirtualMachineInstanceMigrationSpec{VMIName: vmi.Name},
+		})
+	}
+	return InFlight(s)
+}
+
+// migratable reports whether KubeVirt lets vmi migrate, or does not say.
+func migratable(vmi *kubevirtv1.VirtualMachineInstance) bool {
+	return !slices.ContainsFunc(vmi.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceCondition) bool {
+		return c.Type == kubevirtv1.VirtualMachineInstanceIsMigratable && c.Status == corev1.ConditionFalse
+	})
 }

@@ -1,14 +1,18 @@
 package migration
 
 import (
+	"cmp"
 	"maps"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmquota/headroom/quota"
 	"github.com/vmquota/headroom/quota/amounts"
 )
 
@@ -24,12 +28,12 @@ const maxMemoryLimitRatio = 10.0
 
 // expectedTarget returns the target pod that KubeVirt would create now, as far as
 // quota is concerned, but for the growth of the guest: the source pod with what may
-// have changed since it was rendered. The growth must fit the static quota, so it is
-// left out.
-func (m *machine) expectedTarget(source *corev1.Pod) *corev1.Pod {
+// have changed since it was rendered, with that much more memory overhead. The growth
+// must fit the static quota, so it is left out.
+func (m *machine) expectedTarget(source *corev1.Pod, overhead resource.Quantity) *corev1.Pod {
 	target := &corev1.Pod{}
 	if source == nil {
-		target.Spec.Containers = []corev1.Container{{Name: compute, Resources: m.guestResources()}}
+		target.Spec.Containers = []corev1.Container{{Name: compute, Resources: m.guestResources(m.vCPUs())}}
 	} else {
 		target.Spec = *source.Spec.DeepCopy()
 		target.Annotations = source.Annotations
@@ -38,7 +42,7 @@ func (m *machine) expectedTarget(source *corev1.Pod) *corev1.Pod {
 		c := &target.Spec.Containers[i]
 		if c.Name == compute {
 			own(&c.Resources)
-			m.addOverhead(c, source)
+			m.addOverhead(&c.Resources, overhead)
 			m.addAutoLimits(&c.Resources)
 		}
 	}
@@ -56,38 +60,49 @@ func own(r *corev1.ResourceRequirements) {
 	}
 }
 
-// guestResources estimates the compute container from the VMI, for the moments in
-// which no pod is in our caches: WithoutDedicatedCPU and WithMemoryRequests in
+// guestResources estimates the compute container from the VMI, with that many virtual CPUs
+// and without overhead: WithoutDedicatedCPU, WithCPUPinning, WithMemoryRequests and WithHugePages in
 // KubeVirt's pkg/virt-controller/services/renderresources.go.
-func (m *machine) guestResources() corev1.ResourceRequirements {
+func (m *machine) guestResources(vCPUs int64) corev1.ResourceRequirements {
 	domain := m.vmi.Spec.Domain
 	asked := domain.Resources
 	r := corev1.ResourceRequirements{Requests: asked.Requests.DeepCopy(), Limits: asked.Limits.DeepCopy()}
 	own(&r)
-	if _, ok := r.Requests[corev1.ResourceMemory]; !ok && domain.Memory != nil && domain.Memory.Guest != nil {
-		r.Requests[corev1.ResourceMemory] = domain.Memory.Guest.DeepCopy()
-	}
-	if _, ok := r.Requests[corev1.ResourceCPU]; !ok {
+	if missing(r.Requests, corev1.ResourceCPU) {
 		// KubeVirt's default allocation ratio is ten virtual CPUs to one.
-		r.Requests[corev1.ResourceCPU] = *resource.NewMilliQuantity(m.vCPUs()*100, resource.DecimalSI)
+		r.Requests[corev1.ResourceCPU] = *resource.NewMilliQuantity(vCPUs*100, resource.DecimalSI)
+	}
+	if missing(r.Limits, corev1.ResourceCPU) || m.vmi.IsCPUDedicated() {
+		r.Limits[corev1.ResourceCPU] = *resource.NewQuantity(vCPUs, resource.DecimalSI)
+	}
+	if m.vmi.IsCPUDedicated() {
+		r.Requests[corev1.ResourceCPU] = r.Limits[corev1.ResourceCPU]
+	}
+	memory := domain.Memory
+	if missing(r.Requests, corev1.ResourceMemory) && memory != nil && memory.Guest != nil {
+		r.Requests[corev1.ResourceMemory] = memory.Guest.DeepCopy()
+	}
+	if memory != nil && memory.Hugepages != nil { // the guest is in these, and nothing but overhead in the rest
+		pages := r.Requests[corev1.ResourceMemory]
+		r.Requests[corev1.ResourceName(corev1.ResourceHugePagesPrefix+memory.Hugepages.PageSize)] = pages
+		r.Requests[corev1.ResourceMemory] = resource.Quantity{}
+		if limit, ok := r.Limits[corev1.ResourceMemory]; ok {
+			r.Limits[corev1.ResourceMemory] = amounts.Minus(limit, pages)
+		}
 	}
 	return r
 }
 
-// addOverhead adds to c the memory overhead that KubeVirt reports for the VMI beyond
-// the one that the source pod was rendered with, and what an upgrade adds to it. The overheads
-// come from annotations of pods, which whoever may write pods can forge: see trusted.
-func (m *machine) addOverhead(c *corev1.Container, source *corev1.Pod) {
-	more := amounts.Plus(grown(overhead(source), m.overhead()), m.upgrade)
-	lists := []corev1.ResourceList{c.Resources.Limits, c.Resources.Requests}
-	if m.vmi.Spec.Domain.Resources.OvercommitGuestOverhead {
-		lists = lists[:1]
-	}
-	for _, list := range lists {
+// addOverhead adds memory overhead to r. Overheads come from annotations of pods, which whoever
+// may write pods can forge: see trusted.
+func (m *machine) addOverhead(r *corev1.ResourceRequirements, overhead resource.Quantity) {
+	add := func(list corev1.ResourceList, more resource.Quantity) {
 		if q, ok := list[corev1.ResourceMemory]; ok {
 			list[corev1.ResourceMemory] = amounts.Min(amounts.Plus(q, more), trusted(q))
 		}
 	}
+	add(r.Limits, overhead)
+	add(r.Requests, m.inRequest(overhead))
 }
 
 // addAutoLimits gives c the limits that KubeVirt sets when a quota demands them and
@@ -119,18 +134,10 @@ func (m *machine) limitMemory(r *corev1.ResourceRequirements) {
 		}
 	}
 	if request, ok := r.Requests[corev1.ResourceMemory]; ok {
-		if limit, ok := quantityOf(request.AsApproximateFloat64()*ratio, request.Format); ok {
-			r.Limits[corev1.ResourceMemory] = limit
+		if limit := request.AsApproximateFloat64() * ratio; limit >= 0 && limit < math.MaxInt64 {
+			r.Limits[corev1.ResourceMemory] = *resource.NewQuantity(int64(limit), request.Format)
 		}
 	}
-}
-
-// quantityOf returns f, cut to an integer; false if a quantity does not hold that.
-func quantityOf(f float64, format resource.Format) (resource.Quantity, bool) {
-	if math.IsNaN(f) || f < 0 || f >= math.MaxInt64 {
-		return resource.Quantity{}, false
-	}
-	return *resource.NewQuantity(int64(f), format), true
 }
 
 // cpuLimit returns the limit that KubeVirt sets for the virtual CPUs that the guest
@@ -183,21 +190,17 @@ func product(factors ...uint32) int64 {
 func defaultsOf(limitRanges []*corev1.LimitRange) corev1.ResourceRequirements {
 	var largest corev1.ResourceRequirements
 	own(&largest)
-	for _, limitRange := range limitRanges {
-		if limitRange == nil {
-			continue
-		}
-		var one corev1.ResourceRequirements
-		own(&one)
+	for _, limitRange := range oldestFirst(limitRanges) {
+		requests, limits := corev1.ResourceList{}, corev1.ResourceList{}
 		for _, item := range limitRange.Spec.Limits {
 			if item.Type == corev1.LimitTypeContainer {
-				maps.Copy(one.Requests, item.DefaultRequest)
-				maps.Copy(one.Limits, item.Default)
-				dropOthers(one.Requests, one.Limits)
+				maps.Copy(requests, item.DefaultRequest)
+				maps.Copy(limits, item.Default)
 			}
 		}
-		enlarge(largest.Requests, one.Requests)
-		enlarge(largest.Limits, one.Limits)
+		dropOthers(requests, limits)
+		enlarge(largest.Requests, requests)
+		enlarge(largest.Limits, limits)
 	}
 	return largest
 }
@@ -228,4 +231,142 @@ func enlarge(a, b corev1.ResourceList) {
 			a[name] = q
 		}
 	}
+}
+
+// hotPlugs reports whether this migration carries out a hot-plug of a resource of the guest. A
+// condition that is False says that the hot-plug failed.
+func (m *machine) hotPlugs(name corev1.ResourceName) bool {
+	condition := kubevirtv1.VirtualMachineInstanceMemoryChange
+	switch {
+	case name == corev1.ResourceCPU:
+		condition = kubevirtv1.VirtualMachineInstanceVCPUChange
+	case name != corev1.ResourceMemory && !isHugePages(name):
+		return false
+	}
+	return slices.ContainsFunc(m.vmi.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceCondition) bool {
+		return c.Type == condition && c.Status != corev1.ConditionFalse
+	})
+}
+
+// grows reports whether this migration carries out any hot-plug.
+func (m *machine) grows() bool {
+	return m.hotPlugs(corev1.ResourceCPU) || m.hotPlugs(corev1.ResourceMemory)
+}
+
+// growth returns, in ResourceQuota names, by how much the guest in target is larger
+// than in source because of a hot-plug that this migration carries out. That is not
+// surge: it stays when the migration is over, so it must fit the static quota.
+//
+// It is what the compute container asks for beyond what it would without the hot-plug.
+// Larger memory overhead is no growth of the guest, and neither are limits that KubeVirt
+// added because a quota now demands them.
+func (m *machine) growth(source, target *corev1.Pod) corev1.ResourceList {
+	before := computeOf(m.expectedTarget(source, grown(overhead(source), overhead(target))))
+	after := computeOf(target)
+	if before == nil || after == nil {
+		return nil
+	}
+	more := corev1.ResourceList{}
+	for name, q := range after.Requests {
+		if m.hotPlugs(name) {
+			more[name] = amounts.Minus(q, before.Requests[name])
+			more[corev1.DefaultResourceRequestsPrefix+name] = more[name]
+		}
+	}
+	for name, q := range after.Limits {
+		if m.hotPlugs(name) {
+			more["limits."+name] = amounts.Minus(q, before.Limits[name])
+		}
+	}
+	return more
+}
+
+// expectedGrowth returns, in ResourceQuota names, what the target pod of vmim will be
+// charged for beside the surge, because it carries out a hot-plug; nil if it does not. What
+// quota said that it was asked for when it refused the target pod is more exact than what the
+// VMI shows.
+func (m *machine) expectedGrowth(
+	vmim *kubevirtv1.VirtualMachineInstanceMigration, current *corev1.Pod,
+) corev1.ResourceList {
+	if current == nil || !m.grows() {
+		return nil
+	}
+	target := m.expectedTarget(current, m.addedOverhead(current))
+	surge := quota.Footprint(target)
+	if container := computeOf(target); container != nil {
+		asked := m.guestResources(threadsOf(m.vmi.Spec.Domain.CPU))
+		m.addOverhead(&asked, *cmp.Or(m.overhead(), overhead(current), &resource.Quantity{}))
+		m.addAutoLimits(&asked)
+		fixed := func(name corev1.ResourceName, _ resource.Quantity) bool { return !m.hotPlugs(name) }
+		maps.DeleteFunc(asked.Requests, fixed)
+		maps.DeleteFunc(asked.Limits, fixed)
+		enlarge(container.Requests, asked.Requests)
+		enlarge(container.Limits, asked.Limits)
+	}
+	more := quota.Footprint(target)
+	maps.Copy(more, refusedRequest(m.refusalsOf(vmim), podRefusal, more))
+	more = amounts.Each(more, surge, amounts.Minus)
+	maps.DeleteFunc(more, func(_ corev1.ResourceName, q resource.Quantity) bool { return q.Sign() <= 0 })
+	return more
+}
+
+// computeOf returns the resources of the container of pod that runs the virtual machine; nil if
+// there is none.
+func computeOf(pod *corev1.Pod) *corev1.ResourceRequirements {
+	if pod == nil {
+		return nil
+	}
+	for i := range pod.Spec.Containers {
+		if pod.Spec.Containers[i].Name == compute {
+			return &pod.Spec.Containers[i].Resources
+		}
+	}
+	return nil
+}
+
+func isHugePages(name corev1.ResourceName) bool {
+	return strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix)
+}
+
+// inRequest returns how much of a memory overhead the request of a target pod contains.
+func (m *machine) inRequest(overhead resource.Quantity) resource.Quantity {
+	if m.vmi.Spec.Domain.Resources.OvercommitGuestOverhead {
+		return resource.Quantity{}
+	}
+	return overhead
+}
+
+// overhead returns the memory overhead that KubeVirt reports for the VMI; nil if it does not.
+func (m *machine) overhead() *resource.Quantity {
+	if m.vmi.Status.Memory == nil {
+		return nil
+	}
+	return m.vmi.Status.Memory.MemoryOverhead
+}
+
+// overhead returns the memory overhead that KubeVirt rendered pod with, in bytes; nil if the pod
+// does not say it, and zero of no pod.
+func overhead(pod *corev1.Pod) *resource.Quantity {
+	if pod == nil {
+		return &resource.Quantity{}
+	}
+	bytes, err := strconv.ParseInt(pod.Annotations[kubevirtv1.MemoryOverheadAnnotationBytes], 10, 64)
+	if err != nil || bytes < 0 {
+		return nil
+	}
+	return resource.NewQuantity(bytes, resource.BinarySI)
+}
+
+// addedOverhead returns by how much the memory overhead that KubeVirt reports for the VMI is larger
+// than the one that source was rendered with, and what an upgrade adds to it.
+func (m *machine) addedOverhead(source *corev1.Pod) resource.Quantity {
+	return amounts.Plus(grown(overhead(source), m.overhead()), m.upgrade)
+}
+
+// grown returns after - before, or zero if that is less or one of them is not known.
+func grown(before, after *resource.Quantity) resource.Quantity {
+	if before == nil || after == nil {
+		return resource.Quantity{}
+	}
+	return amounts.Minus(*after, *before)
 }

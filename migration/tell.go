@@ -13,14 +13,6 @@ import (
 	"github.com/vmquota/headroom/quota/amounts"
 )
 
-// The reasons of the events of a Controller; package applier has more.
-const (
-	eventRaised   = "HeadroomRaised"
-	eventRestored = "HeadroomRestored"
-	eventGranted  = "HeadroomGranted"
-	eventWaiting  = "HeadroomWaiting"
-)
-
 // waitTime is for how long a migration waits for the same thing before it is told.
 const waitTime = 2 * time.Second
 
@@ -43,17 +35,17 @@ func (c *Controller) tell(past *history, r Report, snapshot Snapshot, complete b
 				past.raised = map[types.UID]bool{}
 			}
 			past.raised[rq.UID] = true
-			c.options.Recorder.Eventf(rq, corev1.EventTypeNormal, eventRaised,
+			c.options.Recorder.Eventf(rq, corev1.EventTypeNormal, "HeadroomRaised",
 				"The enforced limits are raised for %s: %s.", count(len(q.Decision.Granted)), amounts.Text(q.Hard, ", "))
 		case known && !concerned && complete:
 			delete(past.raised, rq.UID)
-			c.options.Recorder.Eventf(rq, corev1.EventTypeNormal, eventRestored,
+			c.options.Recorder.Eventf(rq, corev1.EventTypeNormal, "HeadroomRestored",
 				"The enforced limits are the static ones again, no live migration needs more: %s.",
 				amounts.Text(rq.Spec.Hard, ", "))
 		}
 		for _, vmim := range snapshot.Migrations {
 			if vmim != nil && q.Action == applier.Raised && slices.Contains(q.Offered, vmim.UID) {
-				c.options.Recorder.Eventf(vmim, corev1.EventTypeNormal, eventGranted,
+				c.options.Recorder.Eventf(vmim, corev1.EventTypeNormal, "HeadroomGranted",
 					"ResourceQuota %s has room for the target pod.", rq.Name)
 			}
 		}
@@ -98,7 +90,7 @@ func (c *Controller) tellWaiting(past *history, r Report, snapshot Snapshot) (ag
 			again = sooner(again, left)
 		default:
 			w.told = append(slices.Clip(w.told), w.reason)
-			c.options.Recorder.Eventf(vmim, corev1.EventTypeNormal, eventWaiting, "%s: %s", w.reason, r.Waiting[at].Message)
+			c.options.Recorder.Eventf(vmim, corev1.EventTypeNormal, "HeadroomWaiting", "%s: %s", w.reason, r.Waiting[at].Message)
 		}
 		waits[vmim.UID] = w
 	}

@@ -76,10 +76,10 @@ func trimAnnotations(from map[string]string, names ...string) map[string]string 
 	return kept
 }
 
+// trimMeta keeps which object it is, and since when and how long.
 func trimMeta(from metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace: from.Namespace, Name: from.Name, UID: from.UID, ResourceVersion: from.ResourceVersion,
-		Labels: from.Labels, OwnerReferences: from.OwnerReferences,
 		CreationTimestamp: from.CreationTimestamp,
 		DeletionTimestamp: from.DeletionTimestamp, DeletionGracePeriodSeconds: from.DeletionGracePeriodSeconds,
 	}
@@ -89,6 +89,7 @@ func trimMeta(from metav1.ObjectMeta) metav1.ObjectMeta {
 // fields of a resize, so of the status it is named what is not kept.
 func trimPod(pod *corev1.Pod) *corev1.Pod {
 	trimmed := &corev1.Pod{ObjectMeta: trimMeta(pod.ObjectMeta), Status: pod.Status}
+	trimmed.OwnerReferences = pod.OwnerReferences
 	trimmed.Labels = trimAnnotations(pod.Labels,
 		kubevirtv1.AppLabel, kubevirtv1.CreatedByLabel, kubevirtv1.MigrationJobLabel)
 	trimmed.Annotations = trimAnnotations(pod.Annotations, kubevirtv1.MemoryOverheadAnnotationBytes)
@@ -131,7 +132,7 @@ var readConditions = []kubevirtv1.VirtualMachineInstanceConditionType{
 // trimInstance keeps what the guest asks for, and what is said of its migration.
 func trimInstance(vmi *kubevirtv1.VirtualMachineInstance) *kubevirtv1.VirtualMachineInstance {
 	trimmed := &kubevirtv1.VirtualMachineInstance{ObjectMeta: trimMeta(vmi.ObjectMeta)}
-	trimmed.Labels = nil
+	trimmed.OwnerReferences = vmi.OwnerReferences
 	from, domain := &vmi.Spec.Domain, &trimmed.Spec.Domain
 	domain.Resources, domain.CPU, domain.Memory = from.Resources, from.CPU, from.Memory
 	domain.Firmware, domain.IOThreads = from.Firmware, from.IOThreads
@@ -178,11 +179,10 @@ func trimMigration(vmim *kubevirtv1.VirtualMachineInstanceMigration) *kubevirtv1
 	if !vmim.IsFinal() {
 		return vmim
 	}
-	trimmed := &kubevirtv1.VirtualMachineInstanceMigration{TypeMeta: vmim.TypeMeta, ObjectMeta: metav1.ObjectMeta{
-		Namespace: vmim.Namespace, Name: vmim.Name, UID: vmim.UID, ResourceVersion: vmim.ResourceVersion,
-		CreationTimestamp: vmim.CreationTimestamp, DeletionTimestamp: vmim.DeletionTimestamp, Annotations: vmim.Annotations,
-	}}
-	trimmed.Spec = vmim.Spec
+	trimmed := &kubevirtv1.VirtualMachineInstanceMigration{
+		TypeMeta: vmim.TypeMeta, ObjectMeta: trimMeta(vmim.ObjectMeta), Spec: vmim.Spec,
+	}
+	trimmed.Annotations = vmim.Annotations
 	trimmed.Status.Phase = vmim.Status.Phase
 	trimmed.Status.MigrationState = trimState(vmim.Status.MigrationState)
 	for i, transition := range vmim.Status.PhaseTransitionTimestamps {

@@ -167,7 +167,7 @@ func unschedulable(c corev1.PodCondition) bool {
 const firstBackOff = 20 * time.Second
 
 // backOff returns until when KubeVirt creates no target pod for vmim after failures of others of
-// migrations, zero if it does not wait: handleMigrationBackoff in its
+// migrations, long ago if it does not wait: handleMigrationBackoff in its
 // pkg/virt-controller/watch/migration/migration.go. What quota has refused has waited already.
 func backOff(
 	vmim *kubevirtv1.VirtualMachineInstanceMigration, migrations []*kubevirtv1.VirtualMachineInstanceMigration,
@@ -175,15 +175,11 @@ func backOff(
 	if !isAutomatic(vmim) || !isPending(vmim) || refused(vmim) {
 		return time.Time{}
 	}
-	before := slices.DeleteFunc(slices.Clone(migrations), func(other *kubevirtv1.VirtualMachineInstanceMigration) bool {
-		return other == nil || other.UID == vmim.UID || other.Spec.VMIName != vmim.Spec.VMIName || !isAutomatic(other)
-	})
-	// The newest is the first.
-	slices.SortStableFunc(before, func(a, b *kubevirtv1.VirtualMachineInstanceMigration) int {
-		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
+	before := slices.DeleteFunc(oldestFirst(migrations), func(other *kubevirtv1.VirtualMachineInstanceMigration) bool {
+		return other.UID == vmim.UID || other.Spec.VMIName != vmim.Spec.VMIName || !isAutomatic(other)
 	})
 	failures := 0
-	for _, other := range before {
+	for _, other := range slices.Backward(before) {
 		if other.CreationTimestamp.After(vmim.CreationTimestamp.Time) {
 			return time.Time{} // KubeVirt asks the newest only
 		}
@@ -197,10 +193,8 @@ func backOff(
 	if failures == 0 {
 		return time.Time{}
 	}
-	for _, t := range before[0].Status.PhaseTransitionTimestamps {
-		if t.Phase == kubevirtv1.MigrationFailed {
-			return t.PhaseTransitionTimestamp.Add(firstBackOff << min(failures-1, 10))
-		}
+	if failed := enteredAt(before[len(before)-1], kubevirtv1.MigrationFailed); !failed.IsZero() {
+		return failed.Add(firstBackOff << min(failures-1, 10))
 	}
 	return time.Time{}
 }

@@ -83,6 +83,8 @@ func TestWaiting(t *testing.T) {
 	queued := func(reason quota.DeferralReason, missing corev1.ResourceList) applier.QuotaResult {
 		return applier.QuotaResult{Name: "q", Queued: []quota.Deferral{{UID: "m", Reason: reason, Missing: missing}}}
 	}
+	utilityVolumes := with(pending(), kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes)
+	backup := with(pending(), kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup)
 	for name, test := range map[string]struct {
 		vmims    vmims
 		pods     []*corev1.Pod
@@ -90,86 +92,31 @@ func TestWaiting(t *testing.T) {
 		quotas   []applier.QuotaResult
 		want     string
 	}{
-		"utility volumes": {
-			vmims: vmims{with(pending(), kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes)},
-			want:  "UtilityVolumes: KubeVirt waits until the utility volumes of the virtual machine are detached.",
-		},
-		"a backup": {
-			vmims: vmims{with(pending(), kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup)}, inFlight: m,
-			want: "Backup: KubeVirt waits until the backup of the virtual machine has ended.",
-		},
-		"a backup, and the target pod is there": {
-			vmims: vmims{with(pending(), kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup)}, inFlight: charged,
-			want: "Backup: KubeVirt waits until the backup of the virtual machine has ended.",
-		},
-		"the target pod is there": {vmims: vmims{pending()}, inFlight: charged},
-		"a backup, and quota": {
-			vmims: vmims{with(pending(), kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup)}, inFlight: blocked,
-			quotas: []applier.QuotaResult{queued(applier.InTurn, cpu("1"))},
-			want:   "InTurn: ResourceQuota q has not enough left, limits.cpu=1 is missing: room is made for other migrations first.",
-		},
-		"no node": {
-			vmims: vmims{vmimOf("m", 0, kubevirtv1.MigrationScheduling)}, pods: []*corev1.Pod{unschedulablePod("vm-uid")},
-			want: "NoNodeFits: No node fits its target pod. 0/3 nodes are available: 3 Insufficient memory.",
-		},
-		"no node, says a forged pod": {vmims: vmims{vmimOf("m", 0, kubevirtv1.MigrationScheduling)}, pods: []*corev1.Pod{unschedulablePod("other")}},
-		"it runs":                    {vmims: vmims{vmimOf("m", 0, kubevirtv1.MigrationRunning)}, pods: []*corev1.Pod{unschedulablePod("vm-uid")}},
-		"a failure": {
-			vmims: vmims{evacuation("m", time.Second, kubevirtv1.MigrationPending), failed("f", time.Minute, 10*time.Second)}, inFlight: m,
-			want: "BackOff: Earlier migrations of the virtual machine have failed, and KubeVirt waits until 2026-08-03T12:00:10Z.",
-		},
-		"three failures": {
-			vmims: vmims{evacuation("m", time.Second, ""), failed("f1", time.Hour, time.Hour), failed("f3", time.Minute, 10*time.Second), failed("f2", 2*time.Minute, 2*time.Minute)}, inFlight: m,
-			want: "BackOff: Earlier migrations of the virtual machine have failed, and KubeVirt waits until 2026-08-03T12:01:10Z.",
-		},
+		"utility volumes":                  {vmims: vmims{utilityVolumes}, want: "UtilityVolumes: KubeVirt waits until the utility volumes of the virtual machine are detached."},
+		"a backup":                         {vmims: vmims{backup}, inFlight: m, want: "Backup: KubeVirt waits until the backup of the virtual machine has ended."},
+		"a backup, and its pod is there":   {vmims: vmims{backup}, inFlight: charged, want: "Backup: KubeVirt waits until the backup of the virtual machine has ended."},
+		"its pod is there":                 {vmims: vmims{pending()}, inFlight: charged},
+		"a backup, and quota":              {vmims: vmims{backup}, inFlight: blocked, quotas: []applier.QuotaResult{queued(applier.InTurn, cpu("1"))}, want: "InTurn: ResourceQuota q has not enough left, limits.cpu=1 is missing: room is made for other migrations first."},
+		"no node":                          {vmims: vmims{vmimOf("m", 0, kubevirtv1.MigrationScheduling)}, pods: []*corev1.Pod{unschedulablePod("vm-uid")}, want: "NoNodeFits: No node fits its target pod. 0/3 nodes are available: 3 Insufficient memory."},
+		"no node, says a forged pod":       {vmims: vmims{vmimOf("m", 0, kubevirtv1.MigrationScheduling)}, pods: []*corev1.Pod{unschedulablePod("other")}},
+		"it runs":                          {vmims: vmims{vmimOf("m", 0, kubevirtv1.MigrationRunning)}, pods: []*corev1.Pod{unschedulablePod("vm-uid")}},
+		"a failure":                        {vmims: vmims{evacuation("m", time.Second, kubevirtv1.MigrationPending), failed("f", time.Minute, 10*time.Second)}, inFlight: m, want: "BackOff: Earlier migrations of the virtual machine have failed, and KubeVirt waits until 2026-08-03T12:00:10Z."},
+		"three failures":                   {vmims: vmims{evacuation("m", time.Second, ""), failed("f1", time.Hour, time.Hour), failed("f3", time.Minute, 10*time.Second), failed("f2", 2*time.Minute, 2*time.Minute)}, inFlight: m, want: "BackOff: Earlier migrations of the virtual machine have failed, and KubeVirt waits until 2026-08-03T12:01:10Z."},
 		"a failure that is long ago":       {vmims: vmims{evacuation("m", time.Second, ""), failed("f", time.Minute, 20*time.Second)}, inFlight: m},
 		"a failure before a success":       {vmims: vmims{evacuation("m", time.Second, ""), failed("f", time.Minute, time.Second), evacuation("s", time.Minute-time.Second, kubevirtv1.MigrationSucceeded)}, inFlight: m},
 		"a failure, and somebody wants it": {vmims: vmims{pending(), failed("f", time.Hour, 10*time.Second)}, inFlight: m},
-		"a budget": {
-			vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{{Name: "a"}, deferred(quota.BudgetUsed, "500m")},
-			want: "BudgetUsed: ResourceQuota q: the budget is used up, limits.cpu=500m is missing.",
-		},
-		"growth": {
-			vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{deferred(applier.GrowthAboveStatic, "2")},
-			want: "GrowthAboveStatic: ResourceQuota q: its guest grows by more than the quota has left, limits.cpu=2 is missing.",
-		},
-		"another quota": {
-			vmims: vmims{pending()}, inFlight: quota.Migration{UID: "m", State: quota.Blocked, RefusedBy: "crq"}, quotas: []applier.QuotaResult{deferred(applier.RefusedElsewhere, "0")},
-			want: "RefusedElsewhere: ResourceQuota q: crq has refused it, which is no ResourceQuota of this namespace.",
-		},
-		"a kill switch": {
-			vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{deferred(applier.Disabled, "0")},
-			want: "Disabled: ResourceQuota q: headroom is switched off for this quota.",
-		},
-		"a lock": {
-			vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{deferred(applier.WriteRefused, "0")},
-			want: "WriteRefused: ResourceQuota q: the API server refuses to raise the limits of this quota.",
-		},
-		"the cluster": {
-			vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{queued(applier.ParallelInCluster, nil)},
-			want: "ParallelInCluster: KubeVirt runs as many migrations in the cluster as it may at the same time.",
-		},
-		"the node": {
-			vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{queued(applier.ParallelFromNode, cpu("1"))},
-			want: "ParallelFromNode: KubeVirt runs as many migrations from node node01 as it may at the same time.",
-		},
-		"priority": {
-			vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{queued(applier.Outranked, nil)},
-			want: "Outranked: KubeVirt starts migrations of higher priority first.",
-		},
-		"room is there": {
-			vmims: vmims{pending()}, inFlight: blocked, quotas: []applier.QuotaResult{{Name: "q", Offered: []types.UID{"m"}}},
-			want: "QuotaExceeded: ResourceQuota q has room for its target pod now, and KubeVirt is about to create it.",
-		},
-		"it was refused": {
-			vmims: vmims{pending()}, inFlight: blocked, quotas: []applier.QuotaResult{{Name: "q"}},
-			want: "QuotaExceeded: ResourceQuota q has refused its target pod, and room is about to be made.",
-		},
-		"it lapsed": {
-			vmims: vmims{pending()}, inFlight: blocked, quotas: []applier.QuotaResult{queued(applier.OfferLapsed, cpu("1"))},
-			want: "OfferLapsed: ResourceQuota q has not enough left, limits.cpu=1 is missing: there was room for its target pod, KubeVirt did not create it, and room is made again soon.",
-		},
-		"it fits": {vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{queued(applier.InTurn, nil)}},
+		"a budget":                         {vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{{Name: "a"}, deferred(quota.BudgetUsed, "500m")}, want: "BudgetUsed: ResourceQuota q: the budget is used up, limits.cpu=500m is missing."},
+		"growth":                           {vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{deferred(applier.GrowthAboveStatic, "2")}, want: "GrowthAboveStatic: ResourceQuota q: its guest grows by more than the quota has left, limits.cpu=2 is missing."},
+		"another quota":                    {vmims: vmims{pending()}, inFlight: quota.Migration{UID: "m", State: quota.Blocked, RefusedBy: "crq"}, quotas: []applier.QuotaResult{deferred(applier.RefusedElsewhere, "0")}, want: "RefusedElsewhere: ResourceQuota q: crq has refused it, which is no ResourceQuota of this namespace."},
+		"a kill switch":                    {vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{deferred(applier.Disabled, "0")}, want: "Disabled: ResourceQuota q: headroom is switched off for this quota."},
+		"a lock":                           {vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{deferred(applier.WriteRefused, "0")}, want: "WriteRefused: ResourceQuota q: the API server refuses to raise the limits of this quota."},
+		"the cluster":                      {vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{queued(applier.ParallelInCluster, nil)}, want: "ParallelInCluster: KubeVirt runs as many migrations in the cluster as it may at the same time."},
+		"the node":                         {vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{queued(applier.ParallelFromNode, cpu("1"))}, want: "ParallelFromNode: KubeVirt runs as many migrations from node node01 as it may at the same time."},
+		"priority":                         {vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{queued(applier.Outranked, nil)}, want: "Outranked: KubeVirt starts migrations of higher priority first."},
+		"room is there":                    {vmims: vmims{pending()}, inFlight: blocked, quotas: []applier.QuotaResult{{Name: "q", Offered: []types.UID{"m"}}}, want: "QuotaExceeded: ResourceQuota q has room for its target pod now, and KubeVirt is about to create it."},
+		"it was refused":                   {vmims: vmims{pending()}, inFlight: blocked, quotas: []applier.QuotaResult{{Name: "q"}}, want: "QuotaExceeded: ResourceQuota q has refused its target pod, and room is about to be made."},
+		"it lapsed":                        {vmims: vmims{pending()}, inFlight: blocked, quotas: []applier.QuotaResult{queued(applier.OfferLapsed, cpu("1"))}, want: "OfferLapsed: ResourceQuota q has not enough left, limits.cpu=1 is missing: there was room for its target pod, KubeVirt did not create it, and room is made again soon."},
+		"it fits":                          {vmims: vmims{pending()}, inFlight: m, quotas: []applier.QuotaResult{queued(applier.InTurn, nil)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var inFlight []quota.Migration
@@ -232,4 +179,34 @@ func TestEventsOfWaiting(t *testing.T) {
 	vmim.Status.Phase = kubevirtv1.MigrationSucceeded
 	tell("")
 	require.Empty(t, past.waits)
+}
+
+// A quota has one event when migrations raise it, however often kube-controller-manager
+// lowers it meanwhile, and one at the end. That status.hard is behind an edit of spec.hard is
+// none.
+func TestEventsOfARaise(t *testing.T) {
+	recorder := record.NewFakeRecorder(10)
+	c, past := &Controller{options: Options{Recorder: recorder}}, &history{}
+	limit := func(amount string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse(amount)}
+	}
+	rq := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q", UID: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: limit("1")}}
+	tell := func(results ...applier.QuotaResult) (events []string) {
+		t.Helper()
+		c.tell(past, Report{Quotas: []*corev1.ResourceQuota{rq}, Result: applier.Result{Quotas: results}}, Snapshot{}, true)
+		for len(recorder.Events) > 0 {
+			events = append(events, <-recorder.Events)
+		}
+		return events
+	}
+	granted := quota.Decision{Granted: []types.UID{"m"}}
+
+	require.Empty(t, tell(applier.QuotaResult{Name: "q", Static: limit("1"), Hard: limit("64")}))
+	require.Empty(t, tell(applier.QuotaResult{Name: "q", Static: limit("1"), Hard: limit("1")}))
+	require.Equal(t, []string{"Normal HeadroomRaised The enforced limits are raised for 1 live migration: limits.cpu=2."},
+		tell(applier.QuotaResult{Name: "q", Static: limit("1"), Hard: limit("2"), Decision: granted}))
+	require.Empty(t, tell(applier.QuotaResult{Name: "q", Static: limit("1"), Hard: limit("1")}))
+	require.Empty(t, tell(applier.QuotaResult{Name: "q", Static: limit("1"), Hard: limit("2"), Decision: granted}))
+	require.Equal(t, []string{"Normal HeadroomRestored The enforced limits are the static ones again, no live migration needs more: limits.cpu=1."}, tell())
+	require.Empty(t, tell())
 }

@@ -2,7 +2,9 @@ package migration
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -11,9 +13,17 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
 const (
@@ -48,9 +58,11 @@ type source struct {
 	*cache.ListWatch
 	informers *informers
 	kind      string
-	// paged has it list in pages. Then the list must not ask for a resourceVersion: a page of
-	// one is of exactly that, and too old for ever once it is too old to watch from.
-	paged   bool
+	selects   func(*metav1.ListOptions) // nil: all
+	// keeps has it list in pages, of which it keeps only these objects. Then the list must not ask
+	// for a resourceVersion: a page of one is of exactly that, and too old for ever once it is too
+	// old to watch from.
+	keeps   func(metav1.Object) bool
 	refused func(error) // called when the API server refuses it or does not serve it; nil: that is logged
 }
 
@@ -60,33 +72,25 @@ func (s *source) IsWatchListSemanticsUnSupported() bool { return true }
 
 // source returns that of a kind; the empty namespace stands for all.
 func (i *informers) source(kind, namespace string) *source {
-	core := i.controller.clients.Core
-	s := &source{informers: i, kind: kind}
-	switch kind {
-	case quotasKind:
-		from(s, core.CoreV1().ResourceQuotas(namespace), nil)
-	case namespacesKind:
-		from(s, core.CoreV1().Namespaces(), nil)
-	case limitRangesKind:
-		from(s, core.CoreV1().LimitRanges(namespace), nil)
-	case refusalsKind:
-		from(s, core.CoreV1().Events(namespace), SelectRefusals)
-	case migrationsKind:
-		i.controller.clients.in(s, migrationsResource, namespace)
-	case instancesKind:
-		i.controller.clients.in(s, instancesResource, namespace)
-	case podsKind:
-		from(s, core.CoreV1().Pods(namespace), SelectPods)
-	case claimsKind:
-		from(s, core.CoreV1().PersistentVolumeClaims(namespace), nil)
-	case resourceClaimsKind:
-		from(s, core.ResourceV1().ResourceClaims(namespace), nil)
-	case deviceClassesKind:
-		from(s, core.ResourceV1().DeviceClasses(), nil)
-	case claimRefusalsKind:
-		from(s, core.CoreV1().Events(namespace), selectClaimRefusals)
+	clients := i.controller.clients
+	core, devices := clients.Core.CoreV1(), clients.Core.ResourceV1()
+	listWatches := map[string]*cache.ListWatch{
+		quotasKind:         listWatch(core.ResourceQuotas(namespace)),
+		namespacesKind:     listWatch(core.Namespaces()),
+		limitRangesKind:    listWatch(core.LimitRanges(namespace)),
+		refusalsKind:       listWatch(core.Events(namespace)),
+		migrationsKind:     clients.kubeVirt(migrationsResource, namespace),
+		instancesKind:      clients.kubeVirt(instancesResource, namespace),
+		podsKind:           listWatch(core.Pods(namespace)),
+		claimsKind:         listWatch(core.PersistentVolumeClaims(namespace)),
+		resourceClaimsKind: listWatch(devices.ResourceClaims(namespace)),
+		deviceClassesKind:  listWatch(devices.DeviceClasses()),
+		claimRefusalsKind:  listWatch(core.Events(namespace)),
 	}
-	return s
+	selects := map[string]func(*metav1.ListOptions){
+		podsKind: SelectPods, refusalsKind: SelectRefusals, claimRefusalsKind: selectClaimRefusals,
+	}
+	return &source{ListWatch: listWatches[kind], informers: i, kind: kind, selects: selects[kind]}
 }
 
 // A lister is a client of one kind.
@@ -95,28 +99,50 @@ type lister[L runtime.Object] interface {
 	Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error)
 }
 
-// from has s list and watch with client what selects asks for; nil: all.
-func from[L runtime.Object](s *source, client lister[L], selects func(*metav1.ListOptions)) {
-	if selects == nil {
-		selects = func(*metav1.ListOptions) {}
-	}
-	s.ListWatch = &cache.ListWatch{
+func listWatch[L runtime.Object](client lister[L]) *cache.ListWatch {
+	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			selects(&options)
-			return patiently(ctx, s, func() (runtime.Object, error) { return client.List(ctx, options) })
+			return client.List(ctx, options)
 		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			selects(&options)
-			return patiently(ctx, s, func() (watch.Interface, error) { return client.Watch(ctx, options) })
-		},
+		WatchFuncWithContext: client.Watch,
 	}
+}
+
+// ListWithContext implements cache.ListerWithContext.
+func (s *source) ListWithContext(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	if s.keeps != nil {
+		options.ResourceVersion, options.ResourceVersionMatch = "", ""
+	}
+	list, err := patiently(ctx, s, s.ListWatch.ListWithContext, options)
+	if err != nil || s.keeps == nil {
+		return list, err
+	}
+	var kept []runtime.Object
+	err = meta.EachListItem(list, func(object runtime.Object) error {
+		o, err := meta.Accessor(object)
+		if err == nil && s.keeps(o) {
+			kept = append(kept, object)
+		}
+		return err
+	})
+	return list, errors.Join(err, meta.SetList(list, kept))
+}
+
+// WatchWithContext implements cache.WatcherWithContext.
+func (s *source) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	return patiently(ctx, s, s.ListWatch.WatchWithContext, options)
 }
 
 // patiently calls do until the server answers. That a resourceVersion has expired is an
 // answer.
-func patiently[T any](ctx context.Context, s *source, do func() (T, error)) (T, error) {
+func patiently[T any](
+	ctx context.Context, s *source, do func(context.Context, metav1.ListOptions) (T, error), options metav1.ListOptions,
+) (T, error) {
+	if s.selects != nil {
+		s.selects(&options)
+	}
 	for pause := firstWatchPause; ; pause = min(2*pause, maxWatchPause) {
-		answer, err := do()
+		answer, err := do(ctx, options)
 		switch {
 		case err == nil:
 			s.informers.answered(s.kind)
@@ -181,7 +207,7 @@ func trimmed(object any) (any, error) {
 // may be a thousand of these: it costs twice the goroutines and the memory.
 func (s *store) reflect(ctx context.Context, from *source) {
 	reflector := cache.NewReflectorWithOptions(from, nil, s, cache.ReflectorOptions{Name: Component})
-	if from.paged {
+	if from.keeps != nil {
 		reflector.WatchListPageSize = pageSize
 	}
 	go reflector.RunWithContext(ctx)
@@ -244,4 +270,70 @@ func namespaceIn(object any) string {
 		return o.GetNamespace()
 	}
 	return ""
+}
+
+// Clients are how a [Controller] reaches one cluster. KubeVirt's kinds come through a
+// dynamic client, so that no client of KubeVirt is needed.
+type Clients struct {
+	Core     kubernetes.Interface
+	KubeVirt dynamic.Interface
+	// Metadata reads of the migrations that KubeVirt keeps no more than their metadata, which
+	// is a tenth of the work. If nil, KubeVirt reads them whole.
+	Metadata metadata.Interface
+	// Typed reads the migrations and VMIs of a namespace without a detour through maps, which
+	// is half of the work. If nil, KubeVirt reads them.
+	Typed rest.Interface
+}
+
+// typedFor returns a client of KubeVirt's API for Clients.Typed.
+func typedFor(config *rest.Config, client *http.Client) (rest.Interface, error) {
+	scheme := runtime.NewScheme()
+	if err := kubevirtv1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	config = rest.CopyConfig(config)
+	config.APIPath, config.GroupVersion = "/apis", &kubevirtv1.SchemeGroupVersion
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	return rest.RESTClientForConfigAndClient(config, client)
+}
+
+// kubeVirt lists and watches a resource of KubeVirt in namespace; the empty one stands for all.
+func (c Clients) kubeVirt(resource schema.GroupVersionResource, namespace string) *cache.ListWatch {
+	if c.Typed == nil {
+		return listWatch(c.KubeVirt.Resource(resource).Namespace(namespace))
+	}
+	return cache.NewListWatchFromClient(c.Typed, resource.Resource, namespace, fields.Everything())
+}
+
+// ClientsFor returns the clients of config, which is not changed: core objects are read in
+// protobuf, and there is no limit on the client's side, because what is sent is a handful of
+// requests for each migration, and each is urgent. They share one connection.
+func ClientsFor(config *rest.Config) (Clients, error) {
+	config = rest.CopyConfig(config)
+	if config.QPS == 0 {
+		config.QPS = -1
+	}
+	if config.UserAgent == "" {
+		config.UserAgent = rest.DefaultKubernetesUserAgent()
+	}
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return Clients{}, err
+	}
+	kubeVirt, err := dynamic.NewForConfigAndClient(config, client)
+	if err != nil {
+		return Clients{}, err
+	}
+	of, err := metadata.NewForConfigAndClient(config, client)
+	if err != nil {
+		return Clients{}, err
+	}
+	typed, err := typedFor(config, client)
+	if err != nil {
+		return Clients{}, err
+	}
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	core, err := kubernetes.NewForConfigAndClient(config, client)
+	return Clients{Core: core, KubeVirt: kubeVirt, Metadata: of, Typed: typed}, err
 }

@@ -9,6 +9,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/quota"
 )
 
 // idleTime is how long the objects of a namespace stay watched after its last migration. To
@@ -146,6 +148,16 @@ func (i *informers) enqueueUnwatched(namespace string) {
 	if !watching {
 		i.controller.Enqueue(namespace)
 	}
+}
+
+// worthWatching reports whether any of the migrations has a pod, or a claim that a quota counts.
+// What is left of a claim may be there for weeks, and few namespaces have such a quota.
+func worthWatching(inFlight []quota.Migration, quotas []*corev1.ResourceQuota) bool {
+	return slices.ContainsFunc(inFlight, func(m quota.Migration) bool {
+		return !m.OnlyClaims() || slices.ContainsFunc(quotas, func(rq *corev1.ResourceQuota) bool {
+			return len(counted(rq, m.Surge)) > 0
+		})
+	})
 }
 
 // keep has namespace watched for some more time, because a migration is in flight.
