@@ -93,12 +93,16 @@ func (c *Cluster) setDefaults(o object) {
 		o.Status = corev1.ResourceQuotaStatus{}
 	case *corev1.PersistentVolumeClaim:
 		o.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}
+		o.Finalizers = append(o.Finalizers, claimFinalizer)
 	case *kubevirtv1.VirtualMachineInstanceMigration:
 		o.Status = kubevirtv1.VirtualMachineInstanceMigrationStatus{}
 	case *corev1.LimitRange:
 		for i := range o.Spec.Limits {
-			if o.Spec.Limits[i].Type == corev1.LimitTypeContainer {
-				setLimitDefaults(&o.Spec.Limits[i])
+			if item := &o.Spec.Limits[i]; item.Type == corev1.LimitTypeContainer {
+				// SetDefaults_LimitRangeItem in k8s.io/kubernetes/pkg/apis/core/v1
+				item.Default = complete(item.Default, item.Max)
+				item.DefaultRequest = complete(item.DefaultRequest, item.Default)
+				item.DefaultRequest = complete(item.DefaultRequest, item.Min)
 			}
 		}
 	case *corev1.Pod:
@@ -110,15 +114,6 @@ func (c *Cluster) setDefaults(o object) {
 			r.Requests = complete(r.Requests, r.Limits)
 		}
 	}
-}
-
-// setLimitDefaults completes a container item of a LimitRange: a maximum is the default limit, a default limit
-// the default request, and then the minimum is (SetDefaults_LimitRangeItem in
-// k8s.io/kubernetes/pkg/apis/core/v1).
-func setLimitDefaults(item *corev1.LimitRangeItem) {
-	item.Default = complete(item.Default, item.Max)
-	item.DefaultRequest = complete(item.DefaultRequest, item.Default)
-	item.DefaultRequest = complete(item.DefaultRequest, item.Min)
 }
 
 // applyDefaults gives the containers of pod the requests and limits that they lack, as the LimitRanger plugin

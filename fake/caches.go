@@ -16,18 +16,7 @@ import (
 // Caches are what the informers of a [Process] hold: each kind on its own a little older than the store, and
 // never older than before. The objects are read only. All have cache.NamespaceIndex, so that the listers of
 // client-go can be made from them.
-type Caches struct {
-	Namespaces     cache.Indexer // of *corev1.Namespace
-	ResourceQuotas cache.Indexer // of *corev1.ResourceQuota
-	LimitRanges    cache.Indexer // of *corev1.LimitRange
-	Pods           cache.Indexer // of *corev1.Pod
-	Claims         cache.Indexer // of *corev1.PersistentVolumeClaim
-	ConfigMaps     cache.Indexer // of *corev1.ConfigMap
-	VMIs           cache.Indexer // of *kubevirtv1.VirtualMachineInstance
-	Migrations     cache.Indexer // of *kubevirtv1.VirtualMachineInstanceMigration
-	Events         cache.Indexer // of *corev1.Event
-	ResourceClaims cache.Indexer // of *resourcev1.ResourceClaim
-}
+type Caches map[Kind]cache.Indexer
 
 // Snapshot returns what the caches hold about namespace, for migration.InFlight.
 func (c Caches) Snapshot(namespace string) migration.Snapshot {
@@ -38,15 +27,15 @@ func (c Caches) Snapshot(namespace string) migration.Snapshot {
 // Migration returns the caches as package migration takes them.
 func (c Caches) Migration() migration.Caches {
 	return migration.Caches{
-		Migrations:  migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](c.Migrations),
-		VMIs:        migration.FromIndexer[kubevirtv1.VirtualMachineInstance](c.VMIs),
-		Pods:        migration.FromIndexer[corev1.Pod](c.Pods),
-		LimitRanges: migration.FromIndexer[corev1.LimitRange](c.LimitRanges),
-		PVCs:        migration.FromIndexer[corev1.PersistentVolumeClaim](c.Claims),
-		Events:      migration.FromIndexer[corev1.Event](c.Events),
-		Namespace:   migration.FromStore(c.Namespaces),
+		Migrations:  migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](c[Migrations]),
+		VMIs:        migration.FromIndexer[kubevirtv1.VirtualMachineInstance](c[VMIs]),
+		Pods:        migration.FromIndexer[corev1.Pod](c[Pods]),
+		LimitRanges: migration.FromIndexer[corev1.LimitRange](c[LimitRanges]),
+		PVCs:        migration.FromIndexer[corev1.PersistentVolumeClaim](c[Claims]),
+		Events:      migration.FromIndexer[corev1.Event](c[Events]),
+		Namespace:   migration.FromStore(c[Namespaces]),
 
-		ResourceClaims: migration.FromIndexer[resourcev1.ResourceClaim](c.ResourceClaims),
+		ResourceClaims: migration.FromIndexer[resourcev1.ResourceClaim](c[ResourceClaims]),
 	}
 }
 
@@ -75,19 +64,15 @@ func (p *Process) DropWatch(kind Kind, d time.Duration) {
 }
 
 func (p *Process) openCaches() {
-	p.informers = map[Kind]*informer{}
-	open := func(kind Kind) cache.Indexer {
+	p.Caches, p.informers = Caches{}, map[Kind]*informer{}
+	for _, kind := range kinds {
 		i := &informer{process: p, kind: kind, Indexer: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{
 			cache.NamespaceIndex: cache.MetaNamespaceIndexFunc,
 		})}
 		for _, o := range p.cluster.store.list(kind, "") {
 			must(i.Add(o))
 		}
-		p.informers[kind] = i
-		return i.Indexer
-	}
-	p.Caches = Caches{
-		open(Namespaces), open(ResourceQuotas), open(LimitRanges), open(Pods), open(Claims), open(ConfigMaps), open(VMIs), open(Migrations), open(Events), open(ResourceClaims),
+		p.Caches[kind], p.informers[kind] = i.Indexer, i
 	}
 }
 

@@ -1,8 +1,9 @@
 package fake
 
 import (
-	"container/heap"
+	"cmp"
 	"iter"
+	"slices"
 	"time"
 )
 
@@ -17,39 +18,59 @@ var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 type clock struct {
 	now    time.Time
 	asked  uint64
-	steps  int // how many timers have run
-	timers timers
+	steps  int                      // how many timers have run
+	timers []*timer                 // what is next is last
 	yield  func(time.Duration) bool // of the coroutine that runs; nil: none does
 }
+
+// Now is for client-go.
+func (c *clock) Now() time.Time { return c.now }
+
+// Since is for client-go.
+func (c *clock) Since(t time.Time) time.Duration { return c.now.Sub(t) }
 
 type timer struct {
 	at    time.Time
 	order uint64
 	run   func()
-	index int // in timers; -1: not there
 }
 
 // after runs run when d has passed; a negative d is none.
 func (c *clock) after(d time.Duration, run func()) *timer {
 	c.asked++
 	t := &timer{at: c.now.Add(max(d, 0)), order: c.asked, run: run}
-	heap.Push(&c.timers, t)
+	i, _ := c.search(t)
+	c.timers = slices.Insert(c.timers, i, t)
 	return t
+}
+
+func (c *clock) search(t *timer) (int, bool) {
+	return slices.BinarySearchFunc(c.timers, t, func(a, b *timer) int {
+		return cmp.Or(b.at.Compare(a.at), cmp.Compare(b.order, a.order))
+	})
 }
 
 // stop cancels t if it has not run yet.
 func (c *clock) stop(t *timer) {
-	if t.index >= 0 {
-		heap.Remove(&c.timers, t.index)
+	if i, waits := c.search(t); waits {
+		c.timers = slices.Delete(c.timers, i, i+1)
 	}
+}
+
+// nextBy reports whether anything is to happen at or before that time.
+func (c *clock) nextBy(at time.Time) bool {
+	n := len(c.timers)
+	return n > 0 && !c.timers[n-1].at.After(at)
 }
 
 // step runs what is next, and reports whether there was anything.
 func (c *clock) step() bool {
-	if len(c.timers) == 0 {
+	last := len(c.timers) - 1
+	if last < 0 {
 		return false
 	}
-	t, _ := heap.Pop(&c.timers).(*timer)
+	t := c.timers[last]
+	c.timers = slices.Delete(c.timers, last, last+1)
 	c.now = later(c.now, t.at)
 	c.steps++
 	t.run()
@@ -83,7 +104,7 @@ func (c *clock) sleep(d time.Duration) {
 		return
 	}
 	to := c.now.Add(d)
-	for len(c.timers) > 0 && !c.timers[0].at.After(to) {
+	for c.nextBy(to) {
 		c.step()
 	}
 	c.now = later(c.now, to)
@@ -94,33 +115,4 @@ func later(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-type timers []*timer
-
-func (t timers) Len() int { return len(t) }
-
-func (t timers) Less(i, j int) bool {
-	return t[i].at.Before(t[j].at) || t[i].at.Equal(t[j].at) && t[i].order < t[j].order
-}
-
-func (t timers) Swap(i, j int) {
-	t[i], t[j] = t[j], t[i]
-	t[i].index, t[j].index = i, j
-}
-
-// Push is for container/heap.
-func (t *timers) Push(x any) {
-	added, _ := x.(*timer)
-	added.index = len(*t)
-	*t = append(*t, added)
-}
-
-// Pop is for container/heap.
-func (t *timers) Pop() any {
-	last := len(*t) - 1
-	popped := (*t)[last]
-	*t = (*t)[:last]
-	popped.index = -1
-	return popped
 }

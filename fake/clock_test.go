@@ -1,7 +1,6 @@
 package fake
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -70,17 +69,6 @@ func TestCoroutinesSleepSideBySide(t *testing.T) {
 	require.Equal(t, []string{"short 1s", "short 2s", "long 10s", "long 20s"}, order)
 }
 
-func TestCoroutineThatPanics(t *testing.T) {
-	c := newTestClock()
-	c.after(0, func() {
-		c.start(func() {
-			c.sleep(time.Second)
-			panic("a bug")
-		})
-	})
-	require.PanicsWithValue(t, "a bug", c.drain)
-}
-
 func TestBackoffIsThatOfClientGo(t *testing.T) {
 	require.Equal(t, 5*time.Millisecond, backoff(0))
 	require.Equal(t, 10*time.Millisecond, backoff(1))
@@ -102,30 +90,6 @@ func TestQueueKeepsTheEarliest(t *testing.T) {
 	q.add("b", time.Second)
 	c.drain()
 	require.Equal(t, []time.Duration{time.Second, time.Second}, runs)
-}
-
-func TestQueueRetries(t *testing.T) {
-	c := newTestClock()
-	failing := errors.New("it fails")
-	outcomes := []error{failing, failing, failing, nil, failing, failing}
-	var runs []time.Duration
-	q := newQueue(c, func(string) (time.Duration, error) {
-		runs = append(runs, c.now.Sub(epoch))
-		if len(outcomes) == 0 {
-			return 0, nil
-		}
-		outcome := outcomes[0]
-		outcomes = outcomes[1:]
-		if outcome == nil {
-			return time.Second, nil
-		}
-		return 0, outcome
-	})
-	q.add("a", 0)
-	c.drain()
-	const ms = time.Millisecond
-	// 5, 10, 20 ms after failures, a second as asked for, and then 5 ms again.
-	require.Equal(t, []time.Duration{0, 5 * ms, 15 * ms, 35 * ms, 1035 * ms, 1040 * ms, 1050 * ms}, runs)
 }
 
 func TestQueueHasOneWorker(t *testing.T) {
@@ -172,7 +136,7 @@ func TestUntil(t *testing.T) {
 	require.Equal(t, 999*time.Millisecond, c.elapsed())
 	require.True(t, c.Until(time.Hour, func() bool { return happened }))
 	require.Equal(t, time.Second, c.elapsed())
-	require.False(t, c.Step())
+	require.False(t, c.clock.step())
 	require.False(t, c.Until(time.Second, func() bool { return false }))
 	require.Equal(t, epoch.Add(2*time.Second), c.Now())
 }

@@ -75,7 +75,7 @@ type Cluster struct {
 	clock     clock
 	random    *rand.Rand
 	store     store
-	history   []func() string // at most twice as many as remembered
+	history   []func() string
 	admission *quotaAdmission
 	guard     quotaCache
 	quotas    *quotaController
@@ -109,21 +109,20 @@ func New(config Config) *Cluster {
 		config: config,
 		random: rand.New(rand.NewPCG(config.Seed, 0)),
 		clock:  clock{now: epoch},
-		store:  newStore(),
+		store:  store{objects: map[Kind]map[string][]object{}, pods: map[types.UID][]string{}},
 		writes: map[writeOf]int{},
 
 		refusals: map[string]string{},
 	}
 	c.judge = &judge{Cluster: c, annotations: map[types.UID]map[string]string{}, created: map[string]bool{}, robbed: map[types.UID]bool{}}
-	c.admission = newQuotaAdmission(c)
+	c.admission = &quotaAdmission{Cluster: c, cache: newQuotaCache(c, config.Timing.Admission), own: map[string]*corev1.ResourceQuota{}}
 	c.guard = newQuotaCache(c, config.Timing.Guard)
-	c.guard.unused = config.Guard == ""
 	c.quotas = newQuotaController(c)
 	c.claims = newClaimController(c)
 	c.virt = newVirtController(c)
 	c.nodes = newNodes(c)
 	c.store.tell = []func(change){
-		c.remember, c.judge.observe, c.admission.cache.observe, c.guard.observe, c.quotas.observe, c.claims.observe,
+		c.remember, c.judge.observe, c.admission.cache.observe, c.guard.observe, c.quotas.observe, c.claims.observe, c.releaseClaims,
 		c.virt.observe, c.nodes.observe, c.informProcesses,
 	}
 	return c
@@ -140,9 +139,6 @@ func (c *Cluster) informProcesses(happened change) {
 // Now is the simulated time.
 func (c *Cluster) Now() time.Time { return c.clock.now }
 
-// Step lets happen what is next, however far off that is, and reports whether there was anything.
-func (c *Cluster) Step() bool { return c.clock.step() }
-
 // Steps returns how many steps the simulation has made: an event that reaches a controller, a cache or a node,
 // a call that is answered, a timer that runs out.
 func (c *Cluster) Steps() int { return c.clock.steps }
@@ -154,7 +150,7 @@ func (c *Cluster) Advance(d time.Duration) { c.clock.sleep(d) }
 func (c *Cluster) Until(d time.Duration, done func() bool) bool {
 	end := c.clock.now.Add(d)
 	for !done() {
-		if len(c.clock.timers) == 0 || c.clock.timers[0].at.After(end) {
+		if !c.clock.nextBy(end) {
 			c.clock.sleep(end.Sub(c.clock.now))
 			return done()
 		}

@@ -21,19 +21,6 @@ type recorder struct {
 	correlator *record.EventCorrelator
 }
 
-func newRecorder(c *Cluster) *recorder {
-	return &recorder{Cluster: c, correlator: record.NewEventCorrelator(passiveClock{&c.clock})}
-}
-
-// A passiveClock is what client-go reads the simulated time from.
-type passiveClock struct{ *clock }
-
-// Now is the simulated time.
-func (c passiveClock) Now() time.Time { return c.now }
-
-// Since is how long ago t was.
-func (c passiveClock) Since(t time.Time) time.Duration { return c.now.Sub(t) }
-
 // failedCreate tells that a pod of vmi could not be created.
 func (r *recorder) failedCreate(vmi *kubevirtv1.VirtualMachineInstance, format string, err error) {
 	event := r.event(vmi, kubevirtv1.VirtualMachineInstanceGroupVersionKind, "FailedCreate", "virtualmachine-controller", fmt.Sprintf(format, err))

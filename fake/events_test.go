@@ -14,7 +14,7 @@ import (
 )
 
 func TestRefusalIsToldInAnEvent(t *testing.T) {
-	c := vms(t, Config{}, 1, 0)
+	c := vms(t, Config{Timing: steady()}, 1, 0)
 	p := c.Start("us", func(*Process) Program { return Program{} })
 	c.processes[0].queue.stop() // it only listens
 	require.NoError(t, c.Migrate("n", "m", "vm0", Outcome{}))
@@ -89,7 +89,7 @@ func TestEventsAreForgotten(t *testing.T) {
 func TestEventsOfOtherPods(t *testing.T) {
 	t.Run("the first pod of a VMI", func(t *testing.T) {
 		c := vms(t, Config{}, 1, 0)
-		require.NoError(t, c.CreateVMI(NewVMI("n", "other", 1, quantities("memory", "1Gi")["memory"])))
+		require.NoError(t, c.CreateVMI(NewVMI("n", "other", 1, gibi(1))))
 		c.Advance(time.Second)
 		require.Contains(t, c.Snapshot("n").Events[0].Message, `Error creating pod: pods "virt-launcher-other-`)
 	})

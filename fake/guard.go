@@ -45,7 +45,6 @@ func forMigration(user string, o object) bool {
 type quotaCache struct {
 	*Cluster
 	lag      Span
-	unused   bool
 	versions map[string]map[string][]cachedQuota // by namespace and name, oldest first
 }
 
@@ -60,7 +59,7 @@ func newQuotaCache(c *Cluster, lag Span) quotaCache {
 }
 
 func (q quotaCache) observe(c change) {
-	if c.kind != ResourceQuotas || q.unused {
+	if c.kind != ResourceQuotas {
 		return
 	}
 	o := c.object()

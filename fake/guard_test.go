@@ -1,7 +1,6 @@
 package fake
 
 import (
-	"context"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -32,25 +31,21 @@ func TestGuard(t *testing.T) {
 			enforce(t, c, newQuota("n", "r", quantities("persistentvolumeclaims", "5")))
 			rq := c.Quota("n", "q")
 			rq.Status.Hard, rq.Annotations = test.enforced, test.annotations
-			_, err := c.Client("us").CoreV1().ResourceQuotas("n").UpdateStatus(context.Background(), rq, metav1.UpdateOptions{})
-			require.NoError(t, err)
+			require.NoError(t, updateStatus(c, "us", rq))
 
 			target := podOf("target", limits())
 			target.Labels = map[string]string{kubevirtv1.MigrationJobLabel: "uid"}
-			claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "claim"}}
-			_, claimErr := c.Client("tenant").CoreV1().PersistentVolumeClaims("n").Create(context.Background(), claim, metav1.CreateOptions{})
-			for _, err := range []error{createPod(c, podOf("regular", limits())), createPod(c, target.DeepCopy()), claimErr} {
+			claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "claim"}}
+			for _, err := range []error{
+				createPod(c, podOf("regular", limits())), createPod(c, target), createAs(c, "tenant", claim),
+				createAs(c, virtControllerUser, podOf("new-vm", limits())),
+			} {
 				require.Equal(t, test.refused, apierrors.IsForbidden(err), "%v", err)
 			}
-			_, err = c.Client(virtControllerUser).CoreV1().Pods("n").Create(context.Background(), podOf("new-vm", limits()), metav1.CreateOptions{})
-			require.Equal(t, test.refused, apierrors.IsForbidden(err), "%v", err)
 			target.Name = "target-of-kubevirt"
-			_, err = c.Client(virtControllerUser).CoreV1().Pods("n").Create(context.Background(), target, metav1.CreateOptions{})
-			require.NoError(t, err)
-			_, err = c.Client("tenant").CoreV1().ConfigMaps("n").Create(context.Background(), newConfigMap("x"), metav1.CreateOptions{})
-			require.NoError(t, err)
-			_, err = c.Client("tenant").CoreV1().Pods("m").Create(context.Background(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "elsewhere"}}, metav1.CreateOptions{})
-			require.NoError(t, err)
+			require.NoError(t, createAs(c, virtControllerUser, target))
+			require.NoError(t, createAs(c, "tenant", newConfigMap("x")))
+			require.NoError(t, createAs(c, "tenant", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "m", Name: "elsewhere"}}))
 		})
 	}
 }
@@ -61,8 +56,7 @@ func TestGuardLagsBehind(t *testing.T) {
 	enforce(t, c, newQuota("n", "q", quantities("pods", "0")))
 	rq := c.Quota("n", "q")
 	rq.Status.Hard, rq.Annotations = quantities("pods", "2"), map[string]string{"open": ""}
-	_, err := c.Client("us").CoreV1().ResourceQuotas("n").UpdateStatus(context.Background(), rq, metav1.UpdateOptions{})
-	require.NoError(t, err)
+	require.NoError(t, updateStatus(c, "us", rq))
 	c.Advance(lag - 1)
 	require.NoError(t, createPod(c, podOf("x", limits())), "quota admission has it, the guard has not")
 	c.Advance(1)

@@ -92,7 +92,7 @@ func (n *nodes) endLoser(vmi *kubevirtv1.VirtualMachineInstance) {
 			lag = Span{Min: linger, Max: linger}
 		}
 	}
-	if pod, ok := find[*corev1.Pod](&n.store, vmi.Namespace, virthandler.Loser(vmi)); ok {
+	if pod, ok := find[*corev1.Pod](&n.store, vmi.Namespace, virthandler.Loser(state)); ok {
 		n.end(pod, lag)
 	}
 }

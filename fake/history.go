@@ -16,7 +16,7 @@ const remembered = 40
 // History returns what happened last, one action a line.
 func (c *Cluster) History() []string {
 	var told []string
-	for _, line := range c.history[max(0, len(c.history)-remembered):] {
+	for _, line := range c.history {
 		told = append(told, line())
 	}
 	return told
@@ -24,8 +24,8 @@ func (c *Cluster) History() []string {
 
 // note remembers what happened outside of the store. It is written down only if somebody reads it.
 func (c *Cluster) note(format string, args ...any) {
-	if len(c.history) == 2*remembered {
-		c.history = append(c.history[:0], c.history[remembered:]...)
+	if len(c.history) == remembered {
+		c.history = c.history[1:]
 	}
 	at := c.elapsed().Round(time.Millisecond)
 	c.history = append(c.history, func() string { return fmt.Sprint(at, " ", fmt.Sprintf(format, args...)) })

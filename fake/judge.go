@@ -224,7 +224,7 @@ func (c *Cluster) Starving() []string {
 	var starving []string
 	for _, m := range all[*kubevirtv1.VirtualMachineInstanceMigration](&c.store, "") {
 		vmi, ok := find[*kubevirtv1.VirtualMachineInstance](&c.store, m.Namespace, m.Spec.VMIName)
-		if ok && refused(m) && m.DeletionTimestamp == nil && vmi.DeletionTimestamp == nil && c.virt.target(m, vmi) == nil &&
+		if ok && refused(m) && c.refusals[m.Namespace] == "" && m.DeletionTimestamp == nil && vmi.DeletionTimestamp == nil && c.virt.target(m, vmi) == nil &&
 			c.virt.mustWait(m, vmi) == 0 && c.judge.fits(m, vmi) {
 			starving = append(starving, key(m))
 		}

@@ -235,8 +235,7 @@ func TestLeftoverObjects(t *testing.T) {
 	c := vms(t, Config{}, 1, 0)
 	limiter(c, effective)
 	create := func(name string) {
-		_, err := c.create("somebody", newConfigMap(name))
-		require.NoError(t, err)
+		require.NoError(t, createAs(c, "somebody", newConfigMap(name)))
 	}
 	create("of-admin")
 	tested(c, func() { create("of-us") })
@@ -316,7 +315,7 @@ func TestNotStarved(t *testing.T) {
 	t.Run("by the growth of the guest", func(t *testing.T) {
 		c := vms(t, Config{}, 1, 0)
 		limiter(c, effective)
-		require.NoError(t, c.HotPlug("n", "vm0", 2, quantities("memory", "1Gi")["memory"]))
+		require.NoError(t, c.HotPlug("n", "vm0", 2, gibi(1)))
 		c.Advance(time.Hour)
 		require.Equal(t, "Pending!", phases(c))
 		require.NotContains(t, broken(c.Finish()), Starved)
@@ -324,10 +323,7 @@ func TestNotStarved(t *testing.T) {
 	t.Run("by KubeVirt's own limits", func(t *testing.T) {
 		c := vms(t, Config{Nodes: 2}, 6, 2)
 		limiter(c, static)
-		for i := range 4 {
-			require.NoError(t, c.Migrate("n", fmt.Sprintf("m%d", i), fmt.Sprintf("vm%d", i), Outcome{Hang: true}))
-		}
-		c.Advance(time.Minute)
+		migrateAll(t, c, 4, Outcome{Hang: true})
 		require.Equal(t, 2, strings.Count(phases(c), "Pending!"))
 		c.Advance(10 * time.Minute)
 		setRoom(t, c, 10) // four hang, the others would fit but may not
@@ -342,7 +338,7 @@ func TestNotStarved(t *testing.T) {
 		require.NoError(t, c.Migrate("n", "m", "vm0", Outcome{}))
 		c.Advance(time.Minute)
 		for i := range 5 {
-			require.NoError(t, c.CreateVMI(NewVMI("others", fmt.Sprintf("vm%d", i), 1, quantities("memory", "1Gi")["memory"])))
+			require.NoError(t, c.CreateVMI(NewVMI("others", fmt.Sprintf("vm%d", i), 1, gibi(1))))
 		}
 		c.Advance(time.Minute)
 		for i := range 5 {

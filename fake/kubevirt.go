@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
@@ -37,7 +39,7 @@ type virtController struct {
 func newVirtController(c *Cluster) *virtController {
 	k := &virtController{
 		Cluster:  c,
-		recorder: newRecorder(c),
+		recorder: &recorder{Cluster: c, correlator: record.NewEventCorrelator(&c.clock)},
 		overhead: 270 << 20,
 		outcomes: map[types.UID]Outcome{},
 		expected: map[string]int{},
@@ -109,14 +111,15 @@ func hasCondition(m *kubevirtv1.VirtualMachineInstanceMigration, t kubevirtv1.Vi
 	return slices.ContainsFunc(m.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool { return c.Type == t })
 }
 
-func (k *virtController) addCondition(m *kubevirtv1.VirtualMachineInstanceMigration, t kubevirtv1.VirtualMachineInstanceMigrationConditionType) {
-	if !hasCondition(m, t) {
+// setCondition says on m whether t holds, and returns that.
+func (k *virtController) setCondition(m *kubevirtv1.VirtualMachineInstanceMigration, t kubevirtv1.VirtualMachineInstanceMigrationConditionType, holds bool) bool {
+	is := func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool { return c.Type == t }
+	if !holds {
+		m.Status.Conditions = slices.DeleteFunc(m.Status.Conditions, is)
+	} else if !slices.ContainsFunc(m.Status.Conditions, is) {
 		m.Status.Conditions = append(m.Status.Conditions, kubevirtv1.VirtualMachineInstanceMigrationCondition{Type: t, Status: corev1.ConditionTrue, LastProbeTime: k.stamp()})
 	}
-}
-
-func dropCondition(m *kubevirtv1.VirtualMachineInstanceMigration, t kubevirtv1.VirtualMachineInstanceMigrationConditionType) {
-	m.Status.Conditions = slices.DeleteFunc(m.Status.Conditions, func(c kubevirtv1.VirtualMachineInstanceMigrationCondition) bool { return c.Type == t })
+	return holds
 }
 
 // current returns the pod that vmi runs in: the youngest on its node; nil if there is none.
@@ -137,10 +140,10 @@ func (k *virtController) active(vmi *kubevirtv1.VirtualMachineInstance) int {
 
 // target returns the target pod of m, nil if there is none.
 func (k *virtController) target(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) *corev1.Pod {
-	pods := k.store.podsOf(vmi)
-	is := func(pod *corev1.Pod) bool { return pod.Labels[kubevirtv1.MigrationJobLabel] == string(m.UID) }
-	if i := slices.IndexFunc(pods, is); i >= 0 {
-		return pods[i]
+	for _, pod := range k.store.podsOf(vmi) {
+		if pod.Labels[kubevirtv1.MigrationJobLabel] == string(m.UID) {
+			return pod
+		}
 	}
 	return nil
 }
@@ -163,6 +166,14 @@ func (k *virtController) createPod(vmi *kubevirtv1.VirtualMachineInstance, pod *
 	if m != nil {
 		pod.Labels[kubevirtv1.MigrationJobLabel] = string(m.UID)
 		pod.Annotations[kubevirtv1.MigrationJobNameAnnotation] = m.Name
+	}
+	claim := k.backendClaim(vmi)
+	if m != nil {
+		claim = cmp.Or(k.targetClaim(m), claim)
+	}
+	if claim != nil && pod.Labels[kubevirtv1.AppLabel] == "virt-launcher" {
+		source := &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim.Name}
+		pod.Spec.Volumes = []corev1.Volume{{Name: persistentState, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: source}}}
 	}
 	k.sleep()
 	if _, err := k.create(virtControllerUser, pod); err != nil {
@@ -212,13 +223,10 @@ type Outcome struct {
 }
 
 func (k *virtController) outcome(m *kubevirtv1.VirtualMachineInstanceMigration) Outcome {
-	if o, ok := k.outcomes[m.UID]; ok {
-		return o
-	}
-	o := Outcome{}
-	if k.config.Outcome != nil {
+	o, known := k.outcomes[m.UID]
+	if !known && k.config.Outcome != nil {
 		o = k.config.Outcome(m)
+		k.outcomes[m.UID] = o
 	}
-	k.outcomes[m.UID] = o
 	return o
 }

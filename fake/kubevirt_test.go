@@ -1,14 +1,15 @@
 package fake
 
 import (
-	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
@@ -20,12 +21,11 @@ func vms(t *testing.T, config Config, n, spare int) *Cluster {
 	c := New(config)
 	require.NoError(t, c.CreateNamespace("n", nil))
 	if spare >= 0 {
-		_, err := c.Client("admin").CoreV1().ResourceQuotas("n").Create(context.Background(), newQuota("n", "n", room(n+spare)), metav1.CreateOptions{})
-		require.NoError(t, err)
+		require.NoError(t, createAs(c, "admin", newQuota("n", "n", room(n+spare))))
 	}
 	c.Advance(time.Second)
 	for i := range n {
-		require.NoError(t, c.CreateVMI(NewVMI("n", fmt.Sprintf("vm%d", i), 1, quantities("memory", "1Gi")["memory"])))
+		require.NoError(t, c.CreateVMI(NewVMI("n", fmt.Sprintf("vm%d", i), 1, gibi(1))))
 	}
 	c.Advance(time.Minute)
 	for i := range n {
@@ -34,6 +34,8 @@ func vms(t *testing.T, config Config, n, spare int) *Cluster {
 	return c
 }
 
+func gibi(n int64) resource.Quantity { return *resource.NewQuantity(n<<30, resource.BinarySI) }
+
 // room is what n VMs of one core and 1Gi are charged.
 func room(n int) corev1.ResourceList {
 	return quantities("limits.cpu", fmt.Sprintf("%dm", 1015*n), "limits.memory", fmt.Sprint(2773714688*n))
@@ -41,11 +43,7 @@ func room(n int) corev1.ResourceList {
 
 // setRoom makes the limits of quota n those of n VMs.
 func setRoom(t *testing.T, c *Cluster, n int) {
-	require.NoError(t, c.EditQuota("n", "n", func(hard corev1.ResourceList) {
-		for name, q := range room(n) {
-			hard[name] = q
-		}
-	}))
+	require.NoError(t, c.EditQuota("n", "n", func(hard corev1.ResourceList) { maps.Copy(hard, room(n)) }))
 }
 
 func phases(c *Cluster) string {
@@ -98,8 +96,7 @@ func TestRefusedMigrationIsWoken(t *testing.T) {
 		"by an update of its status": func(t *testing.T, c *Cluster) {
 			rq := c.Quota("n", "n")
 			rq.Status.Used["limits.cpu"] = milli(1)
-			_, err := c.update("user", rq, true)
-			require.NoError(t, err)
+			require.NoError(t, updateStatus(c, "user", rq))
 		},
 		"by an event of the VMIM": func(_ *testing.T, c *Cluster) {
 			write(c, "user", c.Migration("n", "m"), func(m *kubevirtv1.VirtualMachineInstanceMigration) { m.Annotations["a"] = "b" })
@@ -131,8 +128,7 @@ func TestNewQuotaWakesNobody(t *testing.T) {
 	require.NoError(t, c.Migrate("n", "m", "vm0", Outcome{}))
 	c.Advance(10 * time.Minute)
 	refusals := countRefusals(c)
-	_, err := c.create("user", newQuota("n", "new", quantities("services", "1")))
-	require.NoError(t, err)
+	require.NoError(t, createAs(c, "user", newQuota("n", "new", quantities("services", "1"))))
 	c.quotas.queue.stop() // its status would be an update
 	c.Advance(time.Second)
 	require.Empty(t, *refusals)
@@ -140,7 +136,7 @@ func TestNewQuotaWakesNobody(t *testing.T) {
 
 func TestEndOfAMigrationWakesTheOthers(t *testing.T) {
 	c := vms(t, Config{Timing: steady()}, 1, 0)
-	require.NoError(t, c.CreateVMI(NewVMI("m", "far", 1, quantities("memory", "1Gi")["memory"])))
+	require.NoError(t, c.CreateVMI(NewVMI("m", "far", 1, gibi(1))))
 	require.NoError(t, c.Migrate("n", "m", "vm0", Outcome{}))
 	c.Advance(11 * time.Minute) // it sleeps until the 22nd
 	refusals := countRefusals(c)
@@ -195,8 +191,7 @@ func TestRefusalForOtherReasonsSetsNoCondition(t *testing.T) {
 	enforce(t, c, scoped)
 	status := c.Quota("n", "demanding")
 	status.Status.Used = nil
-	_, err := c.update("user", status, true)
-	require.NoError(t, err)
+	require.NoError(t, updateStatus(c, "user", status))
 	require.NoError(t, c.Migrate("n", "m", "vm0", Outcome{}))
 	c.Advance(time.Second)
 	require.Equal(t, "Pending", phases(c), "the status of a quota is unknown")
@@ -205,42 +200,35 @@ func TestRefusalForOtherReasonsSetsNoCondition(t *testing.T) {
 }
 
 func TestParallelLimits(t *testing.T) {
-	c := vms(t, Config{Nodes: 6}, 24, -1)
-	for i := range 24 {
-		require.NoError(t, c.Migrate("n", fmt.Sprintf("m%02d", i), fmt.Sprintf("vm%d", i), Outcome{Hang: true}))
-	}
-	c.Advance(time.Minute)
-	perNode := map[string]int{}
-	running := 0
-	for _, m := range all[*kubevirtv1.VirtualMachineInstanceMigration](&c.store, "") {
-		if m.Status.Phase == kubevirtv1.MigrationRunning {
-			running++
-			perNode[c.VMI("n", m.Spec.VMIName).Status.NodeName]++
+	for _, test := range []struct{ nodes, vms, running int }{{6, 24, 5}, {2, 8, 4}} {
+		c := vms(t, Config{Nodes: test.nodes}, test.vms, -1)
+		migrateAll(t, c, test.vms, Outcome{Hang: true})
+		perNode := map[string]int{}
+		for _, m := range c.Snapshot("n").Migrations {
+			if m.Status.Phase == kubevirtv1.MigrationRunning {
+				perNode[c.VMI("n", m.Spec.VMIName).Status.NodeName]++
+			}
 		}
+		for node, n := range perNode {
+			require.LessOrEqual(t, n, 2, node)
+		}
+		require.Equal(t, test.running, strings.Count(phases(c), "Running"))
+		require.Equal(t, test.vms-test.running, strings.Count(phases(c), "Pending"))
+		require.NotContains(t, phases(c), "!", "those that wait were not refused")
 	}
-	require.Equal(t, 5, running)
-	for node, n := range perNode {
-		require.LessOrEqual(t, n, 2, node)
-	}
-	require.NotContains(t, phases(c), "!", "those that wait were not refused")
 }
 
-func TestParallelLimitPerNode(t *testing.T) {
-	c := vms(t, Config{Nodes: 2}, 8, -1)
-	for i := range 8 {
-		require.NoError(t, c.Migrate("n", fmt.Sprintf("m%d", i), fmt.Sprintf("vm%d", i), Outcome{Hang: true}))
+// migrateAll migrates vm0, vm1, ... as m0, m1, ..., and lets a minute pass.
+func migrateAll(t *testing.T, c *Cluster, n int, outcome Outcome) {
+	for i := range n {
+		require.NoError(t, c.Migrate("n", fmt.Sprintf("m%d", i), fmt.Sprintf("vm%d", i), outcome))
 	}
 	c.Advance(time.Minute)
-	require.Equal(t, 4, strings.Count(phases(c), "Running"))
-	require.Equal(t, 4, strings.Count(phases(c), "Pending"))
 }
 
 func TestRefusedMigrationsTakeNoPlace(t *testing.T) {
 	c := vms(t, Config{Nodes: 6}, 8, 0)
-	for i := range 8 {
-		require.NoError(t, c.Migrate("n", fmt.Sprintf("m%d", i), fmt.Sprintf("vm%d", i), Outcome{}))
-	}
-	c.Advance(time.Minute)
+	migrateAll(t, c, 8, Outcome{})
 	require.Equal(t, 8, strings.Count(phases(c), "Pending!"))
 }
 
@@ -313,27 +301,23 @@ func TestMigrationWithoutVMIIsDeleted(t *testing.T) {
 
 func TestVMIIsRefusedUntilThereIsRoom(t *testing.T) {
 	c := vms(t, Config{}, 1, 0)
-	require.NoError(t, c.CreateVMI(NewVMI("n", "late", 1, quantities("memory", "1Gi")["memory"])))
+	require.NoError(t, c.CreateVMI(NewVMI("n", "late", 1, gibi(1))))
 	c.Advance(time.Second)
 	late := c.VMI("n", "late")
 	require.Equal(t, kubevirtv1.Pending, late.Status.Phase)
 	synchronized := vmiCondition(late, kubevirtv1.VirtualMachineInstanceSynchronized)
 	require.Equal(t, corev1.ConditionFalse, synchronized.Status)
 	require.Contains(t, synchronized.Message, "exceeded quota: n")
+	require.NoError(t, c.CreateVMI(NewVMI("n", "deleted", 1, gibi(1))))
+	c.Advance(time.Second)
+	require.NoError(t, c.DeleteVMI("n", "deleted"))
+	c.Advance(time.Second)
+	require.Nil(t, c.VMI("n", "deleted"))
 	setRoom(t, c, 2)
 	c.Advance(time.Minute)
 	late = c.VMI("n", "late")
 	require.Equal(t, kubevirtv1.Running, late.Status.Phase)
 	require.Nil(t, vmiCondition(late, kubevirtv1.VirtualMachineInstanceSynchronized))
-}
-
-func TestRefusedVMIIsDeleted(t *testing.T) {
-	c := vms(t, Config{}, 0, 0)
-	require.NoError(t, c.CreateVMI(NewVMI("n", "late", 1, quantities("memory", "1Gi")["memory"])))
-	c.Advance(time.Second)
-	require.NoError(t, c.DeleteVMI("n", "late"))
-	c.Advance(time.Second)
-	require.Nil(t, c.VMI("n", "late"))
 }
 
 func TestConditionsKeepTheirTime(t *testing.T) {
@@ -408,7 +392,7 @@ func TestTargetWithoutANode(t *testing.T) {
 func TestPodWaitsForANode(t *testing.T) {
 	c := vms(t, Config{Nodes: 1}, 0, -1)
 	c.Drain("node01")
-	require.NoError(t, c.CreateVMI(NewVMI("n", "vm", 1, quantities("memory", "1Gi")["memory"])))
+	require.NoError(t, c.CreateVMI(NewVMI("n", "vm", 1, gibi(1))))
 	c.Advance(time.Minute)
 	require.Equal(t, kubevirtv1.Scheduling, c.VMI("n", "vm").Status.Phase)
 	pod := c.Snapshot("n").Pods[0]
@@ -453,7 +437,7 @@ func TestDrain(t *testing.T) {
 		require.Equal(t, vmi.Status.NodeName, vmi.Labels[kubevirtv1.NodeNameLabel])
 	}
 	require.Len(t, c.Snapshot("n").Migrations, before)
-	require.NoError(t, c.CreateVMI(NewVMI("n", "new", 1, quantities("memory", "1Gi")["memory"])))
+	require.NoError(t, c.CreateVMI(NewVMI("n", "new", 1, gibi(1))))
 	c.Advance(time.Minute)
 	require.NotEqual(t, "node01", c.VMI("n", "new").Status.NodeName)
 }
@@ -463,7 +447,7 @@ func TestDrainLeavesAloneWhatCannotMove(t *testing.T) {
 	require.NoError(t, c.Migrate("n", "own", "vm0", Outcome{Hang: true}))
 	c.Advance(time.Second)
 	require.NoError(t, c.DeleteVMI("n", "vm1"))
-	require.NoError(t, c.CreateVMI(NewVMI("n", "starting", 1, quantities("memory", "1Gi")["memory"])))
+	require.NoError(t, c.CreateVMI(NewVMI("n", "starting", 1, gibi(1))))
 	c.Advance(10 * ms)
 	c.Drain("node01")
 	c.Advance(50 * ms)
@@ -498,7 +482,7 @@ func TestFailedHotPlugWaitsToo(t *testing.T) {
 	fails := func(*kubevirtv1.VirtualMachineInstanceMigration) Outcome { return Outcome{Fail: true} }
 	c := vms(t, Config{Timing: steady(), Outcome: fails}, 1, 5)
 	for _, sockets := range []uint32{2, 3} {
-		require.NoError(t, c.HotPlug("n", "vm0", sockets, quantities("memory", "1Gi")["memory"]))
+		require.NoError(t, c.HotPlug("n", "vm0", sockets, gibi(1)))
 		c.Advance(10 * time.Second)
 	}
 	require.ElementsMatch(t, []string{"Failed", "Pending"}, strings.Fields(phases(c)), "20 seconds have to go by")
@@ -508,8 +492,8 @@ func TestFailedHotPlugWaitsToo(t *testing.T) {
 
 func TestHotPlug(t *testing.T) {
 	c := vms(t, Config{}, 1, 5)
-	require.ErrorIs(t, c.HotPlug("n", "missing", 2, quantities("memory", "2Gi")["memory"]), errNotRunning)
-	require.NoError(t, c.HotPlug("n", "vm0", 2, quantities("memory", "2Gi")["memory"]))
+	require.ErrorIs(t, c.HotPlug("n", "missing", 2, gibi(2)), errNotRunning)
+	require.NoError(t, c.HotPlug("n", "vm0", 2, gibi(2)))
 	vmi := c.VMI("n", "vm0")
 	require.Equal(t, corev1.ConditionTrue, vmiCondition(vmi, kubevirtv1.VirtualMachineInstanceVCPUChange).Status)
 	require.Equal(t, corev1.ConditionTrue, vmiCondition(vmi, kubevirtv1.VirtualMachineInstanceMemoryChange).Status)
@@ -544,7 +528,7 @@ func TestMemoryOverhead(t *testing.T) {
 
 func TestLimitsOfTheVMIWin(t *testing.T) {
 	c := vms(t, Config{}, 0, 5)
-	vmi := NewVMI("n", "limited", 2, quantities("memory", "1Gi")["memory"])
+	vmi := NewVMI("n", "limited", 2, gibi(1))
 	vmi.Spec.Domain.Resources.Limits = quantities("cpu", "1500m", "memory", "3Gi")
 	require.NoError(t, c.CreateVMI(vmi))
 	c.Advance(time.Minute)
@@ -557,7 +541,7 @@ func TestLimitsOfTheVMIWin(t *testing.T) {
 
 func TestVMIWithoutAnyRequest(t *testing.T) {
 	c := vms(t, Config{}, 0, -1)
-	vmi := NewVMI("n", "bare", 1, quantities("memory", "1Gi")["memory"])
+	vmi := NewVMI("n", "bare", 1, gibi(1))
 	vmi.Labels, vmi.Annotations = nil, nil
 	vmi.Spec.Domain.Resources = kubevirtv1.ResourceRequirements{}
 	vmi.Spec.Domain.CPU = nil
@@ -579,14 +563,14 @@ func TestMemoryLimitRatioOfTheNamespace(t *testing.T) {
 		write(c, "user", ns, func(ns *corev1.Namespace) {
 			ns.Labels = map[string]string{kubevirtv1.AutoMemoryLimitsRatioLabel: label}
 		})
-		pod := c.virt.launcher(NewVMI("n", "vm", 1, quantities("memory", "1Gi")["memory"]))
+		pod := c.virt.launcher(NewVMI("n", "vm", 1, gibi(1)))
 		require.Equal(t, limit, spell(pod.Spec.Containers[0].Resources.Limits["memory"]), label)
 	}
 }
 
 // hotplugged is a VMI with a hot-plugged volume and a persistent TPM.
 func hotplugged() *kubevirtv1.VirtualMachineInstance {
-	vmi := NewVMI("n", "vm", 1, quantities("memory", "1Gi")["memory"])
+	vmi := NewVMI("n", "vm", 1, gibi(1))
 	vmi.Spec.Domain.Devices.TPM = &kubevirtv1.TPMDevice{Persistent: pointer(true)}
 	vmi.Spec.Volumes = append(vmi.Spec.Volumes, kubevirtv1.Volume{Name: "hp", VolumeSource: kubevirtv1.VolumeSource{
 		PersistentVolumeClaim: &kubevirtv1.PersistentVolumeClaimVolumeSource{Hotpluggable: true},
@@ -617,6 +601,13 @@ func TestAttachmentPodsAndBackendStorage(t *testing.T) {
 			require.Equal(t, old, state.SourcePersistentStatePVCName)
 			require.NotEqual(t, old, state.TargetPersistentStatePVCName)
 			c.Advance(time.Minute)
+			require.Equal(t, "{limits.memory=2853714688 pods=2 requests.storage=20Mi}", used(c, "q"), "a pod that has ended keeps its claim")
+			for _, pod := range c.Snapshot("n").Pods {
+				if ended(pod) {
+					require.NoError(t, c.remove("admin", Pods, "n", pod.Name, metav1.DeleteOptions{}))
+				}
+			}
+			c.Advance(time.Minute)
 			require.Equal(t, once, used(c, "q"))
 			claims := c.Snapshot("n").PVCs
 			require.Len(t, claims, 1)
@@ -631,7 +622,7 @@ func TestAttachmentPodsAndBackendStorage(t *testing.T) {
 }
 
 func TestWhatIsAttachedAndWhatPersists(t *testing.T) {
-	vmi := NewVMI("n", "vm", 1, quantities("memory", "1Gi")["memory"])
+	vmi := NewVMI("n", "vm", 1, gibi(1))
 	require.False(t, hotplugs(vmi))
 	vmi.Spec.Volumes = append(vmi.Spec.Volumes,
 		kubevirtv1.Volume{Name: "a", VolumeSource: kubevirtv1.VolumeSource{DataVolume: &kubevirtv1.DataVolumeSource{}}},

@@ -19,11 +19,14 @@ func NewVMI(namespace, name string, sockets uint32, guest resource.Quantity) *ku
 	guest = guest.DeepCopy()
 	return &kubevirtv1.VirtualMachineInstance{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace:   namespace,
-			Name:        name,
-			Labels:      map[string]string{"kubevirt.io/vm": name},
-			Annotations: observedVersions(nil),
-			Finalizers:  []string{kubevirtv1.VirtualMachineInstanceFinalizer},
+			Namespace: namespace,
+			Name:      name,
+			Labels:    map[string]string{"kubevirt.io/vm": name},
+			Annotations: map[string]string{
+				kubevirtv1.ControllerAPILatestVersionObservedAnnotation:  kubevirtv1.ApiLatestVersion,
+				kubevirtv1.ControllerAPIStorageVersionObservedAnnotation: kubevirtv1.ApiStorageVersion,
+			},
+			Finalizers: []string{kubevirtv1.VirtualMachineInstanceFinalizer},
 		},
 		Spec: kubevirtv1.VirtualMachineInstanceSpec{
 			Architecture:                  "amd64",
@@ -39,16 +42,6 @@ func NewVMI(namespace, name string, sockets uint32, guest resource.Quantity) *ku
 			}}},
 		},
 	}
-}
-
-// observedVersions adds to annotations those that virt-controller wants to see before it works on an object.
-func observedVersions(annotations map[string]string) map[string]string {
-	if annotations == nil {
-		annotations = map[string]string{}
-	}
-	annotations[kubevirtv1.ControllerAPILatestVersionObservedAnnotation] = kubevirtv1.ApiLatestVersion
-	annotations[kubevirtv1.ControllerAPIStorageVersionObservedAnnotation] = kubevirtv1.ApiStorageVersion
-	return annotations
 }
 
 // launcher renders a virt-launcher pod for vmi as of now: KubeVirt's pkg/virt-controller/services, as far as
@@ -187,13 +180,14 @@ func attachment(launcher *corev1.Pod) *corev1.Pod {
 	}
 }
 
-// backendClaim renders a claim for what persists a TPM or the variables of EFI.
-func backendClaim(vmi *kubevirtv1.VirtualMachineInstance, labels map[string]string) *corev1.PersistentVolumeClaim {
-	return &corev1.PersistentVolumeClaim{
+// createClaim creates a claim for what persists a TPM or the variables of EFI.
+func (k *virtController) createClaim(vmi *kubevirtv1.VirtualMachineInstance, label, value string) error {
+	k.sleep()
+	_, err := k.create(virtControllerUser, &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:       vmi.Namespace,
 			GenerateName:    persistentState + "-" + vmi.Name + "-",
-			Labels:          labels,
+			Labels:          map[string]string{label: value},
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(vmi, kubevirtv1.VirtualMachineInstanceGroupVersionKind)},
 		},
 		Spec: corev1.PersistentVolumeClaimSpec{
@@ -202,7 +196,8 @@ func backendClaim(vmi *kubevirtv1.VirtualMachineInstance, labels map[string]stri
 				corev1.ResourceStorage: *resource.NewQuantity(10<<20, resource.BinarySI),
 			}},
 		},
-	}
+	})
+	return err
 }
 
 // persists reports whether vmi has backend storage.

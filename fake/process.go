@@ -92,7 +92,7 @@ func (c *Cluster) Start(user string, setup func(*Process) Program) *Process {
 // sets those that a real one finds for itself, and a recorder that drops events if there is none.
 func (p *Process) Controller(options migration.Options) (Program, error) {
 	caches := p.Caches.Migration()
-	options.Caches, options.Quotas = &caches, migration.FromIndexer[corev1.ResourceQuota](p.Caches.ResourceQuotas)
+	options.Caches, options.Quotas = &caches, migration.FromIndexer[corev1.ResourceQuota](p.Caches[ResourceQuotas])
 	options.Patch, options.Now, options.Enqueue = p.PatchMigration, p.Now, p.Enqueue
 	if options.Recorder == nil {
 		options.Recorder = &record.FakeRecorder{}

@@ -48,10 +48,9 @@ func TestProcessIsWokenByItsCaches(t *testing.T) {
 	c.Advance(time.Second)
 	require.NoError(t, c.CreateNamespace("b", quantities("pods", "1")))
 	c.Advance(time.Second)
-	_, err := c.Client("us").CoreV1().ConfigMaps("n").Create(context.Background(), newConfigMap("x"), metav1.CreateOptions{})
-	require.NoError(t, err)
+	require.NoError(t, createAs(c, "us", newConfigMap("x")))
 	c.Advance(time.Second)
-	require.NoError(t, c.CreateVMI(NewVMI("a", "vm", 1, quantities("memory", "1Gi")["memory"])))
+	require.NoError(t, c.CreateVMI(NewVMI("a", "vm", 1, gibi(1))))
 	c.Advance(10 * ms)
 	p.Enqueue("c")
 	c.Advance(0)
@@ -79,8 +78,7 @@ func TestProgramSaysWhichNamespaceAnEventConcerns(t *testing.T) {
 			},
 		}
 	})
-	_, err := c.Client("us").CoreV1().ConfigMaps("n").Create(context.Background(), newConfigMap("x"), metav1.CreateOptions{})
-	require.NoError(t, err)
+	require.NoError(t, createAs(c, "us", newConfigMap("x")))
 	require.NoError(t, c.CreateNamespace("b", quantities("pods", "1")))
 	c.Advance(time.Second)
 	require.Equal(t, []string{"x"}, woken)
@@ -94,7 +92,7 @@ func TestProcessRetries(t *testing.T) {
 		return Program{Reconcile: func(context.Context, string) (time.Duration, error) {
 			runs = append(runs, c.elapsed())
 			switch len(runs) {
-			case 1, 2:
+			case 1, 2, 4:
 				return 0, errors.New("it fails")
 			case 3:
 				return time.Minute, nil
@@ -103,7 +101,7 @@ func TestProcessRetries(t *testing.T) {
 		}}
 	})
 	c.Advance(time.Hour)
-	require.Equal(t, []time.Duration{0, 5 * ms, 15 * ms, time.Minute + 15*ms}, runs)
+	require.Equal(t, []time.Duration{0, 5 * ms, 15 * ms, time.Minute + 15*ms, time.Minute + 20*ms}, runs)
 }
 
 func TestCallsTakeTimeAndOthersGoOn(t *testing.T) {
@@ -284,7 +282,11 @@ func TestSetupMayCallTheServerAndCrash(t *testing.T) {
 func TestProcessOfABadProgramPanics(t *testing.T) {
 	c := New(Config{})
 	require.NoError(t, c.CreateNamespace("n", nil))
-	c.Start("us", once(func(context.Context, *Process) error { panic("a bug") }))
+	c.Start("us", once(func(ctx context.Context, p *Process) error {
+		_, err := p.Client.CoreV1().ConfigMaps("n").List(ctx, metav1.ListOptions{})
+		require.NoError(t, err)
+		panic("a bug")
+	}))
 	require.PanicsWithValue(t, "a bug", func() { c.Advance(time.Second) })
 }
 
@@ -353,7 +355,7 @@ func watched(c *Cluster, told *[]any) *Process {
 }
 
 func cachedMap(p *Process, name string) *corev1.ConfigMap {
-	found, _, err := p.Caches.ConfigMaps.GetByKey("n/" + name)
+	found, _, err := p.Caches[ConfigMaps].GetByKey("n/" + name)
 	if err != nil {
 		return nil
 	}
@@ -371,7 +373,7 @@ func TestCachesLag(t *testing.T) {
 	require.NoError(t, err)
 	enforce(t, c, newQuota("n", "q", nil)) // and a second goes by
 	require.NotNil(t, cachedMap(p, "x"))
-	require.NotEmpty(t, p.Caches.ResourceQuotas.List())
+	require.NotEmpty(t, p.Caches[ResourceQuotas].List())
 
 	p.Lag(ConfigMaps, Span{})
 	require.NoError(t, maps.Delete(context.Background(), "x", metav1.DeleteOptions{}))
@@ -443,8 +445,7 @@ func TestEventsOnTheirWayAreLostWithTheWatch(t *testing.T) {
 	c := New(Config{Timing: &Timing{Cache: Span{10 * ms, 10 * ms}}})
 	var told []any
 	p := watched(c, &told)
-	_, err := c.Client("user").CoreV1().ConfigMaps("n").Create(context.Background(), newConfigMap("x"), metav1.CreateOptions{})
-	require.NoError(t, err)
+	require.NoError(t, createAs(c, "user", newConfigMap("x")))
 	p.DropWatch(ConfigMaps, time.Minute)
 	c.Advance(time.Second)
 	require.Nil(t, cachedMap(p, "x"))
@@ -456,9 +457,8 @@ func TestCrashListsAnew(t *testing.T) {
 	c := New(Config{Timing: &Timing{Cache: Span{time.Hour, time.Hour}}})
 	var told []any
 	p := watched(c, &told)
-	before := p.Caches.ConfigMaps
-	_, err := c.Client("user").CoreV1().ConfigMaps("n").Create(context.Background(), newConfigMap("x"), metav1.CreateOptions{})
-	require.NoError(t, err)
+	before := p.Caches[ConfigMaps]
+	require.NoError(t, createAs(c, "user", newConfigMap("x")))
 	p.Crash(time.Second)
 	c.Advance(time.Second)
 	require.NotNil(t, cachedMap(p, "x"))
@@ -470,9 +470,9 @@ func TestCrashListsAnew(t *testing.T) {
 func TestSnapshotOfCaches(t *testing.T) {
 	c := New(Config{})
 	p := c.Start("us", once(func(context.Context, *Process) error { return nil }))
-	require.NoError(t, c.CreateVMI(NewVMI("n", "b", 1, quantities("memory", "1Gi")["memory"])))
-	require.NoError(t, c.CreateVMI(NewVMI("n", "a", 1, quantities("memory", "1Gi")["memory"])))
-	require.NoError(t, c.CreateVMI(NewVMI("m", "c", 1, quantities("memory", "1Gi")["memory"])))
+	require.NoError(t, c.CreateVMI(NewVMI("n", "b", 1, gibi(1))))
+	require.NoError(t, c.CreateVMI(NewVMI("n", "a", 1, gibi(1))))
+	require.NoError(t, c.CreateVMI(NewVMI("m", "c", 1, gibi(1))))
 	require.NoError(t, c.CreateMigration(newMigration("n", "m", "a")))
 	c.Advance(time.Minute)
 	seen, is := p.Caches.Snapshot("n"), c.Snapshot("n")

@@ -29,10 +29,6 @@ type quotaAdmission struct {
 	own   map[string]*corev1.ResourceQuota // what it wrote last, by key
 }
 
-func newQuotaAdmission(c *Cluster) *quotaAdmission {
-	return &quotaAdmission{Cluster: c, cache: newQuotaCache(c, c.config.Timing.Admission), own: map[string]*corev1.ResourceQuota{}}
-}
-
 // quotas returns those of namespace as the plugin sees them at that time, by name.
 func (a *quotaAdmission) quotas(namespace string, at time.Time) []*corev1.ResourceQuota {
 	seen := a.cache.list(namespace, at)

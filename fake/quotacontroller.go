@@ -24,13 +24,10 @@ type quotaController struct {
 	*Cluster
 	queue *queue
 	down  bool
-	// resyncs are the quotas that the next resync will look at. It is asked for only after changes, so that a
-	// cluster at rest has nothing to do.
-	resyncs map[string]bool
 }
 
 func newQuotaController(c *Cluster) *quotaController {
-	q := &quotaController{Cluster: c, resyncs: map[string]bool{}}
+	q := &quotaController{Cluster: c}
 	q.queue = newQueue(&c.clock, q.sync)
 	return q
 }
@@ -42,7 +39,8 @@ func (q *quotaController) observe(c change) {
 		if old, ok := before.(*corev1.ResourceQuota); after != nil && (!ok || !quota.Equal(old.Spec.Hard, o.Spec.Hard)) {
 			q.wake(o)
 		}
-		q.resync(key(o))
+		// Asked for only after changes, so that a cluster at rest has nothing to do.
+		q.queue.add(key(o), quotaResync)
 	case *corev1.Pod:
 		old, ok := before.(*corev1.Pod)
 		if ok && (after == nil || ended(o) && !ended(old) || !quota.Equal(quota.Footprint(old), quota.Footprint(o))) {
@@ -66,16 +64,6 @@ func (q *quotaController) replenish(o object) {
 
 func (q *quotaController) wake(rq *corev1.ResourceQuota) {
 	q.queue.add(key(rq), q.draw(q.config.Timing.Quota))
-}
-
-func (q *quotaController) resync(name string) {
-	if !q.resyncs[name] {
-		q.resyncs[name] = true
-		q.clock.after(quotaResync, func() {
-			delete(q.resyncs, name)
-			q.queue.add(name, 0)
-		})
-	}
 }
 
 // StopQuotaController takes the quota controller down, as when kube-controller-manager is: new spec.hard does

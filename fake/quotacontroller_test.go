@@ -82,7 +82,7 @@ func TestClusterAtRestHasNothingToDo(t *testing.T) {
 	c := withQuotas(t, newQuota("n", "q", quantities("pods", "5")))
 	require.NoError(t, createPod(c, podOf("x", limits())))
 	steps := 0
-	for c.Step() {
+	for c.clock.step() {
 		steps++
 		require.Less(t, steps, 100)
 	}
@@ -101,8 +101,7 @@ func raised(t *testing.T) *Cluster {
 func raiseStatus(t *testing.T, c *Cluster, pods string) {
 	rq := c.Quota("n", "q")
 	rq.Status.Hard, rq.Annotations = quantities("pods", pods), map[string]string{"kept": "yes"}
-	_, err := c.Client("somebody").CoreV1().ResourceQuotas("n").UpdateStatus(context.Background(), rq, metav1.UpdateOptions{})
-	require.NoError(t, err)
+	require.NoError(t, updateStatus(c, "somebody", rq))
 }
 
 func enforced(c *Cluster) string { return list(c.Quota("n", "q").Status.Hard) }

@@ -1,8 +1,10 @@
 package fake
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,11 +16,9 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	kubevirtv1 "kubevirt.io/api/core/v1"
-
 	"k8s.io/apimachinery/pkg/watch"
+	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/fake/recording"
 )
@@ -92,14 +92,18 @@ func (t *transcript) describe(o metav1.Object) (name, state string) {
 	}
 }
 
+func readRecording(t *testing.T, name string) []recording.Event {
+	data, err := os.ReadFile(filepath.Join("..", "migration", "testdata", "recordings", name+".jsonl"))
+	require.NoError(t, err)
+	events, err := recording.Read(bytes.NewReader(data))
+	require.NoError(t, err)
+	return events
+}
+
 // recorded returns the transcript of a recording in the order of the API server, which
 // the order of arrival is not.
 func recorded(t *testing.T, name string) []string {
-	f, err := os.Open(filepath.Join("..", "migration", "testdata", "recordings", name+".jsonl"))
-	require.NoError(t, err)
-	defer func() { require.NoError(t, f.Close()) }()
-	events, err := recording.Read(f)
-	require.NoError(t, err)
+	events := readRecording(t, name)
 	version := func(e recording.Event) int {
 		v, err := strconv.Atoi(e.Object.GetResourceVersion())
 		require.NoError(t, err)
@@ -142,15 +146,11 @@ func newStage(t *testing.T) *stage {
 }
 
 func (s *stage) createQuota() {
-	_, err := s.Client("admin").CoreV1().ResourceQuotas("n").Create(s.Context(), &corev1.ResourceQuota{
-		ObjectMeta: metav1.ObjectMeta{Name: "q"},
-		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{"limits.cpu": resource.MustParse("20"), "limits.memory": resource.MustParse("20Gi")}},
-	}, metav1.CreateOptions{})
-	require.NoError(s, err)
+	require.NoError(s, createAs(s.Cluster, "admin", newQuota("n", "q", quantities("limits.cpu", "20", "limits.memory", "20Gi"))))
 }
 
 func (s *stage) createVM() {
-	require.NoError(s, s.CreateVMI(NewVMI("n", "vm1", 1, resource.MustParse("1Gi"))))
+	require.NoError(s, s.CreateVMI(NewVMI("n", "vm1", 1, gibi(1))))
 	s.wait(func() bool { return s.VMI("n", "vm1").Status.Phase == kubevirtv1.Running })
 }
 
@@ -168,12 +168,7 @@ func (s *stage) alone() {
 
 // full limits the quota to what is used, times n.
 func (s *stage) full(n int) {
-	hard := corev1.ResourceList{"limits.cpu": milli(int64(1015 * n)), "limits.memory": *resource.NewQuantity(int64(2773714688*n), resource.DecimalSI)}
-	require.NoError(s, s.EditQuota("n", "q", func(live corev1.ResourceList) {
-		for name, q := range hard {
-			live[name] = q
-		}
-	}))
+	require.NoError(s, s.EditQuota("n", "q", func(live corev1.ResourceList) { maps.Copy(live, room(n)) }))
 	s.Advance(10 * time.Millisecond)
 }
 

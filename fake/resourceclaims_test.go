@@ -25,8 +25,7 @@ func TestRefusedResourceClaim(t *testing.T) {
 	template.Spec.Spec.Devices.Requests = []resourcev1.DeviceRequest{{Name: "r", Exactly: &resourcev1.ExactDeviceRequest{
 		DeviceClassName: "nic", AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: 2,
 	}}}
-	_, err := c.Client(adminUser).ResourceV1().ResourceClaimTemplates("n").Create(t.Context(), template, metav1.CreateOptions{})
-	require.NoError(t, err)
+	require.NoError(t, createAs(c, adminUser, template))
 	c.Advance(time.Second)
 	vmi := NewVMI("n", "vm", 1, resource.MustParse("1Gi"))
 	// Versions of kubevirt.io/api have different types for it.
@@ -50,8 +49,7 @@ func TestRefusedResourceClaim(t *testing.T) {
 
 	rq := c.Quota("n", "n")
 	rq.Status.Hard[devices] = resource.MustParse("4")
-	_, err = c.Client(adminUser).CoreV1().ResourceQuotas("n").UpdateStatus(t.Context(), rq, metav1.UpdateOptions{})
-	require.NoError(t, err)
+	require.NoError(t, updateStatus(c, adminUser, rq))
 	require.True(t, c.Until(time.Hour, func() bool { return c.Migration("n", "m").Status.Phase == kubevirtv1.MigrationSucceeded }))
 	require.True(t, c.Until(time.Minute, func() bool { return len(c.Snapshot("n").ResourceClaims) == 1 }))
 	require.True(t, c.Until(time.Minute, func() bool { return spell(c.Quota("n", "n").Status.Used[devices]) == "2" }))

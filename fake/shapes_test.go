@@ -3,16 +3,12 @@ package fake
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/vmquota/headroom/fake/recording"
 )
 
 // unsimulated are the beginnings of fields of recorded objects that have nothing to do
@@ -112,12 +108,7 @@ func TestFieldsAreThoseOfTheRecordings(t *testing.T) {
 		fieldsOf(t, fields[kindOf(o)], o)
 	}
 	for name, play := range scenarios {
-		f, err := os.Open(filepath.Join("..", "migration", "testdata", "recordings", name+".jsonl"))
-		require.NoError(t, err)
-		events, err := recording.Read(f)
-		require.NoError(t, err)
-		require.NoError(t, f.Close())
-		for _, e := range events {
+		for _, e := range readRecording(t, name) {
 			o, ok := e.Object.(object)
 			require.True(t, ok)
 			note(recorded, o)

@@ -107,10 +107,6 @@ type store struct {
 	tell    []func(change)
 }
 
-func newStore() store {
-	return store{objects: map[Kind]map[string][]object{}, pods: map[types.UID][]string{}}
-}
-
 func (s *store) search(kind Kind, namespace, name string) (int, bool) {
 	return slices.BinarySearchFunc(s.objects[kind][namespace], name, func(o object, name string) int { return strings.Compare(o.GetName(), name) })
 }
@@ -202,10 +198,7 @@ func (s *store) spread(c change) {
 
 // clone returns a copy of o that may be changed.
 func clone[T object](o T) T {
-	copied, ok := o.DeepCopyObject().(T)
-	if !ok {
-		return o
-	}
+	copied, _ := o.DeepCopyObject().(T)
 	return copied
 }
 

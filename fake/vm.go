@@ -1,11 +1,11 @@
 package fake
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
@@ -20,15 +20,12 @@ const adminUser = "admin"
 // admission does not know yet that it has. So it is on a real API server: of 40 new quotas with 12 pods each, a
 // pod every 2 ms, two were short, on Kubernetes 1.37.2.
 func (c *Cluster) CreateNamespace(name string, hard corev1.ResourceList) error {
-	ctx, client := context.Background(), c.Client(adminUser).CoreV1()
-	if _, err := client.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+	_, err := c.create(adminUser, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	if err != nil || hard == nil {
 		return err
 	}
-	if hard == nil {
-		return nil
-	}
 	rq := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: name}, Spec: corev1.ResourceQuotaSpec{Hard: hard}}
-	_, err := client.ResourceQuotas(name).Create(ctx, rq, metav1.CreateOptions{})
+	_, err = c.create(adminUser, rq)
 	return err
 }
 
@@ -86,13 +83,12 @@ func (c *Cluster) Quota(namespace, name string) *corev1.ResourceQuota {
 
 // EditQuota changes spec.hard of a ResourceQuota, the static limits.
 func (c *Cluster) EditQuota(namespace, name string, change func(hard corev1.ResourceList)) error {
-	ctx, client := context.Background(), c.Client(adminUser).CoreV1().ResourceQuotas(namespace)
-	rq, err := client.Get(ctx, name, metav1.GetOptions{})
-	if err != nil {
-		return err
+	rq := c.Quota(namespace, name)
+	if rq == nil {
+		return apierrors.NewNotFound(ResourceQuotas.groupResource(), name)
 	}
 	change(rq.Spec.Hard)
-	_, err = client.Update(ctx, rq, metav1.UpdateOptions{})
+	_, err := c.update(adminUser, rq, false)
 	return err
 }
 

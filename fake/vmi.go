@@ -46,8 +46,10 @@ func (k *virtController) syncPods(vmi *kubevirtv1.VirtualMachineInstance) error 
 	switch {
 	case vmi.IsFinal():
 	case pod == nil && vmi.IsUnprocessed():
-		if err := k.createBackendClaim(vmi); err != nil {
-			return err
+		if persists(vmi) && k.backendClaim(vmi) == nil {
+			if err := k.createClaim(vmi, persistentState, vmi.Name); err != nil {
+				return err
+			}
 		}
 		return k.createPod(vmi, k.sourceLauncher(vmi), nil, "Error creating pod: %v")
 	case ready(pod) && vmi.IsRunning() && hotplugs(vmi) && len(k.store.podsOf(pod)) == 0:
@@ -56,24 +58,15 @@ func (k *virtController) syncPods(vmi *kubevirtv1.VirtualMachineInstance) error 
 	return nil
 }
 
-func (k *virtController) createBackendClaim(vmi *kubevirtv1.VirtualMachineInstance) error {
-	if !persists(vmi) || k.backendClaim(vmi) != nil {
-		return nil
-	}
-	k.sleep()
-	_, err := k.create(virtControllerUser, backendClaim(vmi, map[string]string{persistentState: vmi.Name}))
-	return err
-}
-
 // backendClaim returns the claim that vmi uses, nil if there is none.
 func (k *virtController) backendClaim(vmi *kubevirtv1.VirtualMachineInstance) *corev1.PersistentVolumeClaim {
 	return k.claim(vmi.Namespace, persistentState, vmi.Name)
 }
 
-// claim returns the claim with a label, nil if there is none.
+// claim returns the claim with a label that is not being deleted, nil if there is none.
 func (k *virtController) claim(namespace, label, value string) *corev1.PersistentVolumeClaim {
 	for _, claim := range all[*corev1.PersistentVolumeClaim](&k.store, namespace) {
-		if claim.Labels[label] == value {
+		if claim.Labels[label] == value && claim.DeletionTimestamp == nil {
 			return claim
 		}
 	}
@@ -172,11 +165,7 @@ func setBackendVolume(vmi *kubevirtv1.VirtualMachineInstance, claim *corev1.Pers
 		ClaimName: claim.Name, AccessModes: claim.Spec.AccessModes,
 	}}
 	is := func(v kubevirtv1.VolumeStatus) bool { return v.Name == persistentState }
-	if i := slices.IndexFunc(vmi.Status.VolumeStatus, is); i >= 0 {
-		vmi.Status.VolumeStatus[i] = volume
-	} else {
-		vmi.Status.VolumeStatus = append(vmi.Status.VolumeStatus, volume)
-	}
+	vmi.Status.VolumeStatus = append(slices.DeleteFunc(vmi.Status.VolumeStatus, is), volume)
 }
 
 func vmiCondition(vmi *kubevirtv1.VirtualMachineInstance, t kubevirtv1.VirtualMachineInstanceConditionType) *kubevirtv1.VirtualMachineInstanceCondition {

@@ -48,10 +48,12 @@ func (k *virtController) syncMigration(name string) (time.Duration, error) {
 	return again, nil
 }
 
-// adopt is what virt-controller does to a VMIM that it sees for the first time.
+// adopt is what virt-controller does to a VMIM that it sees for the first time. It wants to see the annotations
+// before it works on the VMIM.
 func (k *virtController) adopt(m *kubevirtv1.VirtualMachineInstanceMigration) error {
 	m = m.DeepCopy()
-	m.Annotations = observedVersions(m.Annotations)
+	metav1.SetMetaDataAnnotation(&m.ObjectMeta, kubevirtv1.ControllerAPILatestVersionObservedAnnotation, kubevirtv1.ApiLatestVersion)
+	metav1.SetMetaDataAnnotation(&m.ObjectMeta, kubevirtv1.ControllerAPIStorageVersionObservedAnnotation, kubevirtv1.ApiStorageVersion)
 	if m.Labels[kubevirtv1.MigrationSelectorLabel] == "" {
 		metav1.SetMetaDataLabel(&m.ObjectMeta, kubevirtv1.MigrationSelectorLabel, m.Spec.VMIName)
 	}
@@ -167,8 +169,12 @@ func (k *virtController) start(m *kubevirtv1.VirtualMachineInstanceMigration, vm
 	if pause := k.mustWait(m, vmi); pause > 0 || !vmi.IsRunning() {
 		return pause, nil
 	}
-	if err := k.createTargetClaim(m, vmi); err != nil {
-		return 0, err
+	source := k.backendClaim(vmi)
+	shared := source != nil && slices.Contains(source.Status.AccessModes, corev1.ReadWriteMany)
+	if persists(vmi) && k.targetClaim(m) == nil && !shared {
+		if err := k.createClaim(vmi, kubevirtv1.MigrationNameLabel, m.Name); err != nil {
+			return 0, err
+		}
 	}
 	return 0, k.createPod(vmi, k.launcher(vmi), m, "Error creating pod: %v")
 }
@@ -219,20 +225,6 @@ func priorityOf(m *kubevirtv1.VirtualMachineInstanceMigration) priority {
 		}
 	}
 	return priority{pause: 5 * time.Second}
-}
-
-// createTargetClaim creates the second backend-storage claim.
-func (k *virtController) createTargetClaim(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) error {
-	if source := k.backendClaim(vmi); !persists(vmi) || k.targetClaim(m) != nil || source != nil && shared(source) {
-		return nil
-	}
-	k.sleep()
-	_, err := k.create(virtControllerUser, backendClaim(vmi, map[string]string{kubevirtv1.MigrationNameLabel: m.Name}))
-	return err
-}
-
-func shared(claim *corev1.PersistentVolumeClaim) bool {
-	return slices.Contains(claim.Status.AccessModes, corev1.ReadWriteMany)
 }
 
 func (k *virtController) targetClaim(m *kubevirtv1.VirtualMachineInstanceMigration) *corev1.PersistentVolumeClaim {

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmquota/headroom/fake/virthandler"
 )
 
 // updateMigration writes the status of m, and lets go of it when it has ended: failed is what went wrong in
@@ -46,7 +48,7 @@ func (k *virtController) setMigrationStatus(m, updated *kubevirtv1.VirtualMachin
 	case vmi.IsFinal():
 		k.fail(updated)
 	case m.DeletionTimestamp != nil && !mine:
-		k.addCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationAbortRequested)
+		k.setCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationAbortRequested, true)
 		k.fail(updated)
 	case target != nil && ended(target),
 		m.TargetIsCreated() && target == nil,
@@ -54,7 +56,7 @@ func (k *virtController) setMigrationStatus(m, updated *kubevirtv1.VirtualMachin
 		mine && state.Failed:
 		k.fail(updated)
 	case m.DeletionTimestamp != nil && !hasCondition(m, kubevirtv1.VirtualMachineInstanceMigrationAbortRequested):
-		k.addCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationAbortRequested)
+		k.setCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationAbortRequested, true)
 	default:
 		k.setPhaseOf(m, updated, vmi, target, failed)
 	}
@@ -63,7 +65,7 @@ func (k *virtController) setMigrationStatus(m, updated *kubevirtv1.VirtualMachin
 // fail ends a migration without success. Its backend-storage claim goes.
 func (k *virtController) fail(m *kubevirtv1.VirtualMachineInstanceMigration) {
 	if claim := k.targetClaim(m); claim != nil {
-		k.store.remove(virtControllerUser, claim)
+		_ = k.discard(Claims, claim.Namespace, claim.Name) // or it is gone already
 	}
 	m.Status.Phase = kubevirtv1.MigrationFailed
 }
@@ -74,20 +76,29 @@ func (k *virtController) setPhaseOf(m, updated *kubevirtv1.VirtualMachineInstanc
 	next := m.Status.Phase
 	switch m.Status.Phase {
 	case kubevirtv1.MigrationPhaseUnset:
-		if next = k.firstPhase(m, vmi); next == kubevirtv1.MigrationFailed {
+		switch {
+		case !k.eligible(m, vmi):
 			k.fail(updated)
+			next = kubevirtv1.MigrationFailed
+		// One to or from another cluster waits for the other side, which is not simulated.
+		case m.IsDecentralizedTarget():
+			next = kubevirtv1.MigrationWaitingForSync
+		case m.IsDecentralizedSource():
+			next = kubevirtv1.MigrationSynchronizing
+		default:
+			next = kubevirtv1.MigrationPending
 		}
 	case kubevirtv1.MigrationPending:
 		switch {
-		case k.gates(updated, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup, backsUp(vmi)):
-		case k.gates(updated, kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes, len(vmi.Spec.UtilityVolumes) > 0):
+		case k.setCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationBlockedByBackup, backsUp(vmi)):
+		case k.setCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationBlockedByUtilityVolumes, len(vmi.Spec.UtilityVolumes) > 0):
 		case target != nil && (!hotplugs(vmi) || k.attached(target)):
 			next = kubevirtv1.MigrationScheduling
 		case target == nil && failed != nil && strings.Contains(failed.Error(), "exceeded quota"):
-			k.addCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota)
+			k.setCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota, true)
 		}
 	case kubevirtv1.MigrationScheduling:
-		dropCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota)
+		k.setCondition(updated, kubevirtv1.VirtualMachineInstanceMigrationRejectedByResourceQuota, false)
 		if ready(target) && (!hotplugs(vmi) || k.attached(target)) {
 			next = kubevirtv1.MigrationScheduled
 		}
@@ -115,34 +126,9 @@ func (k *virtController) setPhaseOf(m, updated *kubevirtv1.VirtualMachineInstanc
 	updated.Status.Phase = next
 }
 
-// gates says on m whether a gate holds it, and returns that.
-func (k *virtController) gates(m *kubevirtv1.VirtualMachineInstanceMigration, gate kubevirtv1.VirtualMachineInstanceMigrationConditionType, holds bool) bool {
-	if holds {
-		k.addCondition(m, gate)
-	} else {
-		dropCondition(m, gate)
-	}
-	return holds
-}
-
 func backsUp(vmi *kubevirtv1.VirtualMachineInstance) bool {
 	tracking := vmi.Status.ChangedBlockTracking
 	return tracking != nil && tracking.BackupStatus != nil && !tracking.BackupStatus.Completed
-}
-
-// firstPhase is Pending, or Failed if another migration of vmi is under way. One to or from another cluster
-// waits for the other side, which is not simulated.
-func (k *virtController) firstPhase(m *kubevirtv1.VirtualMachineInstanceMigration, vmi *kubevirtv1.VirtualMachineInstance) kubevirtv1.VirtualMachineInstanceMigrationPhase {
-	switch {
-	case !k.eligible(m, vmi):
-		return kubevirtv1.MigrationFailed
-	case m.IsDecentralizedTarget():
-		return kubevirtv1.MigrationWaitingForSync
-	case m.IsDecentralizedSource():
-		return kubevirtv1.MigrationSynchronizing
-	default:
-		return kubevirtv1.MigrationPending
-	}
 }
 
 // attached reports whether the attachment pod of target runs.
@@ -187,7 +173,7 @@ func (k *virtController) handOffClaim(m *kubevirtv1.VirtualMachineInstanceMigrat
 		claim.Labels[persistentState] = vmi.Name
 	})
 	if source != nil {
-		k.store.remove(virtControllerUser, source)
+		_ = k.discard(Claims, source.Namespace, source.Name)
 	}
 }
 
@@ -215,11 +201,7 @@ func (k *virtController) collectMigrations(vmi *kubevirtv1.VirtualMachineInstanc
 	})
 	for _, m := range done[:max(0, len(done)-keptMigrations)] {
 		if state := m.Status.MigrationState; state != nil && (state.Failed || state.Completed) {
-			loser := state.SourcePod
-			if state.Failed {
-				loser = state.TargetPod
-			}
-			if err := k.discard(Pods, m.Namespace, loser); err != nil {
+			if err := k.discard(Pods, m.Namespace, virthandler.Loser(state)); err != nil {
 				return err
 			}
 		}

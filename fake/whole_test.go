@@ -47,15 +47,31 @@ func fullNamespace(t *testing.T, config fake.Config, n int64) *fake.Cluster {
 	return cluster
 }
 
-// The node of some of twelve VMs is drained on a full quota. All of them move, no
-// invariant is broken on the way, and nothing is left.
-func TestDrainWithTheWholeLibrary(t *testing.T) {
+// drained drains the node of some of n VMs on a full quota, on which the library runs. All of them move, no invariant
+// is broken on the way, and nothing is left.
+func drained(t *testing.T, seed uint64, n int64, disturb func(*fake.Cluster)) {
+	cluster := fullNamespace(t, fake.Config{Seed: seed}, n)
+	disturb(cluster)
+	cluster.Start("embedder", library)
+	cluster.Drain("node01")
+	require.True(t, cluster.Until(3*time.Hour, func() bool { return moved(cluster, "node01") }), "seed %d", seed)
+	require.Empty(t, cluster.Finish(), "seed %d", seed)
+}
+
+// With crashes, conflicts, time-outs and refusals at random calls, and without.
+func TestDrainWithFaults(t *testing.T) {
 	for seed := range uint64(20) {
-		cluster := fullNamespace(t, fake.Config{Seed: seed}, 12)
-		cluster.Start("embedder", library)
-		cluster.Drain("node01")
-		require.True(t, cluster.Until(time.Hour, func() bool { return moved(cluster, "node01") }), "seed %d", seed)
-		require.Empty(t, cluster.Finish(), "seed %d", seed)
+		drained(t, seed, 12, func(*fake.Cluster) {})
+		drained(t, seed, 12, func(cluster *fake.Cluster) {
+			cluster.Inject(cluster.Chance(map[fake.Fault]float64{fake.Crash: 0.05, fake.Conflict: 0.1}))
+		})
+	}
+}
+
+// Somebody sets status.hard back to spec.hard all the time.
+func TestDrainWithAnAdversary(t *testing.T) {
+	for _, every := range []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, 3 * time.Second} {
+		drained(t, 1, 6, func(cluster *fake.Cluster) { cluster.ResetLimits(every) })
 	}
 }
 
@@ -64,30 +80,6 @@ func TestDrainWithoutTheLibrary(t *testing.T) {
 	cluster := fullNamespace(t, fake.Config{Seed: 1}, 12)
 	cluster.Drain("node01")
 	require.False(t, cluster.Until(time.Hour, func() bool { return moved(cluster, "node01") }))
-}
-
-// The same with crashes, conflicts, time-outs and refusals at random calls.
-func TestDrainWithFaults(t *testing.T) {
-	for seed := range uint64(20) {
-		cluster := fullNamespace(t, fake.Config{Seed: seed}, 12)
-		cluster.Inject(cluster.Chance(map[fake.Fault]float64{fake.Crash: 0.05, fake.Conflict: 0.1}))
-		cluster.Start("embedder", library)
-		cluster.Drain("node01")
-		require.True(t, cluster.Until(3*time.Hour, func() bool { return moved(cluster, "node01") }), "seed %d", seed)
-		require.Empty(t, cluster.Finish(), "seed %d", seed)
-	}
-}
-
-// Somebody sets status.hard back to spec.hard all the time.
-func TestDrainWithAnAdversary(t *testing.T) {
-	for _, every := range []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, 3 * time.Second} {
-		cluster := fullNamespace(t, fake.Config{Seed: 1}, 6)
-		cluster.Start("embedder", library)
-		cluster.ResetLimits(every)
-		cluster.Drain("node01")
-		require.True(t, cluster.Until(time.Hour, func() bool { return moved(cluster, "node01") }), "%v", every)
-		require.Empty(t, cluster.Finish(), "%v", every)
-	}
 }
 
 // Without the quota controller a raise counts all the same, and is taken back.
@@ -134,7 +126,7 @@ func TestTargetThatIsLargerThanAnythingShows(t *testing.T) {
 				cluster.SetMemoryOverhead(1 << 30)
 				cluster.Start("embedder", func(p *fake.Process) fake.Program {
 					if name == "without" {
-						p.Caches.Events = cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+						p.Caches[fake.Events] = cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 					}
 					return library(p)
 				})

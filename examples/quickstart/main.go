@@ -62,7 +62,7 @@ func run() error {
 // program gives the reconciler what a controller has: a client and the caches of its
 // informers.
 func program(p *fake.Process) fake.Program {
-	r := &reconciler{caches: p.Caches.Migration(), quotas: listersv1.NewResourceQuotaLister(p.Caches.ResourceQuotas), client: p.Client}
+	r := &reconciler{caches: p.Caches.Migration(), quotas: listersv1.NewResourceQuotaLister(p.Caches[fake.ResourceQuotas]), client: p.Client}
 	return fake.Program{Reconcile: func(ctx context.Context, namespace string) (time.Duration, error) {
 		return 0, r.reconcile(ctx, namespace)
 	}}

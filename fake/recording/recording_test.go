@@ -1,8 +1,8 @@
 package recording
 
 import (
+	"bytes"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -26,10 +26,9 @@ func TestReadRecordings(t *testing.T) {
 		"fail":       {44, 2578 * time.Millisecond},
 		"vmidelete":  {90, 5742 * time.Millisecond},
 	} {
-		f, err := os.Open(filepath.Join("../../migration/testdata/recordings", name+".jsonl"))
+		data, err := os.ReadFile("../../migration/testdata/recordings/" + name + ".jsonl")
 		require.NoError(t, err)
-		events, err := Read(f)
-		require.NoError(t, f.Close())
+		events, err := Read(bytes.NewReader(data))
 		require.NoError(t, err)
 		require.Len(t, events, want.events)
 		require.Equal(t, want.end, events[len(events)-1].At, name)
@@ -48,10 +47,7 @@ func TestReadEvent(t *testing.T) {
 	hard := events[0].Object.(*corev1.ResourceQuota).Spec.Hard
 	require.Equal(t, "2", hard.Name("limits.cpu", "").String())
 	require.Equal(t, "8Gi", hard.Name("limits.memory", "").String())
-}
-
-func TestReadNothing(t *testing.T) {
-	events, err := Read(strings.NewReader(" \n\n"))
+	events, err = Read(strings.NewReader(" \n\n"))
 	require.NoError(t, err)
 	require.Empty(t, events)
 }

@@ -52,13 +52,13 @@ func Next(vmi *kubevirtv1.VirtualMachineInstance, m *kubevirtv1.VirtualMachineIn
 	}
 }
 
-// Loser returns the name of the pod that the completed migration of vmi leaves behind: the source after
-// success, the target after failure.
-func Loser(vmi *kubevirtv1.VirtualMachineInstance) string {
-	if state := vmi.Status.MigrationState; state.Failed {
+// Loser returns the name of the pod that a completed migration leaves behind: the source after success, the
+// target after failure.
+func Loser(state *kubevirtv1.VirtualMachineInstanceMigrationState) string {
+	if state.Failed {
 		return state.TargetPod
 	}
-	return vmi.Status.MigrationState.SourcePod
+	return state.SourcePod
 }
 
 // Enter makes phase the one of vmi.
