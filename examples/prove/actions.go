@@ -1,14 +1,21 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/fake"
+	"github.com/vmquota/headroom/migration"
+	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // An action is something that may happen next.
@@ -94,6 +101,7 @@ var actions = []action{
 		return fmt.Sprint(kind, " by ", d)
 	}},
 	{"fail calls", 3, failCalls},
+	{"refuse pods", 1, refusePods},
 	{"end pods all the time", 2, func(r *run) string {
 		namespace := one(r, "namespace", namespaces...)
 		for range 40 {
@@ -132,6 +140,38 @@ func (r *run) tenant(act func(tenant) error) string {
 }
 
 func (r *run) in(namespace string) tenant { return tenant{r.Cluster, namespace, r.choose} }
+
+// refusePods has something else than quota refuse all pods of a namespace for two minutes. Offers do not help, so
+// they lapse, and there are pauses between them.
+func refusePods(r *run) string {
+	namespace := one(r, "namespace", namespaces...)
+	r.RefusePods(namespace, "the image is not signed")
+	defer r.RefusePods(namespace, "")
+	r.named++
+	_ = r.in(namespace).migrate(fmt.Sprint("migrate", r.named), fake.Outcome{}) // or there is no VM
+	open := map[string]time.Duration{}
+	const step, most = 100 * time.Millisecond, 100 * time.Second
+	for range 2 * time.Minute / step {
+		r.pass(step)
+		charged := slices.DeleteFunc(migration.InFlight(r.Snapshot(namespace)), func(m quota.Migration) bool { return m.State < quota.Charged })
+		for _, rq := range quotasIn(r.Cluster, namespace) {
+			if exceeds(rq.Status.Hard, rq.Spec.Hard) && !r.needed(&rq, quota.Under(&rq, charged)) {
+				open[rq.Name] += step
+			}
+		}
+	}
+	for _, m := range r.Snapshot(namespace).Migrations { // which would wait for the end of a pause
+		if !m.IsFinal() && m.DeletionTimestamp == nil {
+			must(r.Abort(namespace, m.Name))
+		}
+	}
+	for name, d := range open {
+		if d > most && !r.rough {
+			r.wrong = append(r.wrong, fmt.Sprintf("Open: in quota %s/%s room is open for %v of two minutes, and nobody comes", namespace, name, d))
+		}
+	}
+	return "in " + namespace
+}
 
 func (r *run) smallPod(namespace string) error {
 	return r.in(namespace).createPod(corev1.ResourceList{corev1.ResourceCPU: milli(100), corev1.ResourceMemory: *resource.NewQuantity(1<<28, resource.BinarySI)})
@@ -220,7 +260,7 @@ func recreate(r *run) string {
 	}
 	d := one(r, "for", 0, 50*time.Millisecond, 10*time.Second)
 	r.pass(d)
-	r.createQuota("second", r.static[plain+"/second"], rq.Spec.Scopes...)
+	must(r.createQuota(plain, "second", r.static[plain+"/second"], rq.Spec.Scopes...))
 	return "after " + d.String()
 }
 
@@ -241,4 +281,120 @@ func failCalls(r *run) string {
 		r.Inject(r.Chance(chances))
 	}
 	return fmt.Sprint(chances)
+}
+
+// A tenant works in a namespace, and does not know of headroom: what is free is free to take.
+type tenant struct {
+	*fake.Cluster
+	namespace string
+	choose    chooser
+}
+
+// errNothing says that there is nothing to act on.
+var errNothing = errors.New("there is nothing of that kind")
+
+// createPod creates a pod whose one container has these limits, and the same requests. An error is quota's
+// refusal, as a rule.
+func (t tenant) createPod(limits corev1.ResourceList) error {
+	_, err := t.Client("tenant").CoreV1().Pods(t.namespace).Create(context.Background(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "regular-"},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{
+			Name: "main", Resources: corev1.ResourceRequirements{Limits: limits},
+		}}},
+	}, metav1.CreateOptions{})
+	return err
+}
+
+// steal creates a pod that takes all the cpu and memory that the quotas of the namespace leave, headroom
+// included.
+func (t tenant) steal() error {
+	room := corev1.ResourceList{}
+	for _, rq := range quotasIn(t.Cluster, t.namespace) {
+		for _, r := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			for _, name := range []corev1.ResourceName{r, corev1.DefaultResourceRequestsPrefix + r, "limits." + r} {
+				limit, limited := rq.Status.Hard[name]
+				if !limited {
+					continue
+				}
+				free := amounts.Minus(limit, rq.Status.Used[name])
+				if least, known := room[r]; known {
+					free = amounts.Min(least, free)
+				}
+				room[r] = free
+			}
+		}
+	}
+	for _, q := range room {
+		if q.Sign() <= 0 {
+			return errNothing
+		}
+	}
+	if len(room) == 0 {
+		return errNothing
+	}
+	return t.createPod(room)
+}
+
+// deletePod deletes one of the pods that no VMI has.
+func (t tenant) deletePod() error {
+	return t.deleteOne(func(pod *corev1.Pod) bool { return metav1.GetControllerOf(pod) == nil && pod.DeletionTimestamp == nil })
+}
+
+// killPod deletes one of the virt-launcher pods, as if its node had been taken away.
+func (t tenant) killPod() error {
+	return t.deleteOne(func(pod *corev1.Pod) bool {
+		return pod.Labels[kubevirtv1.CreatedByLabel] != "" && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
+	})
+}
+
+func (t tenant) deleteOne(of func(*corev1.Pod) bool) error {
+	return onOne(t, t.Snapshot(t.namespace).Pods, of, func(pod *corev1.Pod) error {
+		return t.Client("tenant").CoreV1().Pods(t.namespace).Delete(context.Background(), pod.Name, metav1.DeleteOptions{})
+	})
+}
+
+// deleteVMI deletes one of the VMIs, whatever it is doing.
+func (t tenant) deleteVMI() error {
+	return onOne(t, t.Snapshot(t.namespace).VMIs, func(*kubevirtv1.VirtualMachineInstance) bool { return true },
+		func(vmi *kubevirtv1.VirtualMachineInstance) error { return t.DeleteVMI(t.namespace, vmi.Name) })
+}
+
+// migrate migrates one of the running VMIs.
+func (t tenant) migrate(name string, outcome fake.Outcome) error {
+	return onOne(t, t.Snapshot(t.namespace).VMIs,
+		func(vmi *kubevirtv1.VirtualMachineInstance) bool {
+			return vmi.IsRunning() && vmi.DeletionTimestamp == nil
+		},
+		func(vmi *kubevirtv1.VirtualMachineInstance) error {
+			return t.Migrate(t.namespace, name, vmi.Name, outcome)
+		})
+}
+
+// abort aborts one of the migrations that have not ended.
+func (t tenant) abort() error {
+	return onOne(t, t.Snapshot(t.namespace).Migrations,
+		func(m *kubevirtv1.VirtualMachineInstanceMigration) bool {
+			return !m.IsFinal() && m.DeletionTimestamp == nil
+		},
+		func(m *kubevirtv1.VirtualMachineInstanceMigration) error { return t.Abort(t.namespace, m.Name) })
+}
+
+// onOne chooses one of those that are so, and acts on it.
+func onOne[T any](t tenant, from []T, are func(T) bool, act func(T) error) error {
+	from = slices.DeleteFunc(slices.Clone(from), func(o T) bool { return !are(o) })
+	if len(from) == 0 {
+		return errNothing
+	}
+	return act(from[t.choose("which", len(from))])
+}
+
+// quotasIn returns the quotas of a namespace.
+func quotasIn(c *fake.Cluster, namespace string) []corev1.ResourceQuota {
+	quotas, err := c.Client("admin").CoreV1().ResourceQuotas(namespace).List(context.Background(), metav1.ListOptions{})
+	must(err)
+	return quotas.Items
+}
+
+func deleteQuota(c *fake.Cluster, namespace, name string) error {
+	return c.Client("tenant").CoreV1().ResourceQuotas(namespace).Delete(context.Background(), name, metav1.DeleteOptions{})
 }

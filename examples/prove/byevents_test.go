@@ -13,6 +13,7 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/fake"
+	"github.com/vmquota/headroom/ledger/rancher"
 	"github.com/vmquota/headroom/quota"
 )
 
@@ -34,12 +35,11 @@ type byEvents struct {
 const (
 	migratingPrefix = "harvesterhci.io/migratingUID-"
 	skipAnnotation  = "harvesterhci.io/skipResourceQuotaAutoScaling"
-	askedAnnotation = "field.cattle.io/resourceQuota"
 )
 
 func (b byEvents) program(p *fake.Process) fake.Program {
 	var events []*kubevirtv1.VirtualMachineInstanceMigration
-	for _, o := range p.Caches.Migrations.List() { // informers begin with what there is
+	for _, o := range p.Caches[fake.Migrations].List() { // informers begin with what there is
 		events = append(events, o.(*kubevirtv1.VirtualMachineInstanceMigration))
 	}
 	slices.SortFunc(events, func(a, b *kubevirtv1.VirtualMachineInstanceMigration) int { return -strings.Compare(a.Name, b.Name) })
@@ -80,7 +80,7 @@ func (b byEvents) program(p *fake.Process) fake.Program {
 
 // handle is the handler of one event.
 func (b byEvents) handle(p *fake.Process, m *kubevirtv1.VirtualMachineInstanceMigration, rq *corev1.ResourceQuota) {
-	found, exists, err := p.Caches.VMIs.GetByKey(m.Namespace + "/" + m.Spec.VMIName)
+	found, exists, err := p.Caches[fake.VMIs].GetByKey(m.Namespace + "/" + m.Spec.VMIName)
 	if err != nil || !exists || rq.Annotations[skipAnnotation] == "true" {
 		return
 	}
@@ -110,22 +110,20 @@ func (b byEvents) handle(p *fake.Process, m *kubevirtv1.VirtualMachineInstanceMi
 
 // scale sets the limits, and reports whether rq is to be written.
 func (b byEvents) scale(p *fake.Process, rq *corev1.ResourceQuota) bool {
-	cached, exists, err := p.Caches.ResourceQuotas.GetByKey(rq.Namespace + "/" + rq.Name)
+	cached, exists, err := p.Caches[fake.ResourceQuotas].GetByKey(rq.Namespace + "/" + rq.Name)
 	if err != nil || !exists || rq.Annotations[skipAnnotation] == "true" {
 		return false
 	}
 	before := cached.(*corev1.ResourceQuota)
 	hard := b.static
 	if b.asked {
-		ns, exists, err := p.Caches.Namespaces.GetByKey(rq.Namespace)
+		ns, exists, err := p.Caches[fake.Namespaces].GetByKey(rq.Namespace)
 		if err != nil || !exists {
 			return false
 		}
-		annotation, ok := ns.(*corev1.Namespace).Annotations[askedAnnotation]
-		if !ok {
+		if hard, err = rancher.Limits(ns.(*corev1.Namespace)); err != nil || hard == nil {
 			return false
 		}
-		hard = readAsked(annotation)
 	}
 	if !b.adds {
 		for key, value := range rq.Annotations {
@@ -212,22 +210,4 @@ func readAmounts(text string) corev1.ResourceList {
 		return nil
 	}
 	return list
-}
-
-func readAsked(annotation string) corev1.ResourceList {
-	var asked struct {
-		Limit struct{ LimitsCPU, LimitsMemory string }
-	}
-	if err := json.Unmarshal([]byte(annotation), &asked); err != nil {
-		panic(err)
-	}
-	hard := corev1.ResourceList{}
-	for name, amount := range map[corev1.ResourceName]string{
-		corev1.ResourceLimitsCPU: asked.Limit.LimitsCPU, corev1.ResourceLimitsMemory: asked.Limit.LimitsMemory,
-	} {
-		if amount != "" {
-			hard[name] = resource.MustParse(amount)
-		}
-	}
-	return hard
 }

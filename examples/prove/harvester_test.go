@@ -22,8 +22,8 @@ import (
 	"github.com/vmquota/headroom/fake"
 	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/ledger/configmap"
+	"github.com/vmquota/headroom/ledger/rancher"
 	"github.com/vmquota/headroom/migration"
-	"github.com/vmquota/headroom/quota"
 	"github.com/vmquota/headroom/quota/amounts"
 )
 
@@ -334,32 +334,6 @@ func TestH09TwoBlockedOverStatic(t *testing.T) {
 			migrate(t, c, "b", "vm1", fake.Outcome{})
 		},
 	}.play(t)
-	t.Run("one slot for what is over static", func(t *testing.T) {
-		const static, used, surge = 33659289600, 39777229191, 5682461313
-		var slot int64
-		var limits []int64
-		for inFlight := range 4 { // each of the two looks, and looks again
-			all := int64(min(inFlight+1, 2)) * surge
-			slot = max(0, used+surge-(static+all)) // overwrites the other's
-			limits = append(limits, static+all+slot)
-		}
-		require.Less(t, limits[3], int64(used+2*surge), "it is never enough for both")
-
-		blocked := func(uid types.UID) quota.Migration {
-			return quota.Migration{UID: uid, State: quota.Blocked, Surge: limitsOf(surge)}
-		}
-		for _, order := range [][]quota.Migration{{blocked("a"), blocked("b")}, {blocked("b"), blocked("a")}} {
-			hard := limitsOf(static)
-			for range 3 {
-				hard = quota.Effective(limitsOf(static), order, limitsOf(used))
-			}
-			require.True(t, quota.Equal(limitsOf(used+2*surge), hard))
-		}
-	})
-}
-
-func limitsOf(bytes int64) corev1.ResourceList {
-	return corev1.ResourceList{"limits.memory": *resource.NewQuantity(bytes, resource.BinarySI)}
 }
 
 // The source pod of a migration that has succeeded hangs.
@@ -408,7 +382,7 @@ func TestH12SwitchedOffInTheMiddle(t *testing.T) {
 // The annotation of the namespace, from which the limits were taken, is gone.
 func TestH13LimitsAreGoneInTheMiddle(t *testing.T) {
 	namespaceAnnotation := func(t *testing.T, c *fake.Cluster, value string) {
-		patch := `{"metadata":{"annotations":{"` + askedAnnotation + `":` + value + `}}}`
+		patch := `{"metadata":{"annotations":{"` + rancher.LimitsAnnotation + `":` + value + `}}}`
 		_, err := c.Client("admin").CoreV1().Namespaces().Patch(context.Background(), "tenant", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		require.NoError(t, err)
 	}

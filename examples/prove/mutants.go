@@ -8,8 +8,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/kubernetes"
+	kubefake "k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/vmquota/headroom/ledger"
 	"github.com/vmquota/headroom/ledger/applier"
@@ -49,30 +52,26 @@ var mutants = []mutant{
 	{name: "lapse", lacks: "the lapse of offers", embedding: embedding{ledger: func(l ledger.Ledger, _ migration.Caches) ledger.Ledger {
 		return &renaming{Ledger: l}
 	}}},
-	{name: "status", lacks: "the owner of spec.hard: the limits are written there", embedding: embedding{quotas: writing(func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
-		rq.Spec.Hard = rq.Status.Hard
-		return client.Update(ctx, rq, metav1.UpdateOptions{})
-	})}},
-	{name: "resourceVersion", lacks: "conflicts: an update carries no resourceVersion", embedding: embedding{quotas: writing(func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+	{name: "status", lacks: "the owner of spec.hard: the limits are written there", embedding: embedding{quotas: func() quotaSeam {
+		return quotaSeam{write: func(rq *corev1.ResourceQuota) { rq.Spec.Hard = rq.Status.Hard }, all: true}
+	}}},
+	{name: "resourceVersion", lacks: "conflicts: an update carries no resourceVersion", embedding: embedding{quotas: writing(func(rq *corev1.ResourceQuota) {
 		rq.ResourceVersion = ""
-		return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
 	})}},
-	{name: "floor", lacks: "the floor: limits are lowered to what is used", embedding: embedding{quotas: writing(func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+	{name: "floor", lacks: "the floor: limits are lowered to what is used", embedding: embedding{quotas: writing(func(rq *corev1.ResourceQuota) {
 		for name, hard := range rq.Status.Hard {
 			if static, used := rq.Spec.Hard[name], rq.Status.Used[name]; hard.Cmp(static) == 0 && used.Cmp(static) < 0 {
 				rq.Status.Hard[name] = used
 			}
 		}
-		return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
 	})}},
 	{name: "close", lacks: "the end of the announcement of an offer", embedding: embedding{quotas: func() quotaSeam {
 		announced := false
-		return quotaSeam{write: func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+		return quotaSeam{write: func(rq *corev1.ResourceQuota) {
 			_, announces := rq.Annotations[applier.OfferAnnotation]
 			if announced = announced || announces; announced {
 				metav1.SetMetaDataAnnotation(&rq.ObjectMeta, applier.OfferAnnotation, "open")
 			}
-			return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
 		}}
 	}}},
 	{name: "put back", lacks: "what a recount resets: the limits are taken to be as they were written", embedding: embedding{quotas: func() quotaSeam {
@@ -83,9 +82,8 @@ var mutants = []mutant{
 					rq.Status.Hard = hard.DeepCopy()
 				}
 			}),
-			write: func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+			write: func(rq *corev1.ResourceQuota) {
 				written[rq.UID] = rq.Status.Hard.DeepCopy()
-				return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
 			},
 		}
 	}}},
@@ -105,10 +103,9 @@ var mutants = []mutant{
 				calls++
 				return each(func(rq *corev1.ResourceQuota) { rq.UID = types.UID(fmt.Sprintf("%s#%d", rq.UID, calls)) })(quotas)
 			},
-			write: func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+			write: func(rq *corev1.ResourceQuota) {
 				uid, _, _ := strings.Cut(string(rq.UID), "#")
 				rq.UID = types.UID(uid)
-				return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
 			},
 		}
 	}}},
@@ -126,11 +123,10 @@ var mutants = []mutant{
 					}
 				}
 			}),
-			write: func(ctx context.Context, client typedcorev1.ResourceQuotaInterface, rq *corev1.ResourceQuota) (*corev1.ResourceQuota, error) {
+			write: func(rq *corev1.ResourceQuota) {
 				if really, known := used[rq.ResourceVersion]; known {
 					rq.Status.Used = really
 				}
-				return client.UpdateStatus(ctx, rq, metav1.UpdateOptions{})
 			},
 		}
 	}}},
@@ -223,14 +219,16 @@ func (r *renaming) Migrations(ctx context.Context, namespace string) ([]quota.Mi
 	return migrations, err
 }
 
-// A quotaSeam changes what is seen and what is written of the quotas. Each life of a process has its own.
+// A quotaSeam changes what is seen and what is written of the quotas; nil: nothing. Each life of a process has
+// its own.
 type quotaSeam struct {
 	see   func([]*corev1.ResourceQuota) []*corev1.ResourceQuota // may change all that it is given
-	write func(context.Context, typedcorev1.ResourceQuotaInterface, *corev1.ResourceQuota) (*corev1.ResourceQuota, error)
+	write func(*corev1.ResourceQuota)
+	all   bool // is written, not only the status
 }
 
 // writing changes how quotas are written.
-func writing(write func(context.Context, typedcorev1.ResourceQuotaInterface, *corev1.ResourceQuota) (*corev1.ResourceQuota, error)) func() quotaSeam {
+func writing(write func(*corev1.ResourceQuota)) func() quotaSeam {
 	return func() quotaSeam { return quotaSeam{write: write} }
 }
 
@@ -260,43 +258,26 @@ func (s quotaSeam) list(from migration.List[corev1.ResourceQuota]) migration.Lis
 	}
 }
 
-// client returns a client that reads and writes as s says.
-func (s quotaSeam) client(client typedcorev1.ResourceQuotasGetter) typedcorev1.ResourceQuotasGetter {
-	return seamGetter{client, s}
-}
-
-type seamGetter struct {
-	typedcorev1.ResourceQuotasGetter
-	seam quotaSeam
-}
-
-// ResourceQuotas implements typedcorev1.ResourceQuotasGetter.
-func (g seamGetter) ResourceQuotas(namespace string) typedcorev1.ResourceQuotaInterface {
-	return seamClient{g.ResourceQuotasGetter.ResourceQuotas(namespace), g.seam}
-}
-
-type seamClient struct {
-	typedcorev1.ResourceQuotaInterface
-	seam quotaSeam
-}
-
-// Get implements typedcorev1.ResourceQuotaInterface.
-func (c seamClient) Get(ctx context.Context, name string, options metav1.GetOptions) (*corev1.ResourceQuota, error) {
-	rq, err := c.ResourceQuotaInterface.Get(ctx, name, options)
-	if err == nil && c.seam.see != nil {
-		c.seam.see([]*corev1.ResourceQuota{rq})
-	}
-	return rq, err
-}
-
-// UpdateStatus implements typedcorev1.ResourceQuotaInterface.
-func (c seamClient) UpdateStatus(ctx context.Context, rq *corev1.ResourceQuota, options metav1.UpdateOptions) (*corev1.ResourceQuota, error) {
-	if c.seam.write == nil {
-		return c.ResourceQuotaInterface.UpdateStatus(ctx, rq, options)
-	}
-	written, err := c.seam.write(ctx, c.ResourceQuotaInterface, rq.DeepCopy())
-	if err == nil && c.seam.see != nil {
-		c.seam.see([]*corev1.ResourceQuota{written})
-	}
-	return written, err
+// client returns a client that reads and writes quotas as s says.
+func (s quotaSeam) client(client kubernetes.Interface) kubernetes.Interface {
+	changed := &kubefake.Clientset{}
+	changed.AddReactor("*", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if update, is := action.(clienttesting.UpdateActionImpl); is && s.write != nil {
+			if rq, is := update.Object.(*corev1.ResourceQuota); is {
+				rq = rq.DeepCopy()
+				s.write(rq)
+				update.Object = rq
+				if s.all {
+					update.Subresource = ""
+				}
+				action = update
+			}
+		}
+		answer, err := client.(*kubefake.Clientset).Invokes(action, nil) //nolint:forcetypeassert // package fake has no other
+		if rq, is := answer.(*corev1.ResourceQuota); is && err == nil && s.see != nil {
+			s.see([]*corev1.ResourceQuota{rq})
+		}
+		return true, answer, err
+	})
+	return changed
 }

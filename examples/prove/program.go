@@ -6,8 +6,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
 	events "k8s.io/client-go/tools/record"
 
@@ -45,12 +43,12 @@ func (e embedding) program(p *fake.Process) fake.Program {
 		caches.Events = nil
 	}
 	clients := migration.Clients{Core: p.Client}
-	quotas := migration.FromIndexer[corev1.ResourceQuota](p.Caches.ResourceQuotas)
+	quotas := migration.FromIndexer[corev1.ResourceQuota](p.Caches[fake.ResourceQuotas])
 	if e.quotas != nil {
 		seam := e.quotas()
-		clients.Core, quotas = seamed{Interface: p.Client, quotas: seam.client(p.Client.CoreV1())}, seam.list(quotas)
+		clients.Core, quotas = seam.client(p.Client), seam.list(quotas)
 	}
-	var record ledger.Ledger = configmap.New(p.Client.CoreV1(), system, configmap.WithInformer(informer{p.Caches.ConfigMaps}))
+	var record ledger.Ledger = configmap.New(p.Client.CoreV1(), system, configmap.WithInformer(informer{p.Caches[fake.ConfigMaps]}))
 	if e.ledger != nil {
 		record = e.ledger(record, caches)
 	}
@@ -85,27 +83,6 @@ func (e embedding) program(p *fake.Process) fake.Program {
 			return reconcile(ctx, namespace)
 		},
 	}
-}
-
-// seamed is a client whose ResourceQuotas are those of a mutant.
-type seamed struct {
-	kubernetes.Interface
-	quotas typedcorev1.ResourceQuotasGetter
-}
-
-type seamedCore struct {
-	typedcorev1.CoreV1Interface
-	quotas typedcorev1.ResourceQuotasGetter
-}
-
-// CoreV1 implements kubernetes.Interface.
-func (s seamed) CoreV1() typedcorev1.CoreV1Interface {
-	return seamedCore{CoreV1Interface: s.Interface.CoreV1(), quotas: s.quotas}
-}
-
-// ResourceQuotas implements typedcorev1.ResourceQuotasGetter.
-func (s seamedCore) ResourceQuotas(namespace string) typedcorev1.ResourceQuotaInterface {
-	return s.quotas.ResourceQuotas(namespace)
 }
 
 // An informer is the cache of a process in the shape that the ledger takes. Changes come through

@@ -18,6 +18,7 @@ import (
 	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/migration"
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // A chooser decides what is left to chance: it returns a number below n. Package rand is one, and so is rapid.
@@ -121,9 +122,11 @@ func (r *run) build() {
 	}
 	n := int64(vms + spare)
 	r.setLimits(managed, corev1.ResourceList{"limits.cpu": milli(1015 * n), "limits.memory": *resource.NewQuantity(2773714688*n, resource.BinarySI)})
-	r.createQuota("first", corev1.ResourceList{"requests.cpu": milli(105 * n), "pods": milli(1000 * n)})
-	r.createQuota("second", corev1.ResourceList{"requests.memory": *resource.NewQuantity(1391857344*n, resource.BinarySI), "limits.cpu": milli(1015 * n), "requests.storage": resource.MustParse("20Mi")}, //nolint:forbidigo // a constant
-		corev1.ResourceQuotaScopeNotBestEffort)
+	must(r.createQuota(plain, "first", corev1.ResourceList{"requests.cpu": milli(105 * n), "pods": milli(1000 * n)}))
+	must(r.createQuota(plain, "second", corev1.ResourceList{
+		"requests.memory": *resource.NewQuantity(1391857344*n, resource.BinarySI), "limits.cpu": milli(1015 * n),
+		"requests.storage": *resource.NewQuantity(20<<20, resource.BinarySI),
+	}, corev1.ResourceQuotaScopeNotBestEffort))
 	r.Advance(5 * time.Second)
 	for range vms {
 		for _, namespace := range namespaces {
@@ -143,28 +146,24 @@ func (r *run) setLimits(namespace string, hard corev1.ResourceList) {
 	must(r.write(namespace, managed, hard))
 }
 
-func (r *run) createQuota(name string, hard corev1.ResourceList, scopes ...corev1.ResourceQuotaScope) {
+func (r *run) createQuota(namespace, name string, hard corev1.ResourceList, scopes ...corev1.ResourceQuotaScope) error {
 	rq := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.ResourceQuotaSpec{Hard: hard, Scopes: scopes}}
-	_, err := r.Client("admin").CoreV1().ResourceQuotas(plain).Create(context.Background(), rq, metav1.CreateOptions{})
-	must(err)
-	r.static[plain+"/"+name] = hard.DeepCopy()
+	_, err := r.Client("admin").CoreV1().ResourceQuotas(namespace).Create(context.Background(), rq, metav1.CreateOptions{})
+	r.static[namespace+"/"+name] = hard.DeepCopy()
+	return err
 }
 
 // write creates a quota, or edits some of its limits.
 func (r *run) write(namespace, name string, hard corev1.ResourceList) error {
-	ctx, client := context.Background(), r.Client("admin").CoreV1().ResourceQuotas(namespace)
-	key := namespace + "/" + name
 	rq := r.Quota(namespace, name)
 	if rq == nil {
-		_, err := client.Create(ctx, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.ResourceQuotaSpec{Hard: hard}}, metav1.CreateOptions{})
-		r.static[key] = hard.DeepCopy()
-		return err
+		return r.createQuota(namespace, name, hard)
 	}
 	maps.Copy(rq.Spec.Hard, hard)
-	if _, err := client.Update(ctx, rq, metav1.UpdateOptions{}); err != nil {
+	if _, err := r.Client("admin").CoreV1().ResourceQuotas(namespace).Update(context.Background(), rq, metav1.UpdateOptions{}); err != nil {
 		return err
 	}
-	maps.Copy(r.static[key], hard.DeepCopy())
+	maps.Copy(r.static[namespace+"/"+name], hard.DeepCopy())
 	return nil
 }
 
@@ -310,37 +309,26 @@ const brief = 700 * time.Millisecond
 // needed reports whether what rq enforces above static is lifted by regular usage, charged, or what a migration
 // waits for that the budget allows.
 func (r *run) needed(rq *corev1.ResourceQuota, migrations []quota.Migration) bool {
-	least := corev1.ResourceList{}
-	for name, static := range rq.Spec.Hard {
-		limit, regular := static.DeepCopy(), rq.Status.Used[name].DeepCopy()
-		surges := resource.Quantity{}
-		for _, m := range migrations {
-			if m.State < quota.Charged {
-				continue
-			}
-			held := m.Held
-			if held == nil {
-				held = m.Surge
-			}
-			regular.Sub(held[name])
-			surges.Add(m.Surge[name])
+	isCharged := func(m quota.Migration) bool { return m.State == quota.Charged }
+	charged, regular := slices.DeleteFunc(slices.Clone(migrations), func(m quota.Migration) bool { return !isCharged(m) }), rq.Status.Used
+	for _, m := range charged {
+		held := m.Held
+		if held == nil {
+			held = m.Surge
 		}
-		if regular.Cmp(limit) > 0 {
-			limit = regular
-		}
-		limit.Add(surges)
-		least[name] = limit
+		regular = amounts.Each(regular, held, amounts.Minus)
+	}
+	least := amounts.Each(rq.Spec.Hard, regular, amounts.Max)
+	for _, m := range charged {
+		least = amounts.Each(least, m.Surge, amounts.Plus)
 	}
 	for _, m := range migrations {
-		if exceeds(m.Surge, r.budget) {
-			continue // it is never granted
+		if isCharged(m) || exceeds(m.Surge, r.budget) { // which is never granted
+			continue
 		}
-		for name, limit := range least {
-			wanted := rq.Status.Used[name].DeepCopy()
-			wanted.Add(m.Surge[name])
-			wanted.Add(m.Growth[name])
-			surge := m.Surge[name]
-			if m.State < quota.Charged && surge.Sign() > 0 && wanted.Cmp(limit) > 0 {
+		for name, surge := range m.Surge {
+			wanted := amounts.Plus(amounts.Plus(rq.Status.Used[name], surge), m.Growth[name])
+			if limit, limited := least[name]; limited && surge.Sign() > 0 && wanted.Cmp(limit) > 0 {
 				return true
 			}
 		}
