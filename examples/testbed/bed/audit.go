@@ -23,8 +23,7 @@ var auditPolicy []byte
 // or not: an event of audit.k8s.io/v1, as far as it is read.
 type AuditEvent struct {
 	Stage          string `json:"stage"`
-	Verb           string `json:"verb"`      // create, update, patch, delete, deletecollection
-	Agent          string `json:"userAgent"` // the program, as it calls itself
+	Verb           string `json:"verb"` // create, update, patch, delete, deletecollection
 	URI            string `json:"requestURI"`
 	AuditUser      `json:"user"`
 	AuditObject    `json:"objectRef"`

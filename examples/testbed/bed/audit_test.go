@@ -8,7 +8,7 @@ import (
 )
 
 func TestParseAudit(t *testing.T) {
-	const refused = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","stage":"ResponseComplete","verb":"create","userAgent":"virt-controller/v1",` +
+	const refused = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","stage":"ResponseComplete","verb":"create",` +
 		`"user":{"username":"system:serviceaccount:kubevirt:kubevirt-controller"},` +
 		`"objectRef":{"resource":"pods","namespace":"n","subresource":""},` +
 		`"responseStatus":{"code":403,"message":"exceeded quota: q"},"requestObject":{"kind":"Pod"},` +
@@ -16,7 +16,7 @@ func TestParseAudit(t *testing.T) {
 	const begun = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","stage":"ResponseStarted","verb":"create"}` + "\n"
 	const cutOff = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","stage":"ResponseCom`
 	want := AuditEvent{
-		Stage: "ResponseComplete", Verb: "create", Agent: "virt-controller/v1",
+		Stage: "ResponseComplete", Verb: "create",
 		AuditUser:     AuditUser{"system:serviceaccount:kubevirt:kubevirt-controller"},
 		AuditObject:   AuditObject{Resource: "pods", Namespace: "n"},
 		AuditAnswer:   AuditAnswer{403, "exceeded quota: q"},

@@ -1,6 +1,7 @@
 package bed
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,52 +89,37 @@ func (p program) compile(t try.T, source, binary string, log io.Writer) {
 		"-modfile="+p.modfile, "-tags="+p.tags, "-ldflags="+p.ldflags, "-o", binary, ".")
 	command.Dir = source
 	command.Env = append(os.Environ(), "GOWORK=off", "PWD="+source)
-	made := &progress{log: log, title: "building " + p.what, start: time.Now()}
-	command.Stderr = made
-	require.NoError(t, command.Run(), "building %s\n%s", p.what, strings.Join(made.other, "\n"))
-	made.tell()
+	output := try.Must(command.StderrPipe())(t)
+	require.NoError(t, command.Start())
+	errors := follow(output, log, "building "+p.what)
+	require.NoError(t, command.Wait(), "building %s\n%s", p.what, strings.Join(errors, "\n"))
 	used := command.ProcessState.UserTime() + command.ProcessState.SystemTime()
 	fmt.Fprintf(log, "%d s of CPU time\n", int(used.Seconds()))
 }
 
-// A progress tells a log every half minute how far a build is, of which it receives what go
-// build -v says.
-type progress struct {
-	log               io.Writer
-	title             string
-	start, told       time.Time
-	modules, packages int
-	other             []string // what is no progress: errors
-	rest              []byte   // of a line that is not whole yet
-}
-
-// Write implements io.Writer.
-func (p *progress) Write(text []byte) (int, error) {
-	p.rest = append(p.rest, text...)
-	for {
-		line, rest, whole := strings.Cut(string(p.rest), "\n")
-		if !whole {
-			break
-		}
-		p.rest = []byte(rest)
-		switch {
+// follow reads what go build -v says, and tells log every half minute, and at the end, how far it is.
+// It returns the lines that are no progress.
+func follow(output io.Reader, log io.Writer, title string) (other []string) {
+	modules, packages, start, told := 0, 0, time.Now(), time.Time{}
+	tell := func() {
+		told = time.Now()
+		fmt.Fprintf(log, "%s: %d s, %d modules downloaded, %d packages compiled\n", title, int(time.Since(start).Seconds()), modules, packages)
+	}
+	for lines := bufio.NewScanner(output); lines.Scan(); {
+		switch line := lines.Text(); {
 		case strings.HasPrefix(line, "go: downloading "):
-			p.modules++
+			modules++
 		case strings.ContainsAny(line, " :"):
-			p.other = append(p.other, line)
+			other = append(other, line)
 		default:
-			p.packages++
+			packages++
+		}
+		if time.Since(told) > 30*time.Second {
+			tell()
 		}
 	}
-	if time.Since(p.told) > 30*time.Second {
-		p.told = time.Now()
-		p.tell()
-	}
-	return len(text), nil
-}
-
-func (p *progress) tell() {
-	fmt.Fprintf(p.log, "%s: %d s, %d modules downloaded, %d packages compiled\n", p.title, int(time.Since(p.start).Seconds()), p.modules, p.packages)
+	tell()
+	return other
 }
 
 // sum tells builds apart: by the module's files, the versions, Go and the platform.
@@ -141,22 +128,16 @@ func (p program) sum(t try.T, source string) string {
 	environment := goOutput(t, source, "env", "GOVERSION", "GOOS", "GOARCH", "CGO_ENABLED")
 	fmt.Fprintf(hash, "%s\n%s\n%s\n%s\n", environment, p.ldflags, p.tags, p.modfile)
 	require.NoError(t, filepath.WalkDir(source, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() || p.requiresOther(source, path) {
-			return err
+		name := strings.TrimPrefix(path, source+"/")
+		requires := !strings.Contains(name, "/") && slices.Contains([]string{".mod", ".sum"}, filepath.Ext(name))
+		if err != nil || !entry.Type().IsRegular() || requires && !strings.HasPrefix(name, strings.TrimSuffix(p.modfile, "mod")) {
+			return err // or it holds the requirements of other versions
 		}
 		content, err := os.ReadFile(path)
-		fmt.Fprintf(hash, "%s %d\n%s\n", strings.TrimPrefix(path, source), len(content), content)
+		fmt.Fprintf(hash, "/%s %d\n%s\n", name, len(content), content)
 		return err
 	}))
 	return hex.EncodeToString(hash.Sum(nil))[:16]
-}
-
-// requiresOther tells whether a file holds the requirements of other versions.
-func (p program) requiresOther(source, path string) bool {
-	dir, file := filepath.Split(path)
-	extension := filepath.Ext(file)
-	return filepath.Clean(dir) == filepath.Clean(source) && (extension == ".mod" || extension == ".sum") &&
-		strings.TrimSuffix(file, extension) != strings.TrimSuffix(p.modfile, ".mod")
 }
 
 // goOutput returns what the go command prints; dir is where it runs.

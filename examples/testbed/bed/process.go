@@ -1,6 +1,7 @@
 package bed
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,7 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -42,98 +45,91 @@ type process struct {
 	log     io.Writer
 	lock    *os.File // held as long as the process runs
 
+	running atomic.Pointer[os.Process] // nil: it does not run
 	mu      sync.Mutex
-	wanted  bool
-	current *exec.Cmd // nil: it does not run
-	gone    chan struct{}
+	stop    func() // kills it and waits until it has gone; nil: it was not started
 }
 
 // restartPause is how long a process that ended by itself stays down.
 const restartPause = 500 * time.Millisecond
 
-// start starts the process, unless it runs.
+// start starts the process, unless it was started and not killed.
 func (p *process) start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wanted = true
-	if p.current != nil {
+	if p.stop != nil {
 		return nil
 	}
-	return p.launch()
-}
-
-// launch starts the process, with p.mu held.
-func (p *process) launch() error {
-	output, err := os.OpenFile(p.logFile(), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended, err := p.launch(ctx)
 	if err != nil {
+		cancel()
 		return err
 	}
+	gone := make(chan struct{})
+	p.stop = func() {
+		cancel()
+		<-gone
+	}
+	go func() {
+		defer close(gone)
+		for {
+			why := errors.Join(err, <-ended)
+			p.running.Store(nil)
+			if ctx.Err() == nil {
+				fmt.Fprintf(p.log, "%s ended by itself (%v), it is started again; see %s\n", p.name, why, p.logFile())
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(restartPause):
+			}
+			ended, err = p.launch(ctx)
+		}
+	}()
+	return nil
+}
+
+// launch starts the process, which is killed when ctx is done.
+func (p *process) launch(ctx context.Context) (ended <-chan error, err error) {
+	output, err := os.OpenFile(p.logFile(), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		none := make(chan error)
+		close(none)
+		return none, err
+	}
 	defer output.Close()
-	command := exec.Command(p.program, p.args...)
+	command := exec.CommandContext(ctx, p.program, p.args...)
 	command.Dir = p.dir
 	command.Stdout, command.Stderr = output, output
 	if p.lock != nil {
 		command.ExtraFiles = []*os.File{p.lock}
 	}
-	ended, err := Launch(command)
-	if err != nil {
-		return fmt.Errorf("%s: %w", p.name, err)
+	if ended, err = Launch(command); err != nil {
+		return ended, fmt.Errorf("%s: %w", p.name, err)
 	}
-	gone := make(chan struct{})
-	p.current, p.gone = command, gone
-	go func() {
-		p.ended(<-ended)
-		close(gone)
-	}()
-	return nil
-}
-
-// ended starts the process again after a pause, if nobody has ended it.
-func (p *process) ended(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.current = nil
-	if !p.wanted {
-		return
-	}
-	fmt.Fprintf(p.log, "%s ended by itself (%v), it is started again; see %s\n", p.name, err, p.logFile())
-	time.AfterFunc(restartPause, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if !p.wanted || p.current != nil {
-			return
-		}
-		if err := p.launch(); err != nil {
-			fmt.Fprintln(p.log, err)
-		}
-	})
+	p.running.Store(command.Process)
+	return ended, nil
 }
 
 // kill ends the process with SIGKILL, and waits until it has gone.
-func (p *process) kill() error {
+func (p *process) kill() {
 	p.mu.Lock()
-	p.wanted = false
-	current, gone := p.current, p.gone
-	p.mu.Unlock()
-	if current == nil {
-		return nil
+	defer p.mu.Unlock()
+	if p.stop != nil {
+		p.stop()
+		p.stop = nil
 	}
-	if err := current.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	<-gone
-	return nil
 }
 
 // pid returns the number of the process, or an error that shows the end of the log if it does
 // not run.
 func (p *process) pid() (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.current == nil {
+	running := p.running.Load()
+	if running == nil {
 		return 0, fmt.Errorf("%s does not run:\n%s", p.name, p.tail())
 	}
-	return p.current.Process.Pid, nil
+	return running.Pid, nil
 }
 
 func (p *process) logFile() string {
@@ -148,4 +144,146 @@ func (p *process) tail() string {
 		return err.Error()
 	}
 	return string(content[max(0, len(content)-size):])
+}
+
+// Names of files in a bed's folder.
+const (
+	DriverLog       = "driver.log"       // for the process that starts the bed; the bed does not write it
+	AdminKubeconfig = "admin.kubeconfig" // how an administrator reaches the API server
+	driverFile      = "driver.pid"       // has the number of the process that drives the bed, which holds a lock on it
+	processesFile   = "processes.lock"   // is locked as long as any process of the bed runs
+)
+
+// folders returns the folder that the folders of beds are in.
+func folders() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("headroom-testbed-%d", os.Getuid()))
+}
+
+// NewFolder makes a fresh folder for a bed, whose name begins with prefix.
+func NewFolder(prefix string) (string, error) {
+	if err := os.MkdirAll(folders(), 0o700); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(folders(), prefix)
+}
+
+// MakeFolder makes the folder dir for a bed, unless it is there already, and returns its
+// absolute path. It must have nothing in it but a DriverLog.
+func MakeFolder(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, entry := range entries {
+		if entry.Name() != DriverLog {
+			return "", fmt.Errorf("%s is not empty", dir)
+		}
+	}
+	return dir, nil
+}
+
+// Folders returns the folders of beds that NewFolder made and nobody removed yet.
+func Folders() ([]string, error) {
+	return filepath.Glob(filepath.Join(folders(), "*"))
+}
+
+// claim notes that this process drives the bed in dir, until the files are closed.
+func claim(ctx context.Context, dir string) (driver, processes *os.File, err error) {
+	if driver, err = lock(ctx, filepath.Join(dir, driverFile), func() {}); err != nil {
+		return nil, nil, err
+	}
+	_, err = fmt.Fprint(driver, os.Getpid())
+	processes, failed := lock(ctx, filepath.Join(dir, processesFile), func() {})
+	return driver, processes, errors.Join(err, failed)
+}
+
+// Running returns the process that started the bed in dir, and whether it still runs. The error
+// is fs.ErrNotExist if no bed was ever started there.
+func Running(dir string) (pid int, running bool, err error) {
+	path := filepath.Join(dir, driverFile)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return 0, false, err
+	}
+	if pid, err = strconv.Atoi(string(content)); err != nil {
+		return 0, false, fmt.Errorf("%s: %w", path, err)
+	}
+	return pid, locked(path), nil
+}
+
+// locked reports whether somebody holds the lock on a file.
+func locked(path string) bool {
+	file, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	return syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
+}
+
+// Down ends the bed in dir and removes the folder, also if the process that started the bed has
+// died. The error is fs.ErrNotExist if dir is no bed's folder.
+func Down(dir string) error { return down(dir, 20*time.Second) }
+
+// down sends the process that drives the bed SIGTERM, and SIGKILL after grace. It signals no
+// process that was given the number of one that is gone: the lock is still held after the
+// process was found. The processes of the bed end with the driver.
+func down(dir string, grace time.Duration) error {
+	pid, _, err := Running(dir)
+	if err != nil {
+		return fmt.Errorf("%s is not the folder of a test bed: %w", dir, err)
+	}
+	if pid == os.Getpid() {
+		return errors.New("a process cannot take its own bed down, use Stop")
+	}
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		driver, err := os.FindProcess(pid)
+		if err != nil {
+			return err
+		}
+		if locked(filepath.Join(dir, driverFile)) {
+			if err := driver.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				return fmt.Errorf("ending process %d: %w", pid, err)
+			}
+		}
+		for end := time.Now().Add(grace); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			if !locked(filepath.Join(dir, driverFile)) && !locked(filepath.Join(dir, processesFile)) {
+				return os.RemoveAll(dir)
+			}
+		}
+	}
+	return fmt.Errorf("something of the test bed in %s does not end", dir)
+}
+
+// lock waits until nobody else holds the lock on the file that path names, and calls busy if it
+// has to wait. The lock is released when the file is closed, and when the process ends.
+func lock(ctx context.Context, path string, busy func()) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for waited := false; ; waited = true {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return file, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), file.Close())
+		}
+		if !waited {
+			busy()
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), file.Close())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }

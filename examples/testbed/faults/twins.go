@@ -15,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/vmquota/headroom/examples/testbed/bed"
@@ -25,6 +24,7 @@ import (
 	"github.com/vmquota/headroom/examples/testbed/try"
 	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // twins are two namespaces with the same quota and virtual machines, and the same tenant.
@@ -56,16 +56,13 @@ type wrong struct {
 // server answers there is what it has to answer here.
 func runTwins(t try.T, s *onbed.Stage, o Options) string {
 	installGuard(t, s, o.Guard)
-	config := rest.CopyConfig(s.Bed.Config())
-	config.QPS = -1 // the tenant is in a hurry
-	client := try.Must(kubernetes.NewForConfig(config))(t)
 	spare := tenths(3)
 	spare[corev1.ResourcePods] = *resource.NewQuantity(int64(o.VMs+6), resource.DecimalSI)
 	spare[corev1.ResourcePersistentVolumeClaims] = *resource.NewQuantity(3, resource.DecimalSI)
 	spare[corev1.ResourceRequestsStorage] = *resource.NewQuantity(30<<20, resource.BinarySI)
 	options := onbed.FleetOptions{More: spare, Prepared: guard}
 	w := &twins{
-		T: t, client: client, random: rand.New(rand.NewPCG(o.Seed, 1)), own: map[string]corev1.ResourceList{},
+		T: t, client: s.Client, random: rand.New(rand.NewPCG(o.Seed, 1)), own: map[string]corev1.ResourceList{},
 		here: s.Fleet(t, "twin", o.VMs, options), there: s.Fleet(t, "twin", o.VMs, options),
 	}
 	for round := range o.Rounds {
@@ -87,6 +84,13 @@ func tenths(n int64) corev1.ResourceList {
 	return corev1.ResourceList{
 		corev1.ResourceLimitsCPU:    *resource.NewMilliQuantity(100*n, resource.DecimalSI),
 		corev1.ResourceLimitsMemory: *resource.NewQuantity(onbed.FleetMemory/10*n, resource.BinarySI),
+	}
+}
+
+// onContainer returns the limits of the container that is charged so.
+func onContainer(charge corev1.ResourceList) corev1.ResourceList {
+	return corev1.ResourceList{
+		corev1.ResourceCPU: charge[corev1.ResourceLimitsCPU], corev1.ResourceMemory: charge[corev1.ResourceLimitsMemory],
 	}
 }
 
@@ -118,7 +122,9 @@ func (t *twins) step() {
 	case 4: // somebody who is quick to take what a migration needs
 		t.again(40, time.Duration(t.random.IntN(4))*time.Millisecond, 8)
 	case 5, 6, 7:
-		t.remove()
+		if name := t.pick(""); name != "" {
+			t.delete(name)
+		}
 	case 8:
 		t.createClaim()
 	case 9:
@@ -139,7 +145,7 @@ func (t *twins) again(n int, pause time.Duration, size int64) {
 
 func (t *twins) name(kind string) string {
 	t.named++
-	return fmt.Sprintf("%s-%d", kind, t.named)
+	return fmt.Sprint(kind, "-", t.named)
 }
 
 // both asks for the same in both namespaces, and compares the answers. It reports in how
@@ -171,9 +177,7 @@ func (t *twins) both(what string, do func(namespace string) error) (admitted int
 // createPod creates a pod of so many tenths of a virtual machine.
 func (t *twins) createPod(size int64) {
 	name, charge := t.name("pod"), tenths(size)
-	pod := scenario.NewPod(name, corev1.ResourceList{
-		corev1.ResourceCPU: charge[corev1.ResourceLimitsCPU], corev1.ResourceMemory: charge[corev1.ResourceLimitsMemory],
-	})
+	pod := scenario.NewPod(name, onContainer(charge))
 	charge[corev1.ResourcePods] = *resource.NewQuantity(1, resource.DecimalSI)
 	t.create(name, charge, func(namespace string) error {
 		_, err := t.client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
@@ -216,13 +220,6 @@ func (t *twins) pick(kind string) string {
 	return names[t.random.IntN(len(names))]
 }
 
-// remove deletes something, if there is something.
-func (t *twins) remove() {
-	if name := t.pick(""); name != "" {
-		t.delete(name)
-	}
-}
-
 // recount is after what time kube-controller-manager has seen what the API server charged.
 // What is deleted sooner it may take for never charged, until the next recount.
 const recount = 200 * time.Millisecond
@@ -245,26 +242,12 @@ func (t *twins) delete(name string) {
 		}
 	}
 	delete(t.own, name)
-	used := t.there.Static.DeepCopy() // for the names
-	for name := range used {
-		used[name] = resource.Quantity{}
-	}
-	add(used, t.there.Regular)
-	add(used, corev1.ResourceList{corev1.ResourcePods: *resource.NewQuantity(int64(len(t.there.VMs)), resource.DecimalSI)})
+	used := amounts.Each(amounts.Each(t.there.Static, t.there.Static, amounts.Minus), t.there.Regular, amounts.Plus)
+	used[corev1.ResourcePods] = *resource.NewQuantity(int64(len(t.there.VMs)), resource.DecimalSI)
 	for _, charge := range t.own {
-		add(used, charge)
+		used = amounts.Each(used, charge, amounts.Plus)
 	}
 	t.awaitTwin(func(rq *corev1.ResourceQuota) bool { return quota.Equal(rq.Status.Used, used) })
-}
-
-// add adds b to a, of what a has.
-func add(a, b corev1.ResourceList) {
-	for name, q := range b {
-		if sum, ok := a[name]; ok {
-			sum.Add(q)
-			a[name] = sum
-		}
-	}
 }
 
 // awaitTwin waits until the twin's quota is as is says, and quota admission knows it.
@@ -289,10 +272,8 @@ func (t *twins) resize() {
 			if err != nil {
 				return err
 			}
-			of := pod.Spec.Containers[0].Resources
-			for _, list := range []corev1.ResourceList{of.Limits, of.Requests} {
-				add(list, corev1.ResourceList{corev1.ResourceCPU: more[corev1.ResourceLimitsCPU], corev1.ResourceMemory: more[corev1.ResourceLimitsMemory]})
-			}
+			of := &pod.Spec.Containers[0].Resources
+			of.Limits, of.Requests = amounts.Each(of.Limits, onContainer(more), amounts.Plus), amounts.Each(of.Requests, onContainer(more), amounts.Plus)
 			_, err = pods.UpdateResize(t.Context(), name, pod, metav1.UpdateOptions{})
 			return err
 		})
@@ -300,18 +281,20 @@ func (t *twins) resize() {
 	case 1:
 		t.delete(name)
 	case 2:
-		add(t.own[name], more)
+		t.own[name] = amounts.Each(t.own[name], more, amounts.Plus)
 	}
 }
 
 // edit gives so many tenths of a CPU more, or less. Until a lower limit is enforced takes a
 // moment with and without migrations.
 func (t *twins) edit(more int64) {
-	change := corev1.ResourceList{corev1.ResourceLimitsCPU: *resource.NewMilliQuantity(100*more, resource.DecimalSI)}
+	change := *resource.NewMilliQuantity(100*more, resource.DecimalSI)
 	for _, f := range []*onbed.Fleet{t.here, t.there} {
 		require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 			rq := f.Quota(t)
-			add(rq.Spec.Hard, change)
+			cpu := rq.Spec.Hard[corev1.ResourceLimitsCPU]
+			cpu.Add(change)
+			rq.Spec.Hard[corev1.ResourceLimitsCPU] = cpu
 			_, err := t.client.CoreV1().ResourceQuotas(f.Namespace()).Update(t.Context(), rq, metav1.UpdateOptions{})
 			return err
 		}))
@@ -352,15 +335,8 @@ func (t *twins) read() (timelines string) {
 
 // hasLessRoom reports whether a has less room than b has, of anything of which b has some.
 func hasLessRoom(a, b *corev1.ResourceQuota) bool {
-	for name, hard := range b.Status.Hard {
-		room, needed := a.Status.Hard[name].DeepCopy(), hard.DeepCopy()
-		room.Sub(a.Status.Used[name])
-		needed.Sub(b.Status.Used[name])
-		if needed.Sign() > 0 && room.Cmp(needed) < 0 {
-			return true
-		}
-	}
-	return false
+	needed := amounts.Each(b.Status.Hard, b.Status.Used, amounts.Minus)
+	return amounts.Exceeds(needed, amounts.Each(a.Status.Hard, a.Status.Used, amounts.Minus))
 }
 
 // A stopwatch measures for how long things last.

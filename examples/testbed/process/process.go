@@ -8,7 +8,6 @@ package process
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,13 +17,23 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeinformers "k8s.io/client-go/informers"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmquota/headroom/examples/testbed/bed"
+	"github.com/vmquota/headroom/examples/testbed/virt"
 	"github.com/vmquota/headroom/ledger/configmap"
+	"github.com/vmquota/headroom/ledger/loop"
 	"github.com/vmquota/headroom/migration"
+	"github.com/vmquota/headroom/quota"
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // A Process is a running program.
@@ -46,15 +55,12 @@ func Start(program Program, config *rest.Config, agent string, log io.Writer) (*
 	if err != nil {
 		return nil, err
 	}
-	encoded, err := json.Marshal(settings{
-		Program: program,
-		Host:    config.Host, CA: config.CAData, Cert: config.CertData, Key: config.KeyData, Token: config.BearerToken, Agent: agent,
-	})
+	kubeconfig, err := clientcmd.Write(bed.Kubeconfig(config))
 	if err != nil {
 		return nil, err
 	}
 	command := exec.Command(self)
-	command.Env = append(os.Environ(), settingsVariable+"="+string(encoded))
+	command.Env = append(os.Environ(), programVariable+"="+string(program), agentVariable+"="+agent, kubeconfigVariable+"="+string(kubeconfig))
 	return Launch(command, log)
 }
 
@@ -144,8 +150,12 @@ func (p *Process) signal(signal syscall.Signal) error {
 // Namespace is the system namespace, in which the ConfigMap ledger is.
 const Namespace = "headroom"
 
-// settingsVariable is in the environment of a process that is to be a [Program].
-const settingsVariable = "HEADROOM_TESTBED_PROGRAM"
+// What is in the environment of a process that is to be a [Program].
+const (
+	programVariable    = "HEADROOM_TESTBED_PROGRAM"
+	agentVariable      = "HEADROOM_TESTBED_AGENT"
+	kubeconfigVariable = "HEADROOM_TESTBED_KUBECONFIG" // not the name of a file, but what is in one
+)
 
 // A Program is what a process does.
 type Program string
@@ -163,30 +173,16 @@ const (
 	RaisePending Program = "raise-pending"
 )
 
-// settings are what a process reads from its environment.
-type settings struct {
-	Program       Program
-	Host          string
-	CA, Cert, Key []byte
-	Token         string
-	Agent         string // what it calls itself to the API server
-}
-
 // Main does nothing, unless this process was started by [Start]. Then it is the Program,
 // and does not return.
 func Main() {
-	encoded := os.Getenv(settingsVariable)
-	if encoded == "" {
+	program := Program(os.Getenv(programVariable))
+	if program == "" {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	var s settings
-	err := json.Unmarshal([]byte(encoded), &s)
-	if err == nil {
-		err = s.run(ctx)
-	}
-	if err != nil {
+	if err := program.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "process:", err)
 		os.Exit(1)
 	}
@@ -194,41 +190,37 @@ func Main() {
 }
 
 // run runs the program until ctx is done.
-func (s settings) run(ctx context.Context) error {
-	clients, err := migration.ClientsFor(&rest.Config{
-		Host:            s.Host,
-		BearerToken:     s.Token,
-		UserAgent:       s.Agent,
-		TLSClientConfig: rest.TLSClientConfig{CAData: s.CA, CertData: s.Cert, KeyData: s.Key},
-		QPS:             -1,
-	})
+func (p Program) run(ctx context.Context) error {
+	config, err := clientcmd.RESTConfigFromKubeConfig([]byte(os.Getenv(kubeconfigVariable)))
 	if err != nil {
 		return err
 	}
-	switch s.Program {
-	case Headroom:
-		return control(ctx, clients, migration.Options{})
-	case Guarded:
-		return control(ctx, clients, migration.Options{Guard: true})
-	case Recorded:
-		return controlRecorded(ctx, clients)
-	case RaisePending:
-		return runRaisePending(ctx, clients)
-	default:
-		return fmt.Errorf("no program %q", s.Program)
+	config.UserAgent, config.QPS = os.Getenv(agentVariable), -1
+	clients, err := migration.ClientsFor(config)
+	if err != nil {
+		return err
 	}
-}
-
-// control runs the library.
-func control(ctx context.Context, clients migration.Clients, options migration.Options) error {
+	if p == RaisePending {
+		return runRaisePending(ctx, clients)
+	}
+	options := migration.Options{Guard: p == Guarded}
+	var record *configmap.Ledger
+	if p == Recorded {
+		informer := kubeinformers.NewSharedInformerFactoryWithOptions(clients.Core, 0,
+			kubeinformers.WithNamespace(Namespace), kubeinformers.WithTweakListOptions(configmap.Select)).Core().V1().ConfigMaps().Informer()
+		record = configmap.New(clients.Core.CoreV1(), Namespace, configmap.WithInformer(informer))
+		options.Ledger = record
+		go informer.RunWithContext(ctx)
+	}
 	controller, err := migration.NewController(clients, options)
 	if err != nil {
 		return err
 	}
-	return work(ctx, controller)
-}
-
-func work(ctx context.Context, controller *migration.Controller) error {
+	if record != nil {
+		if _, err := record.OnChange(controller.Enqueue); err != nil {
+			return err
+		}
+	}
 	if err := controller.Start(ctx); err != nil {
 		return err
 	}
@@ -237,18 +229,88 @@ func work(ctx context.Context, controller *migration.Controller) error {
 	return nil
 }
 
-// controlRecorded runs the library with a ledger in ConfigMaps.
-func controlRecorded(ctx context.Context, clients migration.Clients) error {
-	informer := kubeinformers.NewSharedInformerFactoryWithOptions(clients.Core, 0,
-		kubeinformers.WithNamespace(Namespace), kubeinformers.WithTweakListOptions(configmap.Select)).Core().V1().ConfigMaps().Informer()
-	record := configmap.New(clients.Core.CoreV1(), Namespace, configmap.WithInformer(informer))
-	controller, err := migration.NewController(clients, migration.Options{Ledger: record})
+// raisePending is the policy of Harvester's controllers: spec.hard is raised for every
+// migration from its creation until it has succeeded or failed. The policy is as good
+// here as it can be: it raises all resources of all quotas by what the source pod is
+// charged, is level-triggered, and knows the static limits. Those are spec.hard at the
+// first sight of a quota, so the process has to be started while no VM migrates.
+type raisePending struct {
+	client typedcorev1.ResourceQuotasGetter
+	quotas migration.List[corev1.ResourceQuota]
+	caches migration.Caches
+
+	static sync.Map // by the UID of the quota, corev1.ResourceLists that are read only
+}
+
+func (r *raisePending) reconcile(ctx context.Context, namespace string) (time.Duration, error) {
+	s, err := r.caches.Snapshot(ctx, namespace)
+	if err != nil {
+		return 0, err
+	}
+	quotas, err := r.quotas(ctx, namespace)
+	if err != nil {
+		return 0, err
+	}
+	for _, rq := range quotas {
+		static, _ := r.static.LoadOrStore(rq.UID, rq.Spec.Hard)
+		hard := static.(corev1.ResourceList).DeepCopy() //nolint:forcetypeassert // nothing else is stored
+		for _, m := range s.Migrations {
+			if m.IsFinal() {
+				continue
+			}
+			surge := sourceOf(m, s)
+			for name, limit := range hard {
+				hard[name] = amounts.Plus(limit, surge[name])
+			}
+		}
+		if quota.Equal(hard, rq.Spec.Hard) {
+			continue
+		}
+		raised := rq.DeepCopy()
+		raised.Spec.Hard = hard
+		if _, err := r.client.ResourceQuotas(namespace).Update(ctx, raised, metav1.UpdateOptions{}); err != nil {
+			return 0, err
+		}
+	}
+	return 0, nil
+}
+
+// sourceOf returns what the pod is charged that m migrates from.
+func sourceOf(m *kubevirtv1.VirtualMachineInstanceMigration, s migration.Snapshot) corev1.ResourceList {
+	for _, vmi := range s.VMIs {
+		for _, pod := range s.Pods {
+			if vmi.Name == m.Spec.VMIName && pod.Labels[kubevirtv1.CreatedByLabel] == string(vmi.UID) && pod.Spec.NodeName == vmi.Status.NodeName {
+				if footprint := quota.Footprint(pod); len(footprint) > 1 {
+					return footprint
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// runRaisePending runs the policy [RaisePending] on informers of its own.
+func runRaisePending(ctx context.Context, clients migration.Clients) error {
+	core := kubeinformers.NewSharedInformerFactory(clients.Core, 0).Core().V1()
+	quotas, pods := core.ResourceQuotas().Informer(), core.Pods().Informer()
+	vmis, vmims := virt.Informer(clients.KubeVirt, virt.Instances), virt.Informer(clients.KubeVirt, virt.Migrations)
+	policy := &raisePending{
+		client: clients.Core.CoreV1(),
+		quotas: migration.FromIndexer[corev1.ResourceQuota](quotas.GetIndexer()),
+		caches: migration.Caches{
+			Migrations: migration.FromIndexer[kubevirtv1.VirtualMachineInstanceMigration](vmims.GetIndexer()),
+			VMIs:       migration.FromIndexer[kubevirtv1.VirtualMachineInstance](vmis.GetIndexer()),
+			Pods:       migration.FromIndexer[corev1.Pod](pods.GetIndexer()),
+		},
+	}
+	l, err := loop.New(loop.Config{Reconcile: policy.reconcile, Urgent: migration.InProgress})
 	if err != nil {
 		return err
 	}
-	if _, err := record.OnChange(controller.Enqueue); err != nil {
+	if err := virt.Watch(ctx, l.Handler(migration.NamespaceOf), quotas, pods, vmis, vmims); err != nil {
 		return err
 	}
-	go informer.RunWithContext(ctx)
-	return work(ctx, controller)
+	fmt.Fprintln(os.Stderr, "ready")
+	l.Run(ctx)
+	return nil
 }

@@ -89,7 +89,7 @@ func (s *Simulator) over(what string, vmi *kubevirtv1.VirtualMachineInstance) bo
 // endLoser begins to end the pod that a migration leaves over: the source, or if it failed the
 // target. It goes by the names in the VMI, for the losing pod may be on any node.
 func (s *Simulator) endLoser(now *view, vmi *kubevirtv1.VirtualMachineInstance, linger time.Duration) {
-	loser := virthandler.Loser(vmi)
+	loser := virthandler.Loser(vmi.Status.MigrationState)
 	for _, pod := range now.launchers[vmi.UID] {
 		switch {
 		case loser == "" || pod.Name != loser:

@@ -78,7 +78,8 @@ func New(client kubernetes.Interface, virt dynamic.Interface, c Config) *Simulat
 // Run plays until ctx is done. It may be called once.
 func (s *Simulator) Run(ctx context.Context) {
 	wake := make(chan struct{}, 1)
-	if !s.watch(ctx, wake) {
+	if err := s.watch(ctx, wake); err != nil {
+		s.report(err, "watching")
 		return
 	}
 	for {
@@ -98,33 +99,22 @@ func (s *Simulator) Run(ctx context.Context) {
 }
 
 // watch starts informers that wake the simulator, and waits until they know everything.
-func (s *Simulator) watch(ctx context.Context, wake chan<- struct{}) bool {
+func (s *Simulator) watch(ctx context.Context, wake chan<- struct{}) error {
 	woken := func() {
 		select {
 		case wake <- struct{}{}:
 		default:
 		}
 	}
-	handler := cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { woken() },
-		UpdateFunc: func(any, any) { woken() },
-		DeleteFunc: func(any) { woken() },
-	}
 	core := informers.NewSharedInformerFactory(s.client, 0).Core().V1()
 	nodes, pods := core.Nodes().Informer(), core.Pods().Informer()
 	vmis, vmims := virt.Informer(s.virt, virt.Instances), virt.Informer(s.virt, virt.Migrations)
-	synced := make([]cache.InformerSynced, 0, 4)
-	for _, informer := range []cache.SharedIndexInformer{nodes, pods, vmis, vmims} {
-		registration, err := informer.AddEventHandler(handler)
-		if err != nil {
-			s.report(err, "watching")
-			return false
-		}
-		synced = append(synced, registration.HasSynced)
-		go informer.RunWithContext(ctx)
-	}
 	s.caches = caches{nodes: nodes.GetStore(), pods: pods.GetStore(), vmis: vmis.GetStore(), vmims: vmims.GetStore()}
-	return cache.WaitForCacheSync(ctx.Done(), synced...)
+	return virt.Watch(ctx, cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { woken() },
+		UpdateFunc: func(any, any) { woken() },
+		DeleteFunc: func(any) { woken() },
+	}, nodes, pods, vmis, vmims)
 }
 
 // pass looks at everything once and does what is due. A write that comes too late,

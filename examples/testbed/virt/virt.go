@@ -3,6 +3,7 @@ package virt
 
 import (
 	"context"
+	"errors"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,6 +32,23 @@ func Informer(client dynamic.Interface, resource schema.GroupVersionResource) ca
 	informer := dynamicinformer.NewDynamicSharedInformerFactory(client, 0).ForResource(resource).Informer()
 	_ = informer.SetTransform(migration.Typed) // fails only for informers that run
 	return informer
+}
+
+// Watch runs informers until ctx is done. It returns when they and handler have seen what there is.
+func Watch(ctx context.Context, handler cache.ResourceEventHandler, informers ...cache.SharedIndexInformer) error {
+	var synced []cache.InformerSynced
+	for _, informer := range informers {
+		registration, err := informer.AddEventHandler(handler)
+		if err != nil {
+			return err
+		}
+		synced = append(synced, registration.HasSynced)
+		go informer.RunWithContext(ctx)
+	}
+	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
+		return errors.New("ended before the caches were synced")
+	}
+	return nil
 }
 
 // A Client reads and writes objects of the type T, in one namespace or, to list and to
@@ -98,30 +116,26 @@ func (c Client[T]) Delete(ctx context.Context, name string) error {
 	return c.client.Delete(ctx, name, metav1.DeleteOptions{})
 }
 
+// untyped converts by way of JSON: what is untyped has no unsigned numbers, and VMIs have.
 func (c Client[T]) untyped(object *T) (*unstructured.Unstructured, error) {
-	var result unstructured.Unstructured
-	if err := convert(object, &result.Object); err != nil {
-		return nil, err
+	result := &unstructured.Unstructured{}
+	content, err := json.Marshal(object)
+	if err == nil {
+		err = json.Unmarshal(content, &result.Object)
 	}
-	result.SetGroupVersionKind(c.kind)
-	return &result, nil
+	if err == nil {
+		result.SetGroupVersionKind(c.kind)
+	}
+	return result, err
 }
 
 func typed[T any](object *unstructured.Unstructured, err error) (*T, error) {
 	if err != nil {
 		return nil, err
 	}
-	var result T
-	return &result, convert(object.Object, &result)
-}
-
-// convert converts by way of JSON: what is untyped has no unsigned numbers, and VMIs have.
-func convert(from, to any) error {
-	content, err := json.Marshal(from)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(content, to)
+	result, err := migration.Typed(object)
+	t, _ := result.(*T)
+	return t, err
 }
 
 // NewVMI returns a virtual machine instance as the API server has it after virt-api's

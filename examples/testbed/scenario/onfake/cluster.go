@@ -69,8 +69,7 @@ func Play(t try.T, s *scenario.Scenario, seed uint64) scenario.End {
 		if s.Recorded {
 			options.Ledger = configmap.New(p.Client.CoreV1(), process.Namespace)
 		}
-		program := try.Must(p.Controller(options))(t)
-		return program
+		return try.Must(p.Controller(options))(t)
 	})
 	end := scenario.Play(s, c)
 	require.Empty(t, c.fake.Violations(), "seed %d", seed)
