@@ -178,7 +178,6 @@ func (n namespaceForecast) table(out io.Writer, parallel int) {
 	section(out, "Missing in the static limits, at worst:", rows, parallel)
 	for _, vm := range n.VMs {
 		if vm.Why != "" {
-			fmt.Fprintln(out)
 			paragraph(out, "VM "+vm.Name+": "+vm.Why)
 		}
 	}

@@ -6,7 +6,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/cli-runtime/pkg/resource"
@@ -185,15 +185,11 @@ func (o *options) write(w *world, object any, table func(io.Writer)) error {
 		if err != nil {
 			return err
 		}
-		data, err := json.Marshal(object)
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+		if err == nil {
+			err = printer.PrintObj(&unstructured.Unstructured{Object: content}, &out)
+		}
 		if err != nil {
-			return err
-		}
-		u := &unstructured.Unstructured{}
-		if err := u.UnmarshalJSON(data); err != nil {
-			return err
-		}
-		if err := printer.PrintObj(u, &out); err != nil {
 			return err
 		}
 	}

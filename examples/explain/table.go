@@ -3,11 +3,16 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/cli-runtime/pkg/printers"
+
+	"github.com/vmquota/headroom/quota/amounts"
 )
 
 // pageWidth is how wide sentences are printed.
@@ -21,7 +26,6 @@ func (e *Explanation) table(out io.Writer) {
 		n.table(out, words)
 	}
 	if e.Leader != nil {
-		fmt.Fprintln(out)
 		paragraph(out, e.Leader.Why)
 	}
 	notes(out, e.Notes)
@@ -52,7 +56,6 @@ func (n namespaceReport) table(out io.Writer, words map[string]bool) {
 		fmt.Fprintln(out, "\nNo ResourceQuota: nothing limits its migrations.")
 	}
 	for _, q := range n.Quotas {
-		fmt.Fprintln(out)
 		head := "ResourceQuota " + q.Name
 		if len(q.Scopes) > 0 {
 			head += " (only " + enumerate(q.Scopes) + ")"
@@ -76,11 +79,9 @@ func (n namespaceReport) table(out io.Writer, words map[string]bool) {
 	case len(ended) > 5:
 		fmt.Fprintf(out, "\nMigrations that are over and charge nothing twice: %d.\n", len(ended))
 	case len(ended) > 0:
-		fmt.Fprintln(out)
 		paragraph(out, "Over, and charged no more: "+strings.Join(ended, ", ")+".")
 	}
 	for _, e := range n.Events {
-		fmt.Fprintln(out)
 		paragraph(out, fmt.Sprintf("Event %s on ResourceQuota %s, last at %s: %s", e.Reason, e.Quota, stamp(e.Last.Time), e.Message))
 	}
 }
@@ -123,7 +124,6 @@ func columns(out io.Writer, rows [][]string) {
 // notes prints each as a paragraph.
 func notes(out io.Writer, notes []string) {
 	for _, note := range notes {
-		fmt.Fprintln(out)
 		paragraph(out, "Note: "+note)
 	}
 }
@@ -179,9 +179,12 @@ func (e *Explanation) legend(out io.Writer, words map[string]bool) {
 	}
 }
 
-// paragraph prints text, broken at pageWidth and indented as it is.
+// paragraph prints text, broken at pageWidth and indented as it is, below a blank line if it is not.
 func paragraph(out io.Writer, text string) {
 	indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
+	if indent == "" {
+		fmt.Fprintln(out)
+	}
 	line := indent
 	for i, word := range strings.Fields(text) {
 		switch {
@@ -195,4 +198,85 @@ func paragraph(out io.Writer, text string) {
 		}
 	}
 	fmt.Fprintln(out, line)
+}
+
+// inBytes reports whether name, as quotas call it, is counted in bytes.
+func inBytes(name corev1.ResourceName) bool {
+	s := strings.TrimPrefix(strings.TrimPrefix(string(name), "limits."), "requests.")
+	if i := strings.LastIndex(s, "/"); i >= 0 {
+		s = strings.TrimPrefix(s[i+1:], "requests.") // <class>.storageclass.storage.k8s.io/requests.storage
+	}
+	return s == "memory" || s == "storage" || s == "ephemeral-storage" || strings.HasPrefix(s, "hugepages-")
+}
+
+// exact writes q as a decimal number.
+func exact(q resource.Quantity) string {
+	q = q.DeepCopy() // AsDec changes its receiver
+	return trimZeros(q.AsDec().String())
+}
+
+func trimZeros(s string) string {
+	if !strings.Contains(s, ".") {
+		return s
+	}
+	return strings.TrimRight(strings.TrimRight(s, "0"), ".")
+}
+
+// binaryUnits are 1024 times each other.
+var binaryUnits = []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+
+// short writes q as people read it: bytes with two decimals, all else exactly. It reports
+// whether q is rounded.
+func short(name corev1.ResourceName, q resource.Quantity) (text string, rounded bool) {
+	value, scale := q.AsApproximateFloat64(), 0
+	if !inBytes(name) || value == 0 {
+		return exact(q), false
+	}
+	for math.Abs(value) >= 1024 && scale < len(binaryUnits)-1 {
+		value /= 1024
+		scale++
+	}
+	if scale == 0 {
+		return exact(q) + " bytes", false
+	}
+	digits := trimZeros(strconv.FormatFloat(value, 'f', 2, 64))
+	return digits + " " + binaryUnits[scale], digits != strconv.FormatFloat(value, 'f', -1, 64)
+}
+
+// texts writes list as people read it; where that is rounded, also exactly.
+func texts(list corev1.ResourceList) string {
+	var parts []string
+	for _, name := range amounts.Names(list) {
+		text, rounded := short(name, list[name])
+		if rounded {
+			text += " (" + exact(list[name]) + " bytes)"
+		}
+		parts = append(parts, string(name)+" "+text)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// change writes "from a to b", exactly where rounding would hide the difference.
+func change(name corev1.ResourceName, a, b resource.Quantity) string {
+	from, _ := short(name, a)
+	to, _ := short(name, b)
+	if from == to {
+		from, to = exact(a), exact(b)+" bytes"
+	}
+	return "from " + from + " to " + to
+}
+
+// enumerate joins parts with commas and a last "and".
+func enumerate[S ~string](parts []S) string {
+	var text string
+	for i, part := range parts {
+		switch {
+		case i > 0 && i == len(parts)-1:
+			text += " and "
+		case i > 0:
+			text += ", "
+		}
+		text += string(part)
+	}
+	return text
 }

@@ -138,6 +138,9 @@ var notForQuota = []quota.DeferralReason{migration.UtilityVolumes, migration.Bac
 
 // whyCharged names the pod that has to stop.
 func (t tenant) whyCharged(m quota.Migration) string {
+	if m.OnlyClaims() {
+		return "The migration is over, but the claim that it has left still counts. It lasts until the losing pod, which has ended, is deleted."
+	}
 	target := find(t.snapshot.Pods, func(pod *corev1.Pod) bool { return jobOf(pod) == m.UID && !quota.Ended(pod, t.snapshot.Now) })
 	if target == nil {
 		return "Its target pod was created and counts. It lasts until the losing pod stops."

@@ -2,9 +2,12 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +18,7 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -171,22 +175,38 @@ func (w *world) take(u *unstructured.Unstructured) error {
 // in quotas, whose fields have not changed for ten years. An object that a server has stored may
 // have fields of a newer version.
 func (w *world) decode(u *unstructured.Unstructured, object metav1.Object, id string) error {
+	if err := checkFields(object, u.Object, false); err != nil {
+		return fmt.Errorf("%s: %w", id, err)
+	}
 	err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(u.Object, object, true)
 	strict, unknown := runtime.AsStrictDecodingError(err)
-	_, isQuota := object.(*corev1.ResourceQuota)
+	rq, isQuota := object.(*corev1.ResourceQuota)
 	switch {
 	case unknown && (isQuota || u.GetResourceVersion() == ""):
-		return fmt.Errorf("%s: %w", id, errors.Join(strict.Errors()...))
+		err = errors.Join(strict.Errors()...)
 	case unknown:
 		w.newer++
 		w.example = id + ": " + strict.Errors()[0].Error()
+		err = nil
+	case err != nil:
+		err = cmp.Or(checkFields(object, u.Object, true), err)
+	case isQuota:
+		err = errors.Join(negative("spec.hard", rq.Spec.Hard), negative("status.hard", rq.Status.Hard), negative("status.used", rq.Status.Used))
 	}
-	if err != nil && !unknown || isQuota { // these errors say which field is wrong
-		if err := checkFields(object, u.Object); err != nil {
-			return fmt.Errorf("%s: %w", id, err)
-		}
+	if err != nil {
+		return fmt.Errorf("%s: %w", id, err)
 	}
 	return nil
+}
+
+// negative returns an error for each negative amount of a field.
+func negative(field string, list corev1.ResourceList) (err error) {
+	for _, name := range amounts.Names(list) {
+		if q := list[name]; q.Sign() < 0 {
+			err = errors.Join(err, fmt.Errorf("%s[%s]: %q is negative", field, name, q.String()))
+		}
+	}
+	return err
 }
 
 // newer reports whether a is a later state of the same object than b.
@@ -211,4 +231,67 @@ func (w *world) asides() []string {
 		lines = append(lines, fmt.Sprintf("%d objects have fields that this version does not know, such as %s", w.newer, w.example))
 	}
 	return lines
+}
+
+// hugeExponent matches what would take resource.Quantity minutes to read or to calculate with.
+var hugeExponent = regexp.MustCompile(`^[+-]?[0-9.]+[eE][+-]?[0-9]{3,}$`)
+
+// A fieldCheck finds the field of an object that cannot be read, which errors of quantities do not name.
+type fieldCheck struct {
+	object reflect.Type
+	all    bool // not only numbers with a huge exponent
+}
+
+// checkFields returns an error that names the first field of tree that cannot be read into object; nil if there
+// is none. If not all, it looks only for quantities with a huge exponent.
+func checkFields(object metav1.Object, tree map[string]any, all bool) error {
+	c := fieldCheck{reflect.TypeOf(object).Elem(), all}
+	return c.find(tree, "", func(value any) any { return value })
+}
+
+// find checks value, which is at path. Whole returns an object that has nothing but a value there.
+func (c fieldCheck) find(value any, path string, whole func(value any) any) error {
+	if fields, is := value.(map[string]any); is && len(fields) > 0 {
+		for _, name := range slices.Sorted(maps.Keys(fields)) {
+			at := strings.TrimPrefix(path+"."+name, ".")
+			if strings.ContainsAny(name, "./") {
+				at = path + "[" + name + "]"
+			}
+			if err := c.find(fields[name], at, func(v any) any { return whole(map[string]any{name: v}) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if items, is := value.([]any); is && len(items) > 0 {
+		for i, item := range items {
+			if err := c.find(item, fmt.Sprintf("%s[%d]", path, i), func(v any) any { return whole([]any{v}) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	text := fmt.Sprint(value)
+	huge := hugeExponent.MatchString(text)
+	if huge {
+		value = "huge" // says whether a quantity belongs there
+	} else if !c.all {
+		return nil
+	}
+	data, err := json.Marshal(whole(value))
+	if err == nil {
+		err = json.Unmarshal(data, reflect.New(c.object).Interface())
+	}
+	wrong, malformed := (*json.UnmarshalTypeError)(nil), errors.Is(err, resource.ErrFormatWrong) || errors.Is(err, resource.ErrSuffix)
+	switch {
+	case err == nil:
+		return nil
+	case malformed && huge:
+		return fmt.Errorf("%s: %q is out of range", path, text)
+	case malformed:
+		return fmt.Errorf("%s: %.64q is not a quantity, as 500m and 2Gi are", path, text)
+	case errors.As(err, &wrong):
+		return fmt.Errorf("%s: %s where %s belongs", wrong.Field, wrong.Value, wrong.Type.Kind())
+	}
+	return fmt.Errorf("%s: %w", path, err)
 }
