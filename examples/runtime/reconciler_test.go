@@ -36,19 +36,19 @@ func (r reader) List(_ context.Context, list client.ObjectList, options ...clien
 	var indexer toolscache.Indexer
 	switch list.(type) {
 	case *corev1.ResourceQuotaList:
-		indexer = r.caches.ResourceQuotas
+		indexer = r.caches[fake.ResourceQuotas]
 	case *corev1.LimitRangeList:
-		indexer = r.caches.LimitRanges
+		indexer = r.caches[fake.LimitRanges]
 	case *corev1.PodList:
-		indexer = r.caches.Pods
+		indexer = r.caches[fake.Pods]
 	case *corev1.PersistentVolumeClaimList:
-		indexer = r.caches.Claims
+		indexer = r.caches[fake.Claims]
 	case *kubevirtv1.VirtualMachineInstanceList:
-		indexer = r.caches.VMIs
+		indexer = r.caches[fake.VMIs]
 	case *kubevirtv1.VirtualMachineInstanceMigrationList:
-		indexer = r.caches.Migrations
+		indexer = r.caches[fake.Migrations]
 	case *corev1.EventList:
-		indexer = r.caches.Events
+		indexer = r.caches[fake.Events]
 	}
 	var o client.ListOptions
 	found, err := indexer.ByIndex(toolscache.NamespaceIndex, o.ApplyOptions(options).Namespace)

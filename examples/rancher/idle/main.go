@@ -8,7 +8,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -19,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -26,6 +26,7 @@ import (
 
 	"github.com/vmquota/headroom/examples/rancher/change"
 	"github.com/vmquota/headroom/examples/scale/server"
+	"github.com/vmquota/headroom/examples/testbed/try"
 )
 
 // A kind is one of downstream clusters.
@@ -50,17 +51,23 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	klog.SetLogger(klog.Logger{}) // two thousand shims say what they enforce
-	cluster, err := server.New(*recording, server.Size{Namespaces: *namespaces, Machines: 5, Large: 5})
-	switch {
-	case err != nil:
-	case *serve:
-		server.Serve(&clustersOf{Server: cluster, asked: map[string]bool{}})
-	default:
-		err = run(ctx, *clusters)
-	}
+	logf := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+	err := try.Run(ctx, logf, func(t try.T) {
+		cluster := try.Must(server.New(*recording, server.Size{Namespaces: *namespaces, Machines: 5, Large: 5}))(t)
+		if *serve {
+			server.Serve(&clustersOf{Server: cluster, asked: map[string]bool{}})
+			return
+		}
+		fmt.Printf("%d idle clusters in one process\n\n", *clusters)
+		fmt.Println("| each cluster has | goroutines | heap | RSS | left after the end |")
+		fmt.Println("|---|---|---|---|---|")
+		for _, k := range kinds {
+			k.measure(t, *clusters)
+		}
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		os.Exit(1) //nolint:gocritic // nothing is deferred that matters
 	}
 }
 
@@ -110,92 +117,53 @@ func answer(w http.ResponseWriter, found bool, object any) {
 	_ = json.NewEncoder(w).Encode(object)
 }
 
-// run measures each kind of cluster, and prints a table.
-func run(ctx context.Context, clusters int) error {
-	fmt.Printf("%d idle clusters in one process\n\n", clusters)
-	fmt.Println("| each cluster has | goroutines | heap | RSS | left after the end |")
-	fmt.Println("|---|---|---|---|---|")
-	for _, k := range kinds {
-		api, stop, err := server.Spawn()
-		if err != nil {
-			return err
-		}
-		err = k.measure(ctx, api, clusters)
-		stop()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // measure starts the change for each cluster of this kind, and prints what that costs.
-func (k kind) measure(ctx context.Context, api *rest.Config, clusters int) error {
-	ctx, stop := context.WithCancel(ctx)
+func (k kind) measure(t try.T, clusters int) {
+	api, end, err := server.Spawn()
+	require.NoError(t, err)
+	defer end()
+	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	all := make([]*change.UserContext, clusters)
 	for i := range all {
 		config := rest.CopyConfig(api)
 		config.Host += fmt.Sprintf("/%s/%d", k.path, i)
 		config.Dial = (&net.Dialer{}).DialContext // so that nothing is shared, as with a tunnel
-		client, err := kubernetes.NewForConfig(config)
-		if err != nil {
-			return err
-		}
-		if _, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}); err != nil { // Rancher has used it before
-			return err
-		}
+		client := try.Must(kubernetes.NewForConfig(config))(t)
+		try.Must(client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}))(t) // Rancher has used it before
 		all[i] = &change.UserContext{RESTConfig: *config, K8sClient: client}
 	}
 	before := server.Used()
 	for _, cluster := range all {
-		if err := change.RegisterDeferred(ctx, cluster); err != nil {
-			return err
-		}
+		require.NoError(t, change.RegisterDeferred(ctx, cluster))
 	}
-	if err := k.await(ctx, api, clusters); err != nil {
-		return err
-	}
+	k.await(t, api, clusters)
 	during := server.Used()
 	stop()
 	left := server.Used()
 	// An idle connection is closed after 90 seconds.
 	for end := time.Now().Add(2 * time.Minute); left.Goroutines > before.Goroutines+10 && time.Now().Before(end); left = server.Used() {
-		time.Sleep(time.Second)
+		try.Sleep(t, time.Second)
 	}
 	n := float64(clusters)
 	fmt.Printf("| %s | %.1f | %.0f KB | %.0f KB | %d goroutines |\n", k.name, float64(during.Goroutines-before.Goroutines)/n,
 		(during.Heap-before.Heap)/n/1e3, (during.RSS-before.RSS)/n/1e3, left.Goroutines-before.Goroutines)
-	return nil
 }
 
 // await waits until all clusters have been asked for what they are asked for at the start, and
 // nothing is under way any more.
-func (k kind) await(ctx context.Context, api *rest.Config, clusters int) error {
-	client, err := rest.HTTPClientFor(api)
-	if err != nil {
-		return err
-	}
+func (k kind) await(t try.T, api *rest.Config, clusters int) {
+	client := try.Must(rest.HTTPClientFor(api))(t)
 	defer client.CloseIdleConnections()
-	get := func(path string, into any) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, api.Host+path, nil)
-		if err != nil {
-			return err
-		}
-		response, err := client.Do(request)
-		if err != nil {
-			return err
-		}
+	get := func(path string, into any) {
+		response := try.Must(client.Get(api.Host + path))(t)
 		defer func() { _ = response.Body.Close() }()
-		return json.NewDecoder(response.Body).Decode(into)
+		require.NoError(t, json.NewDecoder(response.Body).Decode(into))
 	}
-	asked, got := 0, server.Stats{}
-	for asked < clusters || got.Watches != k.watches*clusters {
-		time.Sleep(time.Second)
-		if err := errors.Join(get("/asked", &asked), get("/stats", &got)); err != nil {
-			return err
-		}
+	for asked, got := 0, (server.Stats{}); asked < clusters || got.Watches != k.watches*clusters; {
+		try.Sleep(t, time.Second)
+		get("/asked", &asked)
+		get("/stats", &got)
 	}
-	time.Sleep(10 * time.Second)
-	return nil
+	try.Sleep(t, 10*time.Second)
 }

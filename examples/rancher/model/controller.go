@@ -1,8 +1,23 @@
+// Package model is Rancher's quota controller as far as a namespace and its ResourceQuota are concerned
+// (SyncController of its pkg/controllers/managementuser/resourcequota). It is written anew from what Rancher
+// does, for tests that cannot have Rancher itself as a dependency. The tests in ../proof run it on wrangler's
+// real controllers and caches, and [Simulate] on a simulated cluster.
+//
+// What it does as Rancher does: it gets the quota by its label from the cache, compares the limits by their
+// value, updates the cached copy with its spec replaced, writes the limits and a condition with a timestamp to
+// the namespace before that, so that each write of a quota is another event for it, creates zeros for what does
+// not fit the project, leaves a quota alone whose new limits do not fit, retries after conflicts, and
+// reconciles all namespaces after a start. It does not watch quotas.
+//
+// What it leaves out: limit ranges, roles, used limits, and where projects are stored. And it creates no second
+// quota when its cache is slow, as Rancher may.
 package model
 
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -65,12 +80,12 @@ func (c *Controller) Sync(ctx context.Context, name string) error {
 	}
 	switch {
 	case existing == nil && len(wanted) == 0:
-	case existing == nil:
-		ns, err = c.create(ctx, ns, limit, wanted)
 	case len(wanted) == 0:
-		ns, err = c.remove(ctx, ns, existing)
-	case !equality.Semantic.DeepEqual(existing.Spec.Hard, wanted):
-		ns, err = c.update(ctx, ns, existing, limit, wanted)
+		if ns, err = c.annotate(ctx, ns, rancher.LimitsAnnotation, ""); err == nil {
+			err = c.Quotas.ResourceQuotas(name).Delete(ctx, existing.Name, metav1.DeleteOptions{})
+		}
+	case existing == nil || !equality.Semantic.DeepEqual(existing.Spec.Hard, wanted):
+		ns, err = c.put(ctx, ns, existing, limit, wanted)
 	}
 	if err != nil || isSet(ns, initialized) {
 		return err
@@ -89,15 +104,22 @@ func (c *Controller) existing(namespace string) (*corev1.ResourceQuota, error) {
 	return slices.MinFunc(quotas, func(a, b *corev1.ResourceQuota) int { return cmp.Compare(a.Name, b.Name) }), nil
 }
 
-func (c *Controller) create(ctx context.Context, ns *corev1.Namespace, limit Limit, wanted corev1.ResourceList) (*corev1.Namespace, error) {
+// put creates the quota, or updates it if what is wanted fits the project.
+func (c *Controller) put(ctx context.Context, ns *corev1.Namespace, existing *corev1.ResourceQuota, limit Limit, wanted corev1.ResourceList) (*corev1.Namespace, error) {
 	ns, excess, err := c.declare(ctx, ns, limit, wanted)
-	if err != nil {
+	if err != nil || existing != nil && len(excess) > 0 {
+		return ns, err
+	}
+	quotas := c.Quotas.ResourceQuotas(ns.Name)
+	if existing != nil {
+		existing = existing.DeepCopy()
+		existing.Spec = corev1.ResourceQuotaSpec{Hard: wanted}
+		_, err = quotas.Update(ctx, existing, metav1.UpdateOptions{})
 		return ns, err
 	}
 	for name := range excess {
 		wanted[name] = resource.Quantity{Format: resource.DecimalSI}
 	}
-	quotas := c.Quotas.ResourceQuotas(ns.Name)
 	// The cache may not have what the last event of the namespace has created.
 	if live, err := quotas.List(ctx, metav1.ListOptions{LabelSelector: managed.String()}); err != nil || len(live.Items) > 0 {
 		return ns, err
@@ -109,27 +131,17 @@ func (c *Controller) create(ctx context.Context, ns *corev1.Namespace, limit Lim
 	return ns, err
 }
 
-func (c *Controller) update(ctx context.Context, ns *corev1.Namespace, existing *corev1.ResourceQuota, limit Limit, wanted corev1.ResourceList) (*corev1.Namespace, error) {
-	ns, excess, err := c.declare(ctx, ns, limit, wanted)
-	if err != nil || len(excess) > 0 {
-		return ns, err
+// annotate writes an annotation of ns, unless it is so already. The empty value is none.
+func (c *Controller) annotate(ctx context.Context, ns *corev1.Namespace, name, value string) (*corev1.Namespace, error) {
+	if ns.Annotations[name] == value {
+		return ns, nil
 	}
-	existing = existing.DeepCopy()
-	existing.Spec = corev1.ResourceQuotaSpec{Hard: wanted}
-	_, err = c.Quotas.ResourceQuotas(ns.Name).Update(ctx, existing, metav1.UpdateOptions{})
-	return ns, err
-}
-
-func (c *Controller) remove(ctx context.Context, ns *corev1.Namespace, existing *corev1.ResourceQuota) (*corev1.Namespace, error) {
-	if _, has := ns.Annotations[rancher.LimitsAnnotation]; has {
-		next := ns.DeepCopy()
-		delete(next.Annotations, rancher.LimitsAnnotation)
-		var err error
-		if ns, err = c.Namespaces.Namespaces().Update(ctx, next, metav1.UpdateOptions{}); err != nil {
-			return ns, err
-		}
+	ns = ns.DeepCopy()
+	metav1.SetMetaDataAnnotation(&ns.ObjectMeta, name, value)
+	if value == "" {
+		delete(ns.Annotations, name)
 	}
-	return ns, c.Quotas.ResourceQuotas(ns.Name).Delete(ctx, existing.Name, metav1.DeleteOptions{})
+	return c.Namespaces.Namespaces().Update(ctx, ns, metav1.UpdateOptions{})
 }
 
 // declare writes to the namespace what it is to have, and whether that fits the project. It returns what does
@@ -139,12 +151,8 @@ func (c *Controller) declare(ctx context.Context, ns *corev1.Namespace, limit Li
 	if err != nil {
 		return ns, nil, err
 	}
-	if ns.Annotations[rancher.LimitsAnnotation] != text {
-		next := ns.DeepCopy()
-		metav1.SetMetaDataAnnotation(&next.ObjectMeta, rancher.LimitsAnnotation, text)
-		if ns, err = c.Namespaces.Namespaces().Update(ctx, next, metav1.UpdateOptions{}); err != nil {
-			return ns, nil, err
-		}
+	if ns, err = c.annotate(ctx, ns, rancher.LimitsAnnotation, text); err != nil {
+		return ns, nil, err
 	}
 	c.validation.Lock()
 	defer c.validation.Unlock()
@@ -186,4 +194,138 @@ func (c *Controller) excess(ns *corev1.Namespace, wanted corev1.ResourceList) (c
 		}
 	}
 	return excess, err
+}
+
+const (
+	statusAnnotation = "cattle.io/status"
+	validated        = "ResourceQuotaValidated"
+	initialized      = "ResourceQuotaInit"
+)
+
+type status struct{ Conditions []condition }
+
+type condition struct{ Type, Status, Message, LastUpdateTime string }
+
+func conditionsOf(ns *corev1.Namespace) (s status) {
+	if err := json.Unmarshal([]byte(ns.Annotations[statusAnnotation]), &s); err != nil {
+		return status{}
+	}
+	return s
+}
+
+func isSet(ns *corev1.Namespace, name string) bool {
+	return slices.ContainsFunc(conditionsOf(ns).Conditions, func(c condition) bool { return c.Type == name && c.Status == "True" })
+}
+
+// set writes a condition that is as old as now.
+func (c *Controller) set(ctx context.Context, ns *corev1.Namespace, name string, value bool) (*corev1.Namespace, error) {
+	next := condition{Type: name, Status: "False", LastUpdateTime: c.Now().UTC().Add(time.Second).Format(time.RFC3339)}
+	if value {
+		next.Status = "True"
+	}
+	s := conditionsOf(ns)
+	if i := slices.IndexFunc(s.Conditions, func(c condition) bool { return c.Type == name }); i >= 0 {
+		s.Conditions[i] = next
+	} else {
+		s.Conditions = append(s.Conditions, next)
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return ns, err
+	}
+	return c.annotate(ctx, ns, statusAnnotation, string(text))
+}
+
+// ProjectAnnotation is on a Namespace, and holds the ID of its project.
+const ProjectAnnotation = "field.cattle.io/projectId"
+
+// A Limit is limits as Rancher writes them: amounts by field, and a map "extended".
+type Limit map[string]any
+
+// A Project is what its namespaces may have. Limit is what they may have together, and Default what a namespace
+// has that asks for nothing, and which keys it may ask for. A project with no Limit gives no quotas.
+type Project struct{ Limit, Default Limit }
+
+// Projects are those of a cluster, by ID. They are where an agent's restart does not lose them. The zero value
+// has none.
+type Projects struct {
+	mu      sync.Mutex
+	byID    map[string]Project
+	changed []func(id string)
+}
+
+// Set makes p the project of that ID, and calls the handlers.
+func (p *Projects) Set(id string, project Project) {
+	p.mu.Lock()
+	if p.byID == nil {
+		p.byID = map[string]Project{}
+	}
+	p.byID[id] = project
+	changed := p.changed
+	p.mu.Unlock()
+	for _, handle := range changed {
+		handle(id)
+	}
+}
+
+func (p *Projects) of(ns *corev1.Namespace) Project {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.byID[ns.Annotations[ProjectAnnotation]]
+}
+
+// OnChange calls handle with the ID of each project that is set.
+func (p *Projects) OnChange(handle func(id string)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changed = append(p.changed, handle)
+}
+
+// merged returns what is wanted for a namespace that asks for asked, nil if nothing is.
+func (p Project) merged(asked Limit) Limit {
+	if p.Limit == nil || p.Default == nil {
+		return nil
+	}
+	wanted := maps.Clone(p.Default)
+	for field := range wanted {
+		if other, asks := asked[field]; asks {
+			wanted[field] = other
+		}
+	}
+	return wanted
+}
+
+// askedIn returns what the annotation of ns asks for, nil if there is none.
+func askedIn(ns *corev1.Namespace) (Limit, error) {
+	text := ns.Annotations[rancher.LimitsAnnotation]
+	if text == "" {
+		return nil, nil
+	}
+	return limitIn(text)
+}
+
+func limitIn(annotation string) (Limit, error) {
+	var asked struct{ Limit Limit }
+	err := json.Unmarshal([]byte(annotation), &asked)
+	return asked.Limit, err
+}
+
+// Annotation returns the value of rancher.LimitsAnnotation that asks for limit.
+func Annotation(limit Limit) (string, error) {
+	text, err := json.Marshal(map[string]Limit{"limit": limit})
+	return string(text), err
+}
+
+// amounts returns limit in ResourceQuota names.
+func amounts(limit Limit) (corev1.ResourceList, error) {
+	if limit == nil {
+		return nil, nil
+	}
+	text, err := Annotation(limit)
+	if err != nil {
+		return nil, err
+	}
+	return rancher.Limits(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Annotations: map[string]string{rancher.LimitsAnnotation: text},
+	}})
 }

@@ -31,7 +31,7 @@ func Simulate(c *fake.Cluster, latency fake.Span, limit Limit) *Simulated {
 		p.Latency = latency
 		controller := &Controller{
 			Namespaces: p.Client.CoreV1(), Quotas: p.Client.CoreV1(), Projects: &s.projects, Now: p.Now,
-			NamespaceCache: p.Caches.Namespaces, QuotaCache: p.Caches.ResourceQuotas,
+			NamespaceCache: p.Caches[fake.Namespaces], QuotaCache: p.Caches[fake.ResourceQuotas],
 		}
 		return fake.Program{
 			Reconcile: func(ctx context.Context, namespace string) (time.Duration, error) {
