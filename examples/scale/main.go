@@ -43,13 +43,16 @@ func main() {
 	serve := flag.Bool("serve", false, "be the API server")
 	flag.Parse()
 	api, err := server.New(*file, s)
-	switch {
-	case err != nil:
-	case *serve:
+	check(err)
+	if *serve {
 		server.Serve(api)
-	default:
-		err = run(s, min(*migrating, s.Namespaces/2-1), *parallel, *profile)
+		return
 	}
+	run(s, min(*migrating, s.Namespaces/2-1), *parallel, *profile)
+}
+
+// check ends the program, and the API server with it, if err is not nil.
+func check(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -112,23 +115,17 @@ func (b *bench) migrate(from, n, machine, parallel int) (c cost, err error) {
 	return c, err
 }
 
-func run(s server.Size, migrating, parallel int, profile string) error {
+func run(s server.Size, migrating, parallel int, profile string) {
 	fmt.Printf("%d namespaces, %d virtual machines\n\n", s.Namespaces, s.Namespaces*s.Machines)
 	api, stop, err := server.Spawn()
-	if err != nil {
-		return err
-	}
+	check(err)
 	defer stop()
 	b, err := newBench(api, migrating)
-	if err != nil {
-		return err
-	}
+	check(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	idle, began := server.Used().Heap, server.CPU()
-	if err := b.Start(ctx); err != nil {
-		return err
-	}
+	check(b.Start(ctx))
 	row("cold start: CPU", "%.2f s", (server.CPU() - began).Seconds())
 	memory := func() {
 		used := server.Used()
@@ -147,21 +144,16 @@ func run(s server.Size, migrating, parallel int, profile string) error {
 	began = server.CPU()
 	const times = 10000
 	for range times {
-		if _, err := b.Reconcile(ctx, server.NamespaceName(0)); err != nil {
-			return err
-		}
+		_, err := b.Reconcile(ctx, server.NamespaceName(0))
+		check(err)
 	}
 	row(fmt.Sprintf("one reconcile of a namespace with %d machines", s.Large), "%.1f µs", float64((server.CPU()-began).Microseconds())/times)
 
 	if profile != "" {
 		f, err := os.Create(profile)
-		if err != nil {
-			return err
-		}
+		check(err)
 		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
+		check(pprof.StartCPUProfile(f))
 		defer pprof.StopCPUProfile()
 	}
 	for _, p := range []struct {
@@ -177,9 +169,7 @@ func run(s server.Size, migrating, parallel int, profile string) error {
 			n = parallel
 		}
 		c, err := b.migrate(p.from, n, p.machine, p.atATime)
-		if err != nil {
-			return err
-		}
+		check(err)
 		fmt.Printf("\n%s\n", p.what)
 		row("reconciles for a migration", "%.1f", float64(c.reconciles)/float64(n))
 		row("CPU for a migration", "%.2f ms", float64(c.spent.Microseconds())/1e3/float64(n))
@@ -193,7 +183,6 @@ func run(s server.Size, migrating, parallel int, profile string) error {
 		row("quotas that are not as they were", "%d", c.Raised)
 		memory()
 	}
-	return nil
 }
 
 // at is a percentile of sorted delays, in milliseconds.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -150,6 +151,11 @@ func TestGaugesOfReports(t *testing.T) {
 	m.Reconciled(t.Context(), inFlight(quota.Charged))
 	require.EqualValues(t, 1, values(t, m)["headroom_migration_blocked_seconds"])
 	require.NotContains(t, values(t, m), series)
+	require.EqualValues(t, 1, count(t, m, "headroom_migrations_oldest_created"))
+	left := inFlight(quota.Charged)
+	left.InFlight[0].Shares = []quota.Share{{Traits: quota.Traits{Claim: true}}}
+	m.Reconciled(t.Context(), left)
+	require.Zero(t, count(t, m, "headroom_migrations_oldest_created"), "a claim that is left may be there for weeks")
 	m.Reconciled(t.Context(), migration.Report{Namespace: "tenant"})
 	require.Zero(t, count(t, m, "headroom_migrations"))
 
@@ -187,4 +193,33 @@ func TestLargeAmounts(t *testing.T) {
 	value := values(t, m)[`headroom_resourcequota_static{namespace="tenant",resource="limits.memory",resourcequota="q"}`]
 	require.InEpsilon(t, 1e20, value, 1e-9)
 	require.False(t, math.IsInf(value, 0))
+}
+
+// registry returns a registry that checks what is collected against what is described.
+func registry(m *Metrics) *prometheus.Registry {
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(m)
+	return r
+}
+
+// values returns what a scrape shows, by series. Of a histogram it is the count.
+func values(t *testing.T, m *Metrics) map[string]float64 {
+	t.Helper()
+	families, err := registry(m).Gather()
+	require.NoError(t, err)
+	found := map[string]float64{}
+	for _, family := range families {
+		for _, sample := range family.GetMetric() {
+			var labels []string
+			for _, pair := range sample.GetLabel() {
+				labels = append(labels, fmt.Sprintf("%s=%q", pair.GetName(), pair.GetValue()))
+			}
+			series := family.GetName()
+			if len(labels) > 0 {
+				series += "{" + strings.Join(labels, ",") + "}"
+			}
+			found[series] = sample.GetCounter().GetValue() + sample.GetGauge().GetValue() + float64(sample.GetHistogram().GetSampleCount())
+		}
+	}
+	return found
 }

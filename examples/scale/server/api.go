@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,7 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 
 	"github.com/vmquota/headroom/quota/amounts"
 )
@@ -68,70 +71,57 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// list answers with the objects of a resource, in one namespace or in all.
+// list answers with the objects of a resource, in one namespace or in all; of metadata with a page.
 func (s *Server) list(w http.ResponseWriter, r *http.Request, resource, namespace string, i int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := metav1.ListMeta{ResourceVersion: strconv.FormatUint(s.version, 10)}
-	from, to := i, i+1
+	query, from, to := r.URL.Query(), i, i+1
 	switch {
 	case namespace == "":
-		from, to = 0, s.Namespaces
+		from, _ = strconv.Atoi(query.Get("continue"))
+		to = s.Namespaces
 	case i < 0:
 		from, to = 0, 0
 	}
-	if r.URL.Query().Get("limit") == "1" { // whether it may be read
-		to = min(to, from+1)
+	limit, _ := strconv.Atoi(query.Get("limit"))
+	if limit != 1 && !asksForMetadata(r) { // limit 1: whether it may be read
+		limit = 0
+	}
+	var objects []runtime.Object
+	for ; from < to && (limit == 0 || len(objects) < limit); from++ {
+		objects = append(objects, s.objects(resource, from)...)
+	}
+	at := metav1.ListMeta{ResourceVersion: strconv.FormatUint(s.version, 10)}
+	if from < to {
+		at.Continue = strconv.Itoa(from)
 	}
 	list := map[string]runtime.Object{
 		"namespaces": &corev1.NamespaceList{ListMeta: at}, "resourcequotas": &corev1.ResourceQuotaList{ListMeta: at},
 		"pods": &corev1.PodList{ListMeta: at}, "limitranges": &corev1.LimitRangeList{ListMeta: at}, "configmaps": &corev1.ConfigMapList{ListMeta: at},
 		"persistentvolumeclaims": &corev1.PersistentVolumeClaimList{ListMeta: at}, "events": &corev1.EventList{ListMeta: at},
 	}[resource]
+	if asksForMetadata(r) {
+		list = &metav1.PartialObjectMetadataList{ListMeta: at}
+	}
+	var err error
+	for i := range objects {
+		if objects[i], err = shown(r, objects[i]); err != nil {
+			break
+		}
+	}
 	kind := map[string]string{"virtualmachineinstances": "VirtualMachineInstanceList", s.final.resource: "VirtualMachineInstanceMigrationList"}[resource]
 	switch {
 	case list != nil:
-		if err := meta.SetList(list, s.objects(resource, from, to)); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		_ = write(w, r, list)
-	case kind == "":
-		http.NotFound(w, r)
-	case asksForMetadata(r):
-		s.listMetadata(w, r, at)
+		err = errors.Join(err, meta.SetList(list, objects))
+	case kind != "":
+		text, failed := json.Marshal(map[string]any{"apiVersion": "kubevirt.io/v1", "kind": kind, "metadata": at, "items": append([]runtime.Object{}, objects...)})
+		list, err = &runtime.Unknown{Raw: text}, errors.Join(err, failed)
 	default:
-		items := []json.RawMessage{}
-		for _, object := range s.objects(resource, from, min(to, from+1)) { // nobody asks for more
-			if unknown, ok := object.(*runtime.Unknown); ok {
-				items = append(items, unknown.Raw)
-			}
-		}
-		w.Header().Set("Content-Type", runtime.ContentTypeJSON)
-		_ = json.NewEncoder(w).Encode(map[string]any{"apiVersion": "kubevirt.io/v1", "kind": kind, "metadata": at, "items": items})
+		http.NotFound(w, r)
+		return
 	}
-}
-
-// listMetadata answers with a page of the metadata of all migrations.
-func (s *Server) listMetadata(w http.ResponseWriter, r *http.Request, at metav1.ListMeta) {
-	query := r.URL.Query()
-	limit, _ := strconv.Atoi(query.Get("limit"))
-	from, _ := strconv.Atoi(query.Get("continue"))
-	list := &metav1.PartialObjectMetadataList{ListMeta: at}
-	for ; from < s.Namespaces && (limit == 0 || len(list.Items) < limit); from++ {
-		for _, object := range s.objects(s.final.resource, from, from+1) {
-			if o, err := metadataOf(object); err == nil {
-				list.Items = append(list.Items, *o)
-			}
-		}
-	}
-	if from < s.Namespaces {
-		list.Continue = strconv.Itoa(from)
-	}
-	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf)
-	text, err := enveloped("PartialObjectMetadataList", list)
 	if err == nil {
-		_, err = w.Write(text)
+		err = write(w, r, list)
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -143,83 +133,84 @@ func asksForMetadata(r *http.Request) bool {
 	return strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadata")
 }
 
-func metadataOf(object runtime.Object) (*metav1.PartialObjectMetadata, error) {
+// shown returns what r asks for of object.
+func shown(r *http.Request, object runtime.Object) (runtime.Object, error) {
 	text, ok := object.(*runtime.Unknown)
-	if !ok {
-		return nil, fmt.Errorf("a %T is not asked for", object)
+	if !ok || !asksForMetadata(r) {
+		return object, nil
 	}
 	o := &metav1.PartialObjectMetadata{}
 	return o, json.Unmarshal(text.Raw, o)
 }
 
-// enveloped is object in protobuf as the API server sends it.
-func enveloped(kind string, object interface{ Marshal() ([]byte, error) }) ([]byte, error) {
-	raw, err := object.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	text, err := (&runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: kind}, Raw: raw}).Marshal()
-	return append([]byte("k8s\x00"), text...), err
-}
-
-// objects are those of a resource in namespaces. The caller holds the lock.
-func (s *Server) objects(resource string, from, to int) (objects []runtime.Object) {
+// objects are those of a resource in namespace i. The caller holds the lock.
+func (s *Server) objects(resource string, i int) (objects []runtime.Object) {
 	add := func(e event) {
 		if object, err := e.object(); err == nil {
 			objects = append(objects, object)
 		}
 	}
-	for i := from; i < to; i++ {
-		switch resource {
-		case "namespaces":
-			objects = append(objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-				Name: NamespaceName(i), ResourceVersion: "1",
-				Labels:      map[string]string{"kubernetes.io/metadata.name": NamespaceName(i), "field.cattle.io/projectId": "p-abcde"},
-				Annotations: map[string]string{"field.cattle.io/projectId": "c-m-12345678:p-abcde", "lifecycle.cattle.io/create.namespace-auth": "true"},
-			}})
-		case "resourcequotas":
-			objects = append(objects, s.quota(i))
+	switch resource {
+	case "namespaces":
+		return []runtime.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+			Name: NamespaceName(i), ResourceVersion: "1",
+			Labels:      map[string]string{"kubernetes.io/metadata.name": NamespaceName(i), "field.cattle.io/projectId": "p-abcde"},
+			Annotations: map[string]string{"field.cattle.io/projectId": "c-m-12345678:p-abcde", "lifecycle.cattle.io/create.namespace-auth": "true"},
+		}}}
+	case "resourcequotas":
+		return []runtime.Object{s.quota(i)}
+	}
+	for number := range s.in(i) {
+		m := machine{i, number}
+		for k := 0; k < s.Kept && resource == s.final.resource; k++ {
+			p := s.final
+			p.text = strings.ReplaceAll(p.text, "@kept@", fmt.Sprintf("%08x", (i*largest+number)*8+k))
+			add(s.event(m, p, 1))
 		}
-		for number := range s.in(i) {
-			m := machine{i, number}
-			for k := 0; k < s.Kept && resource == s.final.resource; k++ {
-				p := s.final
-				p.text = strings.ReplaceAll(p.text, "@kept@", fmt.Sprintf("%08x", (i*largest+number)*8+k))
+		if st := s.moved[m]; st != nil {
+			for key, e := range st.objects {
+				if strings.HasPrefix(key, resource+"/") {
+					add(e)
+				}
+			}
+			continue
+		}
+		for _, p := range s.before {
+			if p.resource == resource {
 				add(s.event(m, p, 1))
-			}
-			if st := s.moved[m]; st != nil {
-				for key, e := range st.objects {
-					if strings.HasPrefix(key, resource+"/") {
-						add(e)
-					}
-				}
-				continue
-			}
-			for _, p := range s.before {
-				if p.resource == resource {
-					add(s.event(m, p, 1))
-				}
 			}
 		}
 	}
 	return objects
 }
 
-// serializer is that of what r accepts.
-func serializer(r *http.Request) runtime.SerializerInfo {
-	for _, accepted := range strings.Split(r.Header.Get("Accept"), ",") {
-		if info, ok := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), strings.Split(accepted, ";")[0]); ok {
+// accepted is the serializer of what r accepts.
+func accepted(r *http.Request) runtime.SerializerInfo {
+	for _, media := range strings.Split(r.Header.Get("Accept"), ",") {
+		if info, ok := runtime.SerializerInfoForMediaType(codecs.SupportedMediaTypes(), strings.Split(media, ";")[0]); ok {
 			return info
 		}
 	}
-	return scheme.Codecs.SupportedMediaTypes()[0]
+	return codecs.SupportedMediaTypes()[0]
+}
+
+// codecs encode the kinds of Kubernetes' core, and metadata.
+var codecs = func() serializer.CodecFactory {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(corev1.AddToScheme(scheme))
+	utilruntime.Must(metav1.AddMetaToScheme(scheme))
+	return serializer.NewCodecFactory(scheme)
+}()
+
+// encoder encodes what the server sends.
+func encoder(e runtime.Encoder) runtime.Encoder {
+	return codecs.EncoderForVersion(e, schema.GroupVersions{corev1.SchemeGroupVersion, metav1.SchemeGroupVersion})
 }
 
 func write(w http.ResponseWriter, r *http.Request, object runtime.Object) error {
-	info := serializer(r)
+	info := accepted(r)
 	w.Header().Set("Content-Type", info.MediaType)
-	// A copy, because encoding sets the kind.
-	return scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion).Encode(object.DeepCopyObject(), w)
+	return encoder(info.Serializer).Encode(object.DeepCopyObject(), w) // a copy, because encoding sets the kind
 }
 
 // watch sends the events of t until the client goes away.
@@ -229,14 +220,13 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, t topic) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	info := serializer(r)
-	binary := !strings.HasPrefix(r.URL.Path, "/apis/") || asksForMetadata(r)
+	info := accepted(r)
 	var frames io.Writer = w
-	if binary {
+	if info.MediaType == runtime.ContentTypeJSON {
+		w.Header().Set("Content-Type", info.MediaType)
+	} else {
 		w.Header().Set("Content-Type", info.MediaType+";stream=watch")
 		frames = info.StreamSerializer.Framer.NewFrameWriter(w)
-	} else {
-		w.Header().Set("Content-Type", "application/json")
 	}
 	if err := http.NewResponseController(w).Flush(); err != nil {
 		return
@@ -256,7 +246,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, t topic) {
 		events, changed := l.events[next:], l.changed
 		s.mu.Unlock()
 		for _, e := range events {
-			if err := send(frames, info, binary, e); err != nil {
+			if err := send(frames, r, info, e); err != nil {
 				return
 			}
 		}
@@ -274,30 +264,16 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, t topic) {
 	}
 }
 
-func send(frames io.Writer, info runtime.SerializerInfo, binary bool, e event) error {
+func send(frames io.Writer, r *http.Request, info runtime.SerializerInfo, e event) error {
 	object, err := e.object()
 	if err != nil {
 		return err
 	}
-	sent := metav1.WatchEvent{Type: e.kind}
-	text, isText := object.(*runtime.Unknown)
-	switch {
-	case isText && binary:
-		o, err := metadataOf(object)
-		if err != nil {
-			return err
-		}
-		if sent.Object.Raw, err = enveloped("PartialObjectMetadata", o); err != nil {
-			return err
-		}
-		return info.StreamSerializer.Encode(&sent, frames)
-	case isText:
-		sent.Object.Raw = text.Raw
-		return json.NewEncoder(frames).Encode(sent)
+	if object, err = shown(r, object); err != nil {
+		return err
 	}
-	// A copy, because encoding sets the kind.
-	sent.Object.Raw, err = runtime.Encode(scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion), object.DeepCopyObject())
-	if err != nil {
+	sent := metav1.WatchEvent{Type: e.kind}
+	if sent.Object.Raw, err = runtime.Encode(encoder(info.Serializer), object.DeepCopyObject()); err != nil {
 		return err
 	}
 	return info.StreamSerializer.Encode(&sent, frames)
@@ -308,7 +284,7 @@ func (s *Server) update(w http.ResponseWriter, r *http.Request, i int) {
 	body, err := io.ReadAll(r.Body)
 	written := &corev1.ResourceQuota{}
 	if err == nil {
-		err = runtime.DecodeInto(scheme.Codecs.UniversalDeserializer(), body, written)
+		err = runtime.DecodeInto(codecs.UniversalDeserializer(), body, written)
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)

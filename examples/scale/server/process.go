@@ -69,8 +69,7 @@ func Spawn() (api *rest.Config, stop func(), err error) {
 // A Usage is what this process uses.
 type Usage struct {
 	Goroutines int
-	Heap, RSS  float64       // in bytes; Heap is after a garbage collection
-	CPU        time.Duration // the time that it has had a core for itself, whatever else the machine does
+	Heap, RSS  float64 // in bytes; Heap is after a garbage collection
 }
 
 // Used returns that of now. What the operating system does not say is zero.
@@ -78,7 +77,7 @@ func Used() Usage {
 	runtime.GC()
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
-	u := Usage{Goroutines: runtime.NumGoroutine(), Heap: float64(stats.HeapAlloc), CPU: CPU()}
+	u := Usage{Goroutines: runtime.NumGoroutine(), Heap: float64(stats.HeapAlloc)}
 	var pages float64
 	if text, err := os.ReadFile("/proc/self/statm"); err == nil {
 		_, _ = fmt.Sscan(string(text), &pages, &u.RSS)
@@ -87,7 +86,7 @@ func Used() Usage {
 	return u
 }
 
-// CPU returns that of Usage.
+// CPU returns for how long this process has had a core for itself, whatever else the machine does.
 func CPU() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

@@ -35,11 +35,9 @@ import (
 // The quota's static limit is zero, and its enforced limit is raised to 4 cores, which is
 // room for 40 pods. So each pod that is created is stolen.
 const (
-	name           = "q"
-	unit           = "1m"
-	room           = "4"
-	cores          = "100m"
-	virtController = "system:serviceaccount:kubevirt:kubevirt-controller"
+	name              = "q"
+	unit, room, cores = 1, 4000, 100 // thousandths of a core: the least amount, all that is stolen from, and a pod's
+	virtController    = "system:serviceaccount:kubevirt:kubevirt-controller"
 )
 
 func main() {
@@ -157,7 +155,7 @@ func (a attempt) offer(ctx context.Context, client kubernetes.Interface, namespa
 	}
 	return errors.Join(
 		enforce(ctx, client, namespace, room, a.guarded), sleep(ctx, a.open),
-		enforce(ctx, client, namespace, "0", true), enforce(ctx, client, namespace, "0", false))
+		enforce(ctx, client, namespace, 0, true), enforce(ctx, client, namespace, 0, false))
 }
 
 // announce writes the annotation, and returns when headroom would make room: after pause, or three
@@ -182,18 +180,14 @@ func announce(ctx context.Context, client kubernetes.Interface, namespace string
 }
 
 // enforce writes the enforced limit of the quota in namespace, and whether an offer is open.
-func enforce(ctx context.Context, client kubernetes.Interface, namespace, cores string, offered bool) error {
-	limit, err := resource.ParseQuantity(cores)
-	if err != nil {
-		return err
-	}
+func enforce(ctx context.Context, client kubernetes.Interface, namespace string, milli int64, offered bool) error {
 	quotas := client.CoreV1().ResourceQuotas(namespace)
 	return retry.OnError(wait.Backoff{Steps: 100, Duration: time.Millisecond}, apierrors.IsConflict, func() error {
 		rq, err := quotas.Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		rq.Status.Hard = corev1.ResourceList{corev1.ResourceLimitsCPU: limit}
+		rq.Status.Hard = corev1.ResourceList{corev1.ResourceLimitsCPU: *resource.NewMilliQuantity(milli, resource.DecimalSI)}
 		rq.Annotations = nil
 		if offered {
 			rq.Annotations = map[string]string{applier.OfferAnnotation: "thief"}
@@ -246,12 +240,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 func pod(labels map[string]string) *corev1.Pod {
-	q, err := resource.ParseQuantity(cores)
-	if err != nil {
-		return nil
-	}
 	automount := false
-	limits := corev1.ResourceList{corev1.ResourceCPU: q}
+	limits := corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(cores, resource.DecimalSI)}
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "p-", Labels: labels},
 		Spec: corev1.PodSpec{
