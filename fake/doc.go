@@ -36,10 +36,11 @@
 //     quota on other objects, whose usage is always zero.
 //   - The ResourceClaims that kube-controller-manager makes from templates for pods; no devices.
 //   - The quota controller (which can be down, see [Cluster.StopQuotaController]), kubelets,
-//     scheduler and garbage collector, as far as pods come and go.
+//     scheduler and garbage collector, as far as pods come and go; and what keeps a claim until
+//     the pods that refer to it are deleted.
 //   - KubeVirt's virt-controller and virt-handler: VMIs, migrations with all their phases,
 //     parallel limits, retries and their back-off, hot-plug of CPU and memory, attachment
-//     pods, backend storage, node drains, and the events (the core/v1 kind) that a pod of a
+//     pods, backend storage, backups, node drains, and the events (the core/v1 kind) that a pod of a
 //     VMI could not be created; no other events. Migrations between clusters wait for ever.
 //   - The lock that Rancher's webhook puts on quotas; see Config.Lock. Rancher's controller is
 //     in the module examples/rancher/model.
