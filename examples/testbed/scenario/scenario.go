@@ -211,7 +211,7 @@ type Await struct {
 	// Migrations are phases by name, or Refused, Gone, or Charged, which is: its target pod
 	// exists.
 	Migrations map[string]string `json:"migrations,omitempty"`
-	// Waits are what migrations, by name, were told to wait for: reasons of a
+	// Waits are what migrations, by name or as update, were told to wait for: reasons of a
 	// migration.Wait, by the events HeadroomWaiting on them.
 	Waits map[string]string `json:"waits,omitempty"`
 	// Evacuations is how many migrations of a drain have succeeded.

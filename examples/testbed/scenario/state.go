@@ -96,7 +96,9 @@ func (s State) satisfies(a Await) bool {
 		}
 	}
 	for name, reason := range a.Waits {
-		if !slices.Contains(s.Waits, name+" "+reason) {
+		if !slices.ContainsFunc(s.Migrations, func(m *kubevirtv1.VirtualMachineInstanceMigration) bool {
+			return (m.Name == name || kindOf(m) == name) && slices.Contains(s.Waits, m.Name+" "+reason)
+		}) {
 			return false
 		}
 	}
