@@ -303,9 +303,13 @@ type beside struct {
 // pass lets time pass, in which the old Harvester works.
 func (b *beside) pass(d time.Duration) {
 	b.t.Helper()
-	const step = 50 * time.Millisecond
-	for ; d > 0; d -= step {
-		b.Advance(step)
+	begin := b.Now()
+	for b.Now().Before(begin.Add(d)) {
+		if b.Now().Before(begin.Add(2 * time.Second)) {
+			b.Advance(5 * time.Millisecond) // it hears of events, and misses no phase
+		} else {
+			b.Advance(100 * time.Millisecond)
+		}
 		s := b.Snapshot("tenant")
 		err := old.Sync(context.Background(), b.Client("old-harvester"), "tenant", s.VMIs, s.Migrations, b.adds)
 		if apierrors.IsForbidden(err) {

@@ -103,9 +103,12 @@ func TestDrain(t *testing.T) {
 
 // With a budget for one virtual machine at a time the others wait.
 func TestDeferred(t *testing.T) {
-	_, m := drain(t, quota.Policy{Budget: corev1.ResourceList{"limits.memory": resource.MustParse("2773714688")}})
-	require.Positive(t, values(t, m)[`headroom_migrations_deferred{namespace="tenant",reason="BudgetUsed",resourcequota="tenant"}`])
-	require.Positive(t, values(t, m)[`headroom_migrations_waiting{namespace="tenant",reason="BudgetUsed"}`])
+	cluster, m := drain(t, quota.Policy{Budget: corev1.ResourceList{"limits.memory": resource.MustParse("2773714688")}})
+	require.True(t, cluster.Until(time.Minute, func() bool {
+		samples := values(t, m)
+		return samples[`headroom_migrations_deferred{namespace="tenant",reason="BudgetUsed",resourcequota="tenant"}`] > 0 &&
+			samples[`headroom_migrations_waiting{namespace="tenant",reason="BudgetUsed"}`] > 0
+	}))
 }
 
 func TestTaken(t *testing.T) {
