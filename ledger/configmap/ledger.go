@@ -124,6 +124,9 @@ func (l *Ledger) attempt(ctx context.Context, tenant string, current *corev1.Con
 
 // write replaces current by next, either of which is nil if there is none.
 func (l *Ledger) write(ctx context.Context, tenant string, current, next *corev1.ConfigMap) error {
+	if err := ctx.Err(); err != nil { // it may have ended in a pause
+		return err
+	}
 	client, answered := l.client.ConfigMaps(l.system), l.cache.ask(tenant)
 	var written *corev1.ConfigMap
 	var err error
@@ -163,6 +166,9 @@ func (l *Ledger) current(ctx context.Context, tenant string) (*corev1.ConfigMap,
 
 // live is current without the cache.
 func (l *Ledger) live(ctx context.Context, tenant string) (*corev1.ConfigMap, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	answered := l.cache.ask(tenant)
 	configMap, err := l.client.ConfigMaps(l.system).Get(ctx, Name(tenant), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
