@@ -77,6 +77,9 @@ func (s *Simulator) migrate(now *view, vmi *kubevirtv1.VirtualMachineInstance) e
 	}
 	if step, due := virthandler.Next(vmi, vmim, goes == Fail, goes == Hang); due && s.over(step.Name, vmi) {
 		step.Change(vmi, s.stamp())
+		if state.Completed { // it may not be seen again: the next migration may begin at once
+			s.endLoser(now, vmi, linger)
+		}
 	}
 	return nil
 }
