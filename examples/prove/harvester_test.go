@@ -237,6 +237,7 @@ func TestH04TwoQuotas(t *testing.T) {
 				setup: func(t *testing.T, c *fake.Cluster) {
 					require.NoError(t, c.CreateNamespace("tenant", exactly(1)))
 					createQuota(t, c, "another", exactly(1))
+					c.Advance(time.Second) // see CreateNamespace
 				},
 				act:   func(t *testing.T, c *fake.Cluster, _ *fake.Process) { migrate(t, c, "m", "vm0", fake.Outcome{}) },
 				after: requireMoved("m"),
