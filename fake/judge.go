@@ -128,6 +128,15 @@ func (j *judge) observe(c change) {
 	}
 }
 
+// rob says that regular objects, or ones that were refused all the same, have raised the usage of quotas to this.
+func (j *judge) rob(quotas []*corev1.ResourceQuota) {
+	for _, rq := range quotas {
+		if amounts.Exceeds(rq.Status.Used, rq.Spec.Hard) {
+			j.robbed[rq.UID] = true
+		}
+	}
+}
+
 // learnAnnotations takes over what somebody changed who is no process under test.
 func (j *judge) learnAnnotations(before, after *corev1.ResourceQuota) {
 	known := j.annotations[after.UID]

@@ -52,9 +52,16 @@ func versionOf(o object) uint64 {
 const retryPause = 2 * time.Millisecond
 
 // charge raises the usage of all quotas that charge o for more than before, or says why it may not be created.
-// After three retries a conflict is the answer.
-func (a *quotaAdmission) charge(user string, o object, before corev1.ResourceList) error {
+// After three retries a conflict is the answer. A quota that was charged before another one refuses stays so until
+// the next recount: nobody takes it back.
+func (a *quotaAdmission) charge(user string, o object, before corev1.ResourceList) (err error) {
 	at := a.clock.now
+	var raised []*corev1.ResourceQuota
+	defer func() {
+		if err != nil || !forMigration(user, o) {
+			a.judge.rob(raised)
+		}
+	}()
 	quotas := a.quotas(o.GetNamespace(), at)
 	for retries := 3; ; retries-- {
 		charged, err := a.check(quotas, o, before)
@@ -70,9 +77,7 @@ func (a *quotaAdmission) charge(user string, o object, before corev1.ResourceLis
 				continue
 			}
 			a.own[key(rq)], _ = stored.(*corev1.ResourceQuota)
-			if !forMigration(user, o) && amounts.Exceeds(rq.Status.Used, rq.Spec.Hard) {
-				a.judge.robbed[rq.UID] = true
-			}
+			raised = append(raised, rq)
 		}
 		if conflict == nil || retries == 0 {
 			return conflict
