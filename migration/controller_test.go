@@ -3,7 +3,6 @@ package migration_test
 import (
 	"context"
 	"errors"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +19,6 @@ import (
 	"k8s.io/client-go/tools/record"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
-	"github.com/vmquota/headroom/fake/recording"
 	"github.com/vmquota/headroom/ledger"
 	"github.com/vmquota/headroom/ledger/applier"
 	"github.com/vmquota/headroom/ledger/memory"
@@ -280,113 +278,6 @@ func TestReconcileKeepsTheLedgerWhenACacheFails(t *testing.T) {
 
 func failing[T any](err error) migration.List[T] {
 	return func(context.Context, string) ([]*T, error) { return nil, err }
-}
-
-// recorded is what caches hold at a moment of a recording, and can be moved on.
-type recorded struct {
-	events    []recording.Event
-	cache     recording.Cache
-	namespace string
-}
-
-func recordingOf(t *testing.T, name string) *recorded {
-	if t != nil { // an example has none
-		t.Helper()
-	}
-	file, err := os.Open("testdata/recordings/" + name + ".jsonl")
-	if err != nil {
-		panic(err)
-	}
-	defer file.Close()
-	events, err := recording.Read(file)
-	if err != nil {
-		panic(err)
-	}
-	return &recorded{events: events, namespace: events[0].Object.GetNamespace()}
-}
-
-// until applies the events up to and including the time at.
-func (r *recorded) until(at time.Duration) {
-	for len(r.events) > 0 && r.events[0].At <= at {
-		r.cache.Apply(r.events[0])
-		r.events = r.events[1:]
-	}
-}
-
-func (r *recorded) caches() migration.Caches {
-	return migration.Caches{
-		Migrations: func(_ context.Context, namespace string) ([]*kubevirtv1.VirtualMachineInstanceMigration, error) {
-			return r.cache.Snapshot(namespace).Migrations, nil
-		},
-		VMIs: func(_ context.Context, namespace string) ([]*kubevirtv1.VirtualMachineInstance, error) {
-			return r.cache.Snapshot(namespace).VMIs, nil
-		},
-		Pods: func(_ context.Context, namespace string) ([]*corev1.Pod, error) {
-			return r.cache.Snapshot(namespace).Pods, nil
-		},
-		Events: func(_ context.Context, namespace string) ([]*corev1.Event, error) {
-			return r.cache.Snapshot(namespace).Events, nil
-		},
-	}
-}
-
-func (r *recorded) quotas(_ context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
-	return r.cache.Quotas(namespace), nil
-}
-
-// What a reconcile finds in flight is never what an earlier one has found.
-func TestReconcileSeesEveryChange(t *testing.T) {
-	scene := newScene(t)
-	vmim, target := scene.running(scene.vm, scene.source, "m", "target")
-	migrations, vmims := indexed(vmim)
-	vmis, _ := indexed(scene.vm)
-	template(scene.source)
-	template(target)
-	claim := scene.nics(scene.source, "source-net", 2)
-	claims, storedClaims := indexed(claim)
-	pods, stored := indexed(scene.source, target)
-	quotas, _ := indexed[corev1.ResourceQuota]()
-	now := scene.clock
-	var found []quota.Migration
-	c := embedded(t, fake.NewClientset(), migration.Options{
-		Caches: &migration.Caches{Migrations: migrations, VMIs: vmis, Pods: pods, ResourceClaims: claims}, Quotas: quotas,
-		Now:        func() time.Time { return now },
-		Reconciled: func(_ context.Context, r migration.Report) { found = r.InFlight },
-	})
-	reconcile := func() []quota.Migration {
-		_, err := c.Reconcile(t.Context(), "tenant")
-		require.NoError(t, err)
-		return found
-	}
-
-	first := reconcile()
-	require.Len(t, first, 1)
-	require.Equal(t, first, reconcile())
-
-	larger := claim.DeepCopy()
-	larger.Spec.Devices.Requests[0].Exactly.Count = 3
-	require.NoError(t, storedClaims.Update(larger))
-	require.NotEqual(t, first[0].Surge, reconcile()[0].Surge, "one claim is another")
-	first = reconcile()
-
-	small := target.DeepCopy()
-	compute(small).Limits[corev1.ResourceMemory] = *small.Spec.Containers[0].Resources.Requests.Memory()
-	require.NoError(t, stored.Update(small))
-	require.NotEqual(t, first[0].Surge, reconcile()[0].Surge, "one object is another")
-
-	deleted, grace := metav1.NewTime(now), int64(30)
-	ending := small.DeepCopy()
-	ending.DeletionTimestamp, ending.DeletionGracePeriodSeconds = &deleted, &grace
-	require.NoError(t, stored.Update(ending))
-	require.Equal(t, quota.Charged, reconcile()[0].State)
-	now = now.Add(31 * time.Second)
-	require.Empty(t, reconcile(), "the grace period is over, and nothing else has changed")
-
-	require.NoError(t, stored.Update(small))
-	require.Len(t, reconcile(), 1)
-	require.NoError(t, stored.Delete(small))
-	require.NoError(t, vmims.Delete(vmim))
-	require.Empty(t, reconcile(), "two objects are gone")
 }
 
 // KubeVirt creates no target pod for 20 s after a migration of a drain has failed, so no room is

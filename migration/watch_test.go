@@ -16,42 +16,20 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/watch"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	kubevirtv1 "kubevirt.io/api/core/v1"
-)
 
-// An update of what the library does not read changes nothing.
-func TestUpdateOfWhatIsNotRead(t *testing.T) {
-	changes := 0
-	s := newStore(trimmed, func(namespace string) {
-		if namespace != "" {
-			changes++
-		}
-	})
-	update := func(version string, guest string, phase kubevirtv1.VirtualMachineInstancePhase) any {
-		vmi := &kubevirtv1.VirtualMachineInstance{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant", Name: "vm", ResourceVersion: version}}
-		vmi.Status.Phase, vmi.Status.GuestOSInfo.Name = phase, guest
-		require.NoError(t, s.Update(vmi))
-		known, _, _ := s.GetByKey("tenant/vm")
-		return known
-	}
-	first := update("1", "", kubevirtv1.Running)
-	require.Same(t, first, update("2", "Fedora", kubevirtv1.Running))
-	require.Equal(t, 1, changes)
-	require.NotSame(t, first, update("3", "Fedora", kubevirtv1.Succeeded))
-	require.Equal(t, 2, changes)
-	require.NoError(t, s.Replace([]any{first}, "4"))
-	require.Equal(t, 3, changes)
-}
+	"github.com/vmquota/headroom/quota"
+)
 
 // While KubeVirt is not installed that is logged once, it is asked for often, and it hides no other
 // failure.
@@ -76,38 +54,6 @@ func TestWaitsForKubeVirt(t *testing.T) {
 	s := c.informers.source(migrationsKind, "")
 	require.LessOrEqual(t, s.spread(maxWatchPause, notFound), 5*time.Second)
 	require.GreaterOrEqual(t, s.spread(maxWatchPause, apierrors.NewInternalError(errors.New("down"))), maxWatchPause)
-}
-
-// An expiring is a client whose first watch is told that its resourceVersion has expired.
-type expiring struct {
-	lists   chan metav1.ListOptions
-	watches int
-}
-
-func (e *expiring) List(_ context.Context, options metav1.ListOptions) (*corev1.PodList, error) {
-	e.lists <- options
-	return &corev1.PodList{ListMeta: metav1.ListMeta{ResourceVersion: "5"}}, nil
-}
-
-func (e *expiring) Watch(context.Context, metav1.ListOptions) (watch.Interface, error) {
-	w := watch.NewFakeWithChanSize(1, false)
-	if e.watches++; e.watches == 1 {
-		status := apierrors.NewResourceExpired("too old resource version").Status()
-		w.Error(&status)
-	}
-	return w, nil
-}
-
-// An API server that is asked for a page of a resourceVersion answers with that version, which is
-// still too old to watch from.
-func TestListAfterAnExpiredWatch(t *testing.T) {
-	c, err := NewController(Clients{Core: fake.NewClientset(), KubeVirt: dynamicfake.NewSimpleDynamicClient(runtime.NewScheme())}, Options{})
-	require.NoError(t, err)
-	s, e := c.informers.source(podsKind, "tenant"), &expiring{lists: make(chan metav1.ListOptions, 10)}
-	s.ListWatch = listWatch(e)
-	newStore(trimmed, func(string) {}).reflect(t.Context(), s)
-	<-e.lists
-	require.Zero(t, (<-e.lists).Limit)
 }
 
 // A page of a resourceVersion is of exactly that version, so the list in pages asks for none.
@@ -185,4 +131,16 @@ func TestTypedClient(t *testing.T) {
 	vmim := kept[migrationsKind][0].(*kubevirtv1.VirtualMachineInstanceMigration)
 	require.Equal(t, "VirtualMachineInstanceMigration", vmim.Kind, "without it a recorder of another scheme records no event")
 	require.EqualValues(t, "1", vmim.UID)
+}
+
+// A claim that a migration has left behind may be there for weeks, so its namespace is watched only
+// where a quota counts it.
+func TestWorthWatching(t *testing.T) {
+	storage := corev1.ResourceList{corev1.ResourceRequestsStorage: resource.MustParse("10Mi")}
+	counting := []*corev1.ResourceQuota{{Status: corev1.ResourceQuotaStatus{Used: storage}}}
+	left := quota.Migration{State: quota.Charged, Over: true, Surge: storage, Shares: []quota.Share{{Traits: quota.Traits{Claim: true}}}}
+	require.False(t, worthWatching(nil, counting))
+	require.False(t, worthWatching([]quota.Migration{left}, []*corev1.ResourceQuota{{}}))
+	require.True(t, worthWatching([]quota.Migration{left}, counting))
+	require.True(t, worthWatching([]quota.Migration{left, {State: quota.Queued}}, nil))
 }
