@@ -112,10 +112,3 @@ func (e *ExceededError) Error() string {
 	requested, available := e.Requested, e.Available // String caches in its receiver
 	return fmt.Sprintf("exceeded quota: %s: requested %s, available %s", e.Resource, requested.String(), available.String())
 }
-
-// Equal reports whether a and b limit the same resources to the same amounts,
-// however these are spelled. A nil list equals an empty one; a resource with a zero
-// does not equal one that is absent, because a zero is a limit.
-func Equal(a, b corev1.ResourceList) bool {
-	return maps.EqualFunc(a, b, func(p, q resource.Quantity) bool { return p.Cmp(q) == 0 })
-}

@@ -172,11 +172,15 @@ func decode(key, value string) (quota.Migration, error) {
 
 // parseState is the reverse of quota.State.String.
 func parseState(s string) (quota.State, error) {
-	number, _ := strings.CutPrefix(s, "State(")
-	other, _ := strconv.Atoi(strings.TrimSuffix(number, ")"))
-	for _, state := range []quota.State{quota.Queued, quota.Blocked, quota.Charged, quota.State(other)} {
+	for _, state := range []quota.State{quota.Queued, quota.Blocked, quota.Charged} {
 		if s == state.String() {
 			return state, nil
+		}
+	}
+	if number, ok := strings.CutPrefix(s, "State("); ok {
+		n, err := strconv.Atoi(strings.TrimSuffix(number, ")"))
+		if err == nil && s == quota.State(n).String() {
+			return quota.State(n), nil
 		}
 	}
 	return 0, fmt.Errorf("unknown state %q", s)

@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -153,110 +150,4 @@ func refusesCalls(open opener) error {
 		return fmt.Errorf("%d writes by calls that were refused", after-before)
 	}
 	return expect(l, tenant, recorded, byAmount)
-}
-
-// sharesNothing records migrations and destroys the caller's copy and one result, and expects
-// that another result and the record are as they were.
-func sharesNothing(open opener) error {
-	l := open()
-	want, input := []quota.Migration{full(first), full(second)}, []quota.Migration{full(second), full(first)}
-	if err := replace(l, tenant, input); err != nil {
-		return err
-	}
-	if diff := difference(want, []quota.Migration{input[1], input[0]}, bySpelling); diff != "" {
-		return fmt.Errorf("Replace changed its argument, or the order in it (-before +after):\n%s", diff)
-	}
-	destroy(input)
-	one, err := l.Migrations(context.Background(), tenant)
-	two, err2 := l.Migrations(context.Background(), tenant)
-	destroy(one)
-	if diff := difference(want, two, byAmount); diff != "" {
-		err = errors.Join(err, fmt.Errorf("a result of Migrations shares memory with another, or with what Replace was given (-want +got):\n%s", diff))
-	}
-	return errors.Join(err, err2, expect(l, tenant, want, byAmount))
-}
-
-// destroy overwrites all memory that migrations lead to, in place.
-func destroy(migrations []quota.Migration) {
-	for i := range migrations {
-		m := &migrations[i]
-		destroyLists(m.Surge, m.Held, m.Growth)
-		for j := range m.Shares {
-			destroyLists(m.Shares[j].Surge, m.Shares[j].Held)
-			m.Shares[j] = quota.Share{Traits: quota.Traits{PriorityClass: "destroyed"}}
-		}
-		*m = quota.Migration{UID: "destroyed"}
-	}
-}
-
-func destroyLists(lists ...corev1.ResourceList) {
-	for _, l := range lists {
-		for name, q := range l {
-			// Copies of a quantity that is an inf.Dec inside share it, and AsDec returns it.
-			q.AsDec().SetUnscaledBig(big.NewInt(42))
-			l[name] = amount("43")
-		}
-		if l != nil {
-			l["destroyed"] = amount("44")
-		}
-	}
-}
-
-const (
-	writers = 16
-	rounds  = 8
-)
-
-// concurrentWriters has writers that share a namespace, and each of which has another
-// one to itself. Whatever anybody reads must be what somebody wrote, whole. A data
-// race beside that is for the race detector to find.
-func concurrentWriters(open opener) error {
-	l := open()
-	errs := make([]error, writers)
-	var group sync.WaitGroup
-	for w := range writers {
-		group.Add(1)
-		go func() {
-			defer group.Done()
-			for round := range rounds {
-				own, team := fmt.Sprintf("tenant-%d", w), teamOf(w, round)
-				errs[w] = errors.Join(errs[w], replace(l, tenant, team), replace(l, own, team),
-					expect(l, own, team, byAmount), expectWhole(l))
-			}
-		}()
-	}
-	group.Wait()
-	for w := range writers {
-		errs = append(errs, expect(l, fmt.Sprintf("tenant-%d", w), teamOf(w, rounds-1), byAmount))
-	}
-	return errors.Join(append(errs, expectWhole(l))...)
-}
-
-// teamOf returns the migrations that w writes in a round. They say so in the VMI.
-// The UIDs are partly those of other writers' teams.
-func teamOf(w, round int) []quota.Migration {
-	team := []quota.Migration{full(first), full(second), blocked(types.UID(fmt.Sprint("of-", w%4))), blocked("z")}
-	for i := range team {
-		team[i].VMI = fmt.Sprintf("%d/%d", w, round)
-	}
-	return team
-}
-
-// expectWhole reads the shared namespace and expects one team.
-func expectWhole(l ledger.Ledger) error {
-	got, err := l.Migrations(context.Background(), tenant)
-	if err != nil {
-		return err
-	}
-	if len(got) == 0 {
-		return errors.New("no migrations, where every writer wrote some")
-	}
-	var w, round int
-	if _, err := fmt.Sscanf(got[0].VMI, "%d/%d", &w, &round); err != nil {
-		return fmt.Errorf("VMI %q, which nobody wrote: %w", got[0].VMI, err)
-	}
-	if diff := difference(teamOf(w, round), got, byAmount); diff != "" {
-		return fmt.Errorf("a record that nobody wrote as a whole (-written by %d in round %d +read):\n%s", w, round, diff)
-	}
-	return nil
 }

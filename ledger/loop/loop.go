@@ -3,7 +3,7 @@
 //
 //	l, err := loop.New(loop.Config{Reconcile: controller.Reconcile, Namespaces: namespaces})
 //	...
-//	pods.AddEventHandler(l.Handler(migration.Namespace))
+//	pods.AddEventHandler(l.Handler(migration.NamespaceOf))
 //	...
 //	l.Run(ctx) // after the caches have synced
 //
