@@ -128,7 +128,8 @@ func (j *judge) observe(c change) {
 	}
 }
 
-// rob says that regular objects, or ones that were refused all the same, have raised the usage of quotas to this.
+// rob notes that what is no target pod has raised the usage of quotas to this: a regular object, or one that another
+// quota has refused.
 func (j *judge) rob(quotas []*corev1.ResourceQuota) {
 	for _, rq := range quotas {
 		if amounts.Exceeds(rq.Status.Used, rq.Spec.Hard) {

@@ -16,9 +16,8 @@ const adminUser = "admin"
 
 // CreateNamespace creates a namespace, and in it a quota of that name with the limits hard, which is their
 // static value. Nil: without a quota. A pod that comes in the first milliseconds may be missing in status.used
-// until the quota controller counts all usage anew, after five minutes, because the controller has counted and
-// admission does not know yet that it has. So it is on a real API server: of 40 new quotas with 12 pods each, a
-// pod every 2 ms, two were short, on Kubernetes 1.37.2.
+// until the quota controller counts all usage anew, after five minutes: admission charges for no quota of which its
+// cache shows no status yet, and a new pod asks for no recount. So it is on a real API server.
 func (c *Cluster) CreateNamespace(name string, hard corev1.ResourceList) error {
 	_, err := c.create(adminUser, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	if err != nil || hard == nil {
