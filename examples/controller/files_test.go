@@ -3,21 +3,15 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -29,7 +23,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/client-go/tools/leaderelection"
 	"sigs.k8s.io/yaml"
 )
 
@@ -219,165 +212,4 @@ func TestRunbook(t *testing.T) {
 	for _, match := range regexp.MustCompile("`(Headroom[A-Z][A-Za-z]+)`").FindAllStringSubmatch(runbook, -1) {
 		require.Contains(t, reasons, match[1])
 	}
-}
-
-// env is an environment.
-func env(pairs ...string) func(string) string {
-	return func(name string) string {
-		for i := 0; i < len(pairs); i += 2 {
-			if pairs[i] == name {
-				return pairs[i+1]
-			}
-		}
-		return ""
-	}
-}
-
-func TestDefaults(t *testing.T) {
-	o, err := parseOptions(nil, env("POD_NAMESPACE", "headroom", "POD_NAME", "headroom-1"))
-	require.NoError(t, err)
-	require.Equal(t, "headroom", o.namespace)
-	require.Equal(t, "headroom-1", o.identity)
-	require.True(t, o.leaderElect)
-	require.Equal(t, 15*time.Second, o.leaseDuration)
-	require.Empty(t, o.pprofAddress, "profiles are served when somebody asks for them")
-	require.Nil(t, o.policy.Budget)
-	require.False(t, o.disabled)
-}
-
-// A flag goes before its environment variable, and that before the default.
-func TestEnvironment(t *testing.T) {
-	with := env("POD_NAMESPACE", "headroom", "HEADROOM_SHARDS", "4", "HEADROOM_SHARD", "2",
-		"HEADROOM_LEADER_ELECT", "false", "HEADROOM_BUDGET", "limits.memory=64Gi, limits.cpu=32")
-	o, err := parseOptions([]string{"--shard=3", "--namespace=system"}, with)
-	require.NoError(t, err)
-	require.Equal(t, shard{index: 3, count: 4}, o.shard)
-	require.Equal(t, "system", o.namespace)
-	require.False(t, o.leaderElect)
-	text, err := json.Marshal(o.policy.Budget)
-	require.NoError(t, err)
-	require.Equal(t, `{"limits.cpu":"32","limits.memory":"64Gi"}`, string(text))
-}
-
-// --version asks for nothing else, and is no variable, which others may have set.
-func TestVersion(t *testing.T) {
-	o, err := parseOptions([]string{"--version"}, env())
-	require.NoError(t, err)
-	require.Equal(t, options{version: true}, o)
-	o, err = parseOptions(nil, env("POD_NAMESPACE", "headroom", "HEADROOM_VERSION", "1.2"))
-	require.NoError(t, err)
-	require.False(t, o.version)
-	require.NotEmpty(t, version())
-}
-
-func TestBadOptions(t *testing.T) {
-	pod := env("POD_NAMESPACE", "headroom")
-	for _, test := range []struct {
-		args []string
-		env  func(string) string
-		says string
-	}{
-		{nil, env(), "--namespace is not set"},
-		{[]string{"--shards=2", "--shard=2"}, pod, "--shard is 2, of --shards=2 the last is 1"},
-		{[]string{"--shards=0"}, pod, "--shards is 0"},
-		{[]string{"--budget=limits.memory"}, pod, `--budget: "limits.memory" is not like`},
-		{[]string{"--budget=limits.cpu=-1"}, pod, `--budget: "limits.cpu=-1" is not like`},
-		{[]string{"--leader-elect-renew-deadline=20s"}, pod, "lease duration > renew deadline"},
-		{[]string{"--logging-format=xml"}, pod, `"xml", not text or json`},
-		{[]string{"--concurrent-namespaces=0"}, pod, "--concurrent-namespaces is 0"},
-		{[]string{"serve"}, pod, `unknown argument "serve"`},
-		{[]string{"--unknown"}, pod, "unknown flag"},
-		{nil, env("POD_NAMESPACE", "headroom", "HEADROOM_SHARDS", "many"), "$HEADROOM_SHARDS"},
-	} {
-		_, err := parseOptions(test.args, test.env)
-		require.ErrorContains(t, err, test.says, "%v", test.args)
-	}
-}
-
-// Each namespace belongs to one shard, and the shards are about as large as each other.
-func TestShards(t *testing.T) {
-	const namespaces = 10000
-	for _, count := range []uint32{1, 2, 3, 8} {
-		sizes := make([]int, count)
-		for i := range namespaces {
-			owners := 0
-			for index := range count {
-				if (shard{index, count}).has(fmt.Sprintf("tenant-%d", i)) {
-					sizes[index]++
-					owners++
-				}
-			}
-			require.Equal(t, 1, owners)
-		}
-		for _, size := range sizes {
-			require.InDelta(t, namespaces/int(count), size, namespaces/20, "%v", sizes)
-		}
-	}
-	require.Equal(t, "headroom", shard{0, 1}.lease("headroom"))
-	require.Equal(t, "headroom-2", shard{2, 3}.lease("headroom"))
-}
-
-func get(t *testing.T, handler http.Handler, path string) (int, string) {
-	t.Helper()
-	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
-	body, err := io.ReadAll(w.Result().Body)
-	require.NoError(t, err)
-	return w.Code, string(body)
-}
-
-func TestProbes(t *testing.T) {
-	var missing error
-	handler := health(func() error { return missing }, leaderelection.NewLeaderHealthzAdaptor(time.Second))
-	for _, path := range []string{"/healthz", "/readyz"} {
-		code, body := get(t, handler, path)
-		require.Equal(t, http.StatusOK, code)
-		require.Equal(t, "ok\n", body)
-	}
-	missing = errors.New("a cache is not full")
-	code, body := get(t, handler, "/readyz")
-	require.Equal(t, http.StatusServiceUnavailable, code)
-	require.Equal(t, "a cache is not full\n", body)
-	code, _ = get(t, handler, "/healthz")
-	require.Equal(t, http.StatusOK, code)
-}
-
-func TestScrape(t *testing.T) {
-	m := newMetrics()
-	code, body := get(t, m.handler(), "/metrics")
-	require.Equal(t, http.StatusOK, code)
-	require.Contains(t, body, "headroom_leader 0\n")
-	require.Contains(t, body, `headroom_resourcequota_writes_total{action="raised"} 0`)
-	require.Contains(t, body, "go_goroutines ")
-	code, _ = get(t, m.handler(), "/debug/pprof/")
-	require.Equal(t, http.StatusNotFound, code)
-	code, _ = get(t, http.DefaultServeMux, "/debug/pprof/")
-	require.Equal(t, http.StatusOK, code)
-}
-
-// An address that is taken is an error; no address is none.
-func TestServe(t *testing.T) {
-	require.NoError(t, serve(t.Context(), "", nil, nil))
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	taken := httptest.NewServer(http.NotFoundHandler())
-	defer taken.Close()
-	require.ErrorContains(t, serve(ctx, taken.Listener.Addr().String(), nil, nil), "address already in use")
-}
-
-// Requests are counted by method and status code.
-func TestRequests(t *testing.T) {
-	m := newMetrics()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusConflict) }))
-	defer server.Close()
-	client := &http.Client{Transport: m.counted(http.DefaultTransport)}
-	for _, method := range []string{http.MethodGet, http.MethodPut} {
-		request, err := http.NewRequestWithContext(t.Context(), method, server.URL, nil)
-		require.NoError(t, err)
-		response, err := client.Do(request)
-		require.NoError(t, err)
-		require.NoError(t, response.Body.Close())
-	}
-	require.EqualValues(t, 1, sum(t, m, "rest_client_requests_total", "method", "put"))
-	require.EqualValues(t, 2, sum(t, m, "rest_client_requests_total", "code", "409"))
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -233,20 +232,10 @@ func (w *world) asides() []string {
 	return lines
 }
 
-// hugeExponent matches what would take resource.Quantity minutes to read or to calculate with.
-var hugeExponent = regexp.MustCompile(`^[+-]?[0-9.]+[eE][+-]?[0-9]{3,}$`)
-
 // A fieldCheck finds the field of an object that cannot be read, which errors of quantities do not name.
 type fieldCheck struct {
 	object reflect.Type
 	all    bool // not only numbers with a huge exponent
-}
-
-// checkFields returns an error that names the first field of tree that cannot be read into object; nil if there
-// is none. If not all, it looks only for quantities with a huge exponent.
-func checkFields(object metav1.Object, tree map[string]any, all bool) error {
-	c := fieldCheck{reflect.TypeOf(object).Elem(), all}
-	return c.find(tree, "", func(value any) any { return value })
 }
 
 // find checks value, which is at path. Whole returns an object that has nothing but a value there.

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -196,33 +195,4 @@ func TestLargeAmounts(t *testing.T) {
 	value := values(t, m)[`headroom_resourcequota_static{namespace="tenant",resource="limits.memory",resourcequota="q"}`]
 	require.InEpsilon(t, 1e20, value, 1e-9)
 	require.False(t, math.IsInf(value, 0))
-}
-
-// registry returns a registry that checks what is collected against what is described.
-func registry(m *Metrics) *prometheus.Registry {
-	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(m)
-	return r
-}
-
-// values returns what a scrape shows, by series. Of a histogram it is the count.
-func values(t *testing.T, m *Metrics) map[string]float64 {
-	t.Helper()
-	families, err := registry(m).Gather()
-	require.NoError(t, err)
-	found := map[string]float64{}
-	for _, family := range families {
-		for _, sample := range family.GetMetric() {
-			var labels []string
-			for _, pair := range sample.GetLabel() {
-				labels = append(labels, fmt.Sprintf("%s=%q", pair.GetName(), pair.GetValue()))
-			}
-			series := family.GetName()
-			if len(labels) > 0 {
-				series += "{" + strings.Join(labels, ",") + "}"
-			}
-			found[series] = sample.GetCounter().GetValue() + sample.GetGauge().GetValue() + float64(sample.GetHistogram().GetSampleCount())
-		}
-	}
-	return found
 }

@@ -3,21 +3,16 @@ package proof
 import (
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/vmquota/headroom/examples/testbed/bed"
 	"github.com/vmquota/headroom/examples/testbed/scenario"
@@ -203,137 +198,4 @@ func thiefPod(labels map[string]string) *corev1.Pod {
 	pod := scenario.NewPod("", corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("16Mi")})
 	pod.GenerateName, pod.Labels = "thief-", maps.Clone(labels)
 	return pod
-}
-
-// root is that of the tree, system the namespace of the manifests, user whom the controller is
-// there.
-const (
-	root   = "../../.."
-	system = "headroom"
-	user   = "system:serviceaccount:" + system + ":headroom"
-)
-
-// What all tests share: a bed, on which the chart is installed with the guard, and programs
-// as those who install them build them.
-var (
-	stage *onbed.Stage
-	admin kubernetes.Interface
-)
-
-// The controller is installed as its README says: with kubectl, which removes it, and then with
-// Helm, which does so in the end.
-func TestMain(m *testing.M) {
-	onbed.Main(m, func(t try.T, s *onbed.Stage) {
-		stage, admin = s, s.Client
-		s.Build(t, "..", ".")
-		s.Build(t, "../guard", "./thief")
-		s.Build(t, "../chart", "helm.sh/helm/v3/cmd/helm")
-		command(t, "kubectl apply")
-		available(t)
-		command(t, "kubectl delete")
-		gone(t)
-		command(t, "helm install")
-		try.Cleanup(t, func(t try.T) {
-			command(t, "helm uninstall")
-			gone(t)
-		})
-	})
-}
-
-func readme(t try.T) string {
-	t.Helper()
-	data := try.Must(os.ReadFile("../README.md"))(t)
-	return string(data)
-}
-
-// command runs the command of the README that begins with prefix. It must not warn: an unknown
-// field and what Pod Security does not allow are warnings.
-func command(t try.T, prefix string) {
-	t.Helper()
-	line := regexp.MustCompile("(?m)^    (" + prefix + " .*)$").FindStringSubmatch(readme(t))
-	require.NotNil(t, line, "README.md has no %s", prefix)
-	output, err := stage.Shell(t, root, line[1])
-	require.NoError(t, err, output)
-	require.NotContains(t, output, "Warning")
-}
-
-// gone expects that nothing of the whole cluster is left.
-func gone(t try.T) {
-	t.Helper()
-	_, role := admin.RbacV1().ClusterRoles().Get(t.Context(), "headroom", metav1.GetOptions{})
-	_, binding := admin.RbacV1().ClusterRoleBindings().Get(t.Context(), "headroom", metav1.GetOptions{})
-	_, policy := admin.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(t.Context(), "headroom-guard", metav1.GetOptions{})
-	_, deployment := admin.AppsV1().Deployments(system).Get(t.Context(), "headroom", metav1.GetOptions{})
-	for _, err := range []error{role, binding, policy, deployment} {
-		require.True(t, apierrors.IsNotFound(err), "an object is left: %v", err)
-	}
-}
-
-// available waits until the Deployment has both replicas.
-func available(t try.T) {
-	t.Helper()
-	try.Eventually(t, func(c try.T) {
-		deployment := try.Must(admin.AppsV1().Deployments(system).Get(c.Context(), "headroom", metav1.GetOptions{}))(c)
-		require.EqualValues(c, 2, deployment.Status.ReadyReplicas)
-		require.True(c, slices.ContainsFunc(deployment.Status.Conditions, func(condition appsv1.DeploymentCondition) bool {
-			return condition.Type == appsv1.DeploymentAvailable && condition.Status == "True"
-		}))
-	})
-}
-
-// The pods of the chart pass the priority class and all other admission.
-func TestDeploymentIsAvailable(t *testing.T) { available(t) }
-
-// The steps of the demo that need no kind cluster.
-func TestDemo(t *testing.T) {
-	const demo = "examples/kind/demo process guard machine refused rescued clean stop"
-	output, err := stage.Shell(t, root, demo, "TMPDIR="+t.TempDir())
-	if err != nil {
-		try.Must(stage.Shell(t, root, "examples/kind/demo stop"))(t)
-	}
-	require.NoError(t, err)
-	require.Contains(t, output, "quota refuses the target pod")
-	require.Contains(t, output, "and nothing is left")
-}
-
-// spans are the commands in running text, and the lines of blocks of commands.
-var spans = regexp.MustCompile("(?m)`((?:kubectl|go (?:-C \\S+ )?build) [^`]*)`|^    (kubectl .*)$")
-
-// commands returns what a page tells its reader to type. Programs come first.
-func commands(t *testing.T, page string) (all []string) {
-	t.Helper()
-	data := try.Must(os.ReadFile(filepath.Join(root, page)))(t)
-	for _, found := range spans.FindAllStringSubmatch(string(data), -1) {
-		command := found[1] + found[2]
-		if strings.HasPrefix(command, "go ") {
-			all = append([]string{command}, all...)
-		} else {
-			all = append(all, command)
-		}
-	}
-	require.NotEmpty(t, all)
-	return all
-}
-
-// While a quota is raised for a migration, each command of the pages works, and those that
-// show something have something to show.
-func TestCommandsOfThePages(t *testing.T) {
-	pair(t)
-	s := newScene(t, 1)
-	s.Disable(true) // so that there is an event of a refusal
-	s.Migrate(1, scenario.Hang)
-	s.AwaitPhase("m0", scenario.Refused)
-	s.Disable(false)
-	s.AwaitPhase("m0", "Running")
-	s.Raised()
-	bin := t.TempDir()
-	here := strings.NewReplacer("TENANT", s.Namespace(), "NAME", "q", "MIGRATION", "m0", "~/bin", bin)
-	for _, page := range []string{"README.md", "examples/controller/RUNBOOK.md"} {
-		for _, command := range commands(t, page) {
-			t.Run(page+" "+command, func(t *testing.T) {
-				output := try.Must(stage.Shell(t, root, "PATH="+bin+":$PATH; "+here.Replace(command)))(t)
-				require.NotContains(t, output, "No resources found")
-			})
-		}
-	}
 }

@@ -2,7 +2,6 @@ package bed
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -199,22 +198,4 @@ func TestLockIsHeldByOne(t *testing.T) {
 	<-busy
 	require.NoError(t, first.Close())
 	require.NoError(t, <-ended)
-}
-
-// AllComponents are those of a bed with two API servers.
-var AllComponents = all
-
-// PID returns the number of a component's process; zero if it does not run.
-func (b *Bed) PID(component Component) int {
-	pid, err := b.processes[component].pid()
-	if err != nil {
-		return 0
-	}
-	return pid
-}
-
-// Runs reports whether there is a process of that number that has not ended.
-func Runs(pid int) bool {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	return err == nil && !strings.Contains(string(status), "State:\tZ")
 }
